@@ -1,0 +1,15 @@
+"""Owns the names of all augmentation steps, so that recipes and help texts can list them without torch.
+Refuses to know what a step does: harness/data/augment/catalog.py maps each name to its function.
+"""
+
+UINT8_NAMES = (
+    "crop",
+    "resized-crop",
+    "flip",
+    "autoaugment-cifar",
+    "autoaugment-svhn",
+    "randaugment",
+    "trivialaugment",
+)
+FLOAT_NAMES = ("erase", "crop-paste")
+MIX_NAMES = ("none", "mixup", "cutmix", "either")

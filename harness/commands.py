@@ -1,0 +1,40 @@
+"""Owns what all command lines share: their parser, and turning an error into a message and an exit code.
+Refuses logic.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from variants.fields import UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with the docstring as help, whole option names only, and an error of two lines."""
+
+    def __init__(self, prog: str, description: str):
+        super().__init__(
+            prog=f"python -m {prog}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\nsee {self.prog} --help\n")
+
+
+def run_command(main: Callable[[list[str] | None], int], arguments: list[str] | None = None) -> NoReturn:
+    """Runs a command's main and exits: 2 for what cannot be done as asked, 130 when interrupted."""
+    try:
+        code = main(arguments)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        code = 1
+    sys.exit(code)

@@ -1,0 +1,185 @@
+"""Owns RunConfig: one frozen value that says everything that can change a run's result, and the run's identity.
+Refuses devices, paths and labels a place in that identity.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.datasets import Dataset
+from harness.recipes import PUBLISHED, Recipe, fitted, recipe_of, shortened
+from variants.catalog import config_of
+from variants.config import ViTConfig
+from variants.fields import UsageError, from_plain, from_text, near_matches
+from variants.timm_baseline import TimmConfig
+
+SEMANTICS = 1  # raised by hand when a change of the code changes results
+
+OWN_TYPES = {"vit": ViTConfig, "timm": TimmConfig}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    variant_name: str
+    variant: Any
+    dataset: str
+    recipe_name: str
+    recipe_source: str
+    recipe: Recipe
+    seed: int
+    precision: Literal["fp32", "bf16"]
+    compile: bool
+    holdout: float = 0.0
+    overrides: tuple[str, ...] = ()  # what was set by hand, for a table to show; the values are in variant and recipe
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise UsageError(f"precision={self.precision!r}: {near_matches(self.precision, ('fp32', 'bf16'))}")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed={self.seed}: 0 to {2**32 - 1} is needed")
+        if not 0 <= self.holdout < 1:
+            raise UsageError(f"holdout={self.holdout}: a share of the training images, 0 to below 1, is needed")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {
+            "variant": dataclasses.asdict(self.variant),
+            "variant_type": variant_type(self.variant),
+            "dataset": self.dataset_name,
+            "recipe": dataclasses.asdict(self.recipe),
+            "precision": self.precision,
+            "compile": self.compile,
+            "holdout": self.holdout,
+            "semantics": SEMANTICS,
+        }
+
+    @property
+    def dataset_name(self) -> str:
+        """A folder's own name, so that where a copy lies is no part of what was run."""
+        return f"folder:{Path(self.dataset[7:]).name}" if self.dataset.startswith("folder:") else self.dataset
+
+    @property
+    def cell_id(self) -> str:
+        """What all seeds of one cell have in common."""
+        words = [self.dataset_name.replace("folder:", ""), self.variant.shape_name, f"e{self.recipe.epochs}"]
+        readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", "-".join(words)).strip("-.")[:80]
+        return f"{readable}-{_digest(self.identity)}"
+
+    @property
+    def run_id(self) -> str:
+        prefix, digest = self.cell_id.rsplit("-", 1)
+        return f"{prefix}-s{self.seed}-{_digest({'cell': digest, 'seed': self.seed})}"
+
+    def to_plain(self) -> dict[str, Any]:
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("variant", "recipe")}
+        plain |= {"run_id": self.run_id, "cell_id": self.cell_id, **self.identity, "overrides": list(self.overrides)}
+        return json.loads(json.dumps(plain | {"dataset": self.dataset}))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def variant_type(variant: Any) -> str:
+    """`vit`, `timm`, or for a person's own class the digest of the file that defines it: its code is its identity."""
+    for name, own in OWN_TYPES.items():
+        if type(variant) is own:
+            return name
+    file = Path(getattr(sys.modules[type(variant).__module__], "__file__", "") or "")
+    source = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else "unknown"
+    return f"{type(variant).__name__}@{source}"
+
+
+def run_config_from_plain(plain: Mapping[str, Any]) -> RunConfig:
+    """The RunConfig that a record's config.json holds."""
+    kind = plain["variant_type"]
+    if kind in OWN_TYPES:
+        variant = from_plain(OWN_TYPES[kind], plain["variant"])
+    else:
+        base = config_of(plain["variant_name"])
+        variant = from_plain(type(base), plain["variant"])
+        if variant_type(variant) != kind:
+            raise UsageError(f"{plain['variant_name']} is no longer the code that this run was made with")
+    names = {f.name for f in dataclasses.fields(RunConfig)}
+    rest = {name: value for name, value in plain.items() if name in names}
+    rest |= {"variant": variant, "recipe": from_plain(Recipe, plain["recipe"]), "overrides": tuple(plain["overrides"])}
+    return RunConfig(**rest)
+
+
+def resolve(
+    variant_name: str,
+    dataset: Dataset,
+    recipe_name: str = "common",
+    *,
+    seed: int = 0,
+    precision: str = "fp32",
+    compile: bool = False,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    holdout: float = 0.0,
+    settings: Sequence[str] = (),
+    label: str = "",
+) -> RunConfig:
+    """Names and flags -> every field of a run. `settings` are `recipe.lr=5e-4`-like texts and have the last word."""
+    variant = config_of(variant_name, dataset.image_size, dataset.num_classes)
+    source, recipe = recipe_of(recipe_name, variant_name)
+    recipe = fitted(recipe, dataset)
+    overrides = []
+    if epochs is not None and epochs != recipe.epochs:
+        recipe = shortened(recipe, epochs)
+        overrides.append(f"epochs={epochs}")
+    if batch_size is not None and batch_size != recipe.batch_size:
+        recipe = dataclasses.replace(recipe, batch_size=batch_size)
+        overrides.append(f"batch_size={batch_size}")
+    changes = parse_settings(settings)
+    variant = from_text(variant, changes["variant"])
+    recipe = from_text(recipe, changes["recipe"])
+    variant = regularised(variant, recipe)
+    if PUBLISHED.get(variant_name) == source:
+        recipe_name = "published"
+    return RunConfig(
+        variant_name=variant_name,
+        variant=variant,
+        dataset=dataset.name,
+        recipe_name=recipe_name,
+        recipe_source=source,
+        recipe=recipe,
+        seed=seed,
+        precision=precision,  # type: ignore[arg-type]
+        compile=compile,
+        holdout=holdout,
+        overrides=(*overrides, *sorted(settings)),
+        label=label,
+    )
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, str]]:
+    """["recipe.lr=5e-4", "variant.pool=mean"] -> {"recipe": {"lr": "5e-4"}, "variant": {"pool": "mean"}}."""
+    changes: dict[str, dict[str, str]] = {"variant": {}, "recipe": {}}
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        owner, dot, name = path.partition(".")
+        if not equals or not dot or owner not in changes:
+            raise UsageError(f"--set {setting!r}: write recipe.NAME=VALUE or variant.NAME=VALUE")
+        changes[owner][name] = text
+    return changes
+
+
+def regularised(variant: Any, recipe: Recipe) -> Any:
+    """The variant with the rates that the recipe decides; a rate it leaves at None stays the variant's own."""
+    names = ("dropout", "attention_dropout", "head_dropout", "drop_path")
+    rates = {name: value for name in names if (value := getattr(recipe, name)) is not None}
+    known = {f.name for f in dataclasses.fields(variant)}
+    for name in rates.keys() - known:
+        if rates[name]:
+            raise UsageError(f"the recipe sets {name}={rates[name]}, which {type(variant).__name__} does not have")
+    return dataclasses.replace(variant, **{name: rate for name, rate in rates.items() if name in known})

@@ -1,0 +1,101 @@
+"""Owns the command `python -m harness.cost`: what variants cost in parameters, MACs, FLOPs and activations.
+Refuses to count, and to train.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from harness.commands import Parser, run_command
+from harness.config import parse_settings
+from harness.counting.cost import Cost, CountError, cost_of, missing
+from harness.counting.show import layer_summary, module_table, notes, overview
+from harness.datasets import DATASETS, Dataset, check_name
+from variants.catalog import CATALOG, config_of
+from variants.fields import UsageError, from_text
+
+ABOUT = """\
+Parameters, MACs, FLOPs and activations of variants, counted in several ways that must agree.
+
+examples:
+  python -m harness.cost                                    every variant of the catalogue, at CIFAR-10's size
+  python -m harness.cost --variant patch2 --table           one variant, module by module
+  python -m harness.cost --variant patch2 --set variant.num_classes=0
+  python -m harness.cost --variant timm:resnet18 my.py:NET --dataset c100 --json
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        show(args, configs(args))
+    except CountError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def parser() -> Parser:
+    parser = Parser("harness.cost", ABOUT)
+    many: dict[str, Any] = {"nargs": "+", "action": "extend"}
+    parser.add_argument("--variant", metavar="V", help="names, timm:MODEL, path/to/file.py:NAME (default: all)", **many)
+    parser.add_argument("--dataset", default="c10", metavar="D", help="whose image size and classes (default: c10)")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="(default: data)")
+    parser.add_argument("--set", metavar="variant.X=Y", dest="settings", help="set fields of the variants", **many)
+    parser.add_argument("--table", action="store_true", help="parameters, MACs and activations of each module")
+    parser.add_argument("--summary", action="store_true", help="shapes and parameters of each layer, by torchinfo")
+    parser.add_argument("--json", action="store_true", help="one object a line, one line a variant, nothing else")
+    return parser
+
+
+def configs(args: Namespace) -> dict[str, Any]:
+    """All of them before the first is counted, so that a mistake is told at once."""
+    if args.json and (args.table or args.summary):
+        raise UsageError("--json prints nothing but its objects: leave out --table and --summary")
+    changes = parse_settings(args.settings or ())
+    if changes["recipe"]:
+        raise UsageError("--set recipe.*: a recipe has no part in the cost of a variant")
+    dataset = facts(args.dataset, args.data_dir)
+    names = dict.fromkeys(args.variant or CATALOG)
+    return {
+        name: from_text(config_of(name, dataset.image_size, dataset.num_classes), changes["variant"]) for name in names
+    }
+
+
+def facts(name: str, data_dir: Path) -> Dataset:
+    check_name(name)
+    if name in DATASETS:
+        return DATASETS[name]
+    from harness.data.load import dataset_facts
+
+    return dataset_facts(name, data_dir)
+
+
+def show(args: Namespace, chosen: dict[str, Any]) -> None:
+    for line in missing():
+        print(f"note: {line}", file=sys.stderr)
+    costs = []
+    for name, config in chosen.items():
+        costs.append(cost_of(name, config, args.dataset))
+        if args.json:
+            print(json.dumps(dataclasses.asdict(costs[-1])), flush=True)
+        for wanted, text_of in ((args.table, module_table), (args.summary, layer_summary)):
+            if wanted:
+                print(f"{name} on {args.dataset}\n\n{text_of(config)}\n")
+    if not args.json:
+        print_overview(costs)
+
+
+def print_overview(costs: list[Cost]) -> None:
+    print(overview(costs))
+    print()
+    print("\n".join(notes(costs)))
+
+
+if __name__ == "__main__":
+    run_command(main)

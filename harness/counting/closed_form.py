@@ -1,0 +1,131 @@
+"""Owns the cost of a ViTConfig as pure arithmetic: what each layer holds and does for one image.
+Refuses to build a model and to import torch, so that it can answer alone and be checked where they are installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from variants.config import ViTConfig
+
+Kind = Literal["matmul", "attention", "norm", "resample", "table"]
+PRODUCTS = ("matmul", "attention")  # the kinds that FlopCounterMode counts too
+
+NORM_OPS = 5  # an element, fvcore's estimate for a norm with weights
+RESIZE_OPS = 4  # an element of a bilinear resize, fvcore's estimate
+
+
+@dataclass(frozen=True)
+class Item:
+    """One layer, or one parameter that belongs to no layer; an activation is an element of a product's result."""
+
+    path: str  # as in the nn.Module tree; "" is the model itself
+    kind: Kind  # matmul: linear, convolution; attention: q k^T and weights v; table: parameters that multiply nothing
+    params: int = 0
+    macs: int = 0
+    activations: int = 0
+
+
+def items(config: ViTConfig) -> list[Item]:
+    """The model layer by layer, in the order of its forward pass."""
+    return [
+        *_resize(config),
+        *TOKENIZERS[config.tokenizer](config),
+        *_embedding(config),
+        *(item for layer in range(config.depth) for item in _block(config, f"blocks.{layer}")),
+        *_final_norm(config),
+        *_pool(config),
+        *_head(config),
+    ]
+
+
+def _linear(path: str, rows: int, inputs: int, outputs: int, bias: bool = True) -> Item:
+    return Item(path, "matmul", (inputs + bias) * outputs, rows * inputs * outputs, rows * outputs)
+
+
+def _conv(path: str, side: int, kernel: int, inputs: int, outputs: int, bias: bool = True) -> Item:
+    """A convolution is a linear layer on each cell of its output, `side` cells along each side."""
+    return _linear(path, side**2, inputs * kernel**2, outputs, bias)
+
+
+def _norm(path: str, rows: int, width: int) -> Item:
+    return Item(path, "norm", params=2 * width, macs=NORM_OPS * rows * width)
+
+
+def _resize(config: ViTConfig) -> Iterator[Item]:
+    """Shrinking is antialiased, an operator that fvcore leaves out; so nothing is counted for it here either."""
+    if config.resize >= config.image_size:
+        yield Item("", "resample", macs=RESIZE_OPS * 3 * config.resize**2)
+
+
+def _linear_tokenizer(config: ViTConfig) -> Iterator[Item]:
+    yield _conv("tokenizer.conv", config.grid, config.patch, 3, config.width)
+
+
+def _conv_stem(config: ViTConfig) -> Iterator[Item]:
+    yield _conv("tokenizer.stem", config.input_size, 3, 3, config.stem_width)
+    yield _conv("tokenizer.conv", config.grid, config.patch, config.stem_width, config.width)
+
+
+def _cct_conv(config: ViTConfig) -> Iterator[Item]:
+    convs = max(config.patch.bit_length() - 1, 1)
+    widths = [3, *[64] * (convs - 1), config.width]
+    for i in range(convs):
+        side = config.input_size >> i  # each convolution but the first finds a halved image
+        yield _conv(f"tokenizer.convs.{i}", side, 3, widths[i], widths[i + 1], bias=False)
+
+
+def _shifted(config: ViTConfig) -> Iterator[Item]:
+    pixels = 15 * config.patch**2  # five images of three channels
+    yield _norm("tokenizer.norm", config.grid**2, pixels)
+    yield _linear("tokenizer.linear", config.grid**2, pixels, config.width)
+
+
+TOKENIZERS = {"linear": _linear_tokenizer, "conv-stem": _conv_stem, "cct-conv": _cct_conv, "shifted": _shifted}
+
+
+def _embedding(config: ViTConfig) -> Iterator[Item]:
+    if config.pool == "cls":
+        yield Item("class_token", "table", params=config.width)
+    if config.position == "learned":
+        yield Item("position", "table", params=config.tokens * config.width)
+
+
+def _block(config: ViTConfig, path: str) -> Iterator[Item]:
+    yield _norm(f"{path}.norm_attention", config.tokens, config.width)
+    yield from _attention(config, f"{path}.attention")
+    yield _norm(f"{path}.norm_mlp", config.tokens, config.width)
+    yield _linear(f"{path}.mlp.expand", config.tokens, config.width, config.mlp_width)
+    yield _linear(f"{path}.mlp.contract", config.tokens, config.mlp_width, config.width)
+    if config.residual == "rezero":
+        yield Item(path, "table", params=2)
+
+
+def _attention(config: ViTConfig, path: str) -> Iterator[Item]:
+    tokens, width = config.tokens, config.width
+    yield _linear(f"{path}.qkv", tokens, width, 3 * width, config.qkv_bias)
+    yield Item(path, "attention", macs=tokens**2 * width, activations=config.heads * tokens**2)  # q k^T
+    yield Item(path, "attention", macs=tokens**2 * width, activations=tokens * width)  # weights v
+    yield _linear(f"{path}.proj", tokens, width, width)
+    if config.attention_scale == "learned":
+        yield Item(path, "table", params=config.heads)
+    if config.relative_bias:
+        yield Item(f"{path}.relative_bias", "table", params=config.heads * (2 * config.grid - 1) ** 2)
+
+
+def _final_norm(config: ViTConfig) -> Iterator[Item]:
+    if config.final_norm != "none":
+        yield _norm("norm", 1 if config.final_norm == "pooled" else config.tokens, config.width)
+
+
+def _pool(config: ViTConfig) -> Iterator[Item]:
+    if config.pool == "seq":
+        yield _linear("pool.score", config.tokens, config.width, 1)
+        yield Item("pool", "matmul", macs=config.tokens * config.width, activations=config.width)
+
+
+def _head(config: ViTConfig) -> Iterator[Item]:
+    if config.num_classes:
+        yield _linear("head", 1, config.width, config.num_classes)

@@ -1,0 +1,139 @@
+"""Owns what tools count on the real module: fvcore's MACs and activations, torch's FlopCounterMode, torchinfo's layers.
+Refuses to know the closed form, and to touch the caller's random numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from variants.config import ViTConfig
+
+FUSED = "scaled_dot_product_attention"
+EXPLICIT = ("bmm", "matmul", "einsum")
+# fvcore's names for products. The rest of what it counts (norms, resizing, averaging) are estimates of its own.
+PRODUCTS = ("conv", "linear", "addmm", *EXPLICIT, FUSED)
+
+
+class Subject:
+    """One model to be counted, as its config has it and with attention in the open. fvcore's "flops" are MACs."""
+
+    def __init__(self, config: Any):
+        self.image = torch.zeros(1, 3, config.image_size, config.image_size)
+        self.module = _build(config)
+        opened = type(config) is ViTConfig and config.attention != "merged"
+        self.explicit = _build(dataclasses.replace(config, attention="merged")) if opened else self.module
+
+    @property
+    def params(self) -> int:
+        return self.params_by_module[""]
+
+    @property
+    def params_by_module(self) -> dict[str, int]:
+        return {path: sum(p.numel() for p in part.parameters()) for path, part in self.module.named_modules()}
+
+    @property
+    def product_macs(self) -> int:
+        """By torch's own counter, on an attention that is nothing but matrix products; it sees no norms."""
+        with FlopCounterMode(display=False) as counter, sdpa_kernel([SDPBackend.MATH]):
+            self.explicit(self.image)
+        return counter.get_total_flops() // 2
+
+    @cached_property
+    def flops(self) -> Any:
+        """fvcore's FlopCountAnalysis, taught the two products of fused attention, which it skips otherwise."""
+        with _silence():
+            from fvcore.nn import FlopCountAnalysis
+
+            analysis = FlopCountAnalysis(self.module, (self.image,))
+            return _quiet(analysis.set_op_handle(f"aten::{FUSED}", _fused_macs))
+
+    @cached_property
+    def activations(self) -> Any:
+        """fvcore's ActivationCountAnalysis; where attention cannot be opened, a handle counts what it would show."""
+        with _silence():
+            from fvcore.nn import ActivationCountAnalysis
+
+            analysis = ActivationCountAnalysis(self.explicit, (self.image,))
+            return _quiet(analysis.set_op_handle(f"aten::{FUSED}", _fused_activations))
+
+    def table(self) -> str:
+        with _silence():
+            from fvcore.nn import flop_count_table
+
+            return flop_count_table(self.flops, activations=self.activations, show_param_shapes=False)
+
+    def summary(self) -> str:
+        """torchinfo's layers with shapes and parameters; its mult-adds miss attention, so that line is left out."""
+        from torchinfo import summary
+
+        columns = ("input_size", "output_size", "num_params")
+        text = str(summary(self.module, input_data=self.image, col_names=columns, depth=4, verbose=0, mode="eval"))
+        return "\n".join(line for line in text.splitlines() if "mult-adds" not in line)
+
+
+def _build(config: Any) -> nn.Module:
+    """Without a download, and without drawing from the generator that a training run will draw from."""
+    if getattr(config, "pretrained", False):
+        config = dataclasses.replace(config, pretrained=False)
+    with torch.random.fork_rng(devices=[]):
+        return config.module().eval()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """fvcore imports and traces what torch calls deprecated; none of it changes a count."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _quiet(analysis: Any) -> Any:
+    """That element-wise operators count nothing and an Identity is not called is expected."""
+    return analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+
+
+def _shape(value: Any) -> list[int]:
+    return value.type().sizes()
+
+
+def _fused_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """q k^T, then weights v."""
+    (*batch, queries, width), (*_, keys, value_width) = _shape(inputs[0]), _shape(inputs[2])
+    return torch.Size(batch).numel() * queries * keys * (width + value_width)
+
+
+def _fused_activations(inputs: list[Any], outputs: list[Any]) -> int:
+    """The scores, then the mixed values."""
+    (*batch, queries, _), (*_, keys, value_width) = _shape(inputs[0]), _shape(inputs[2])
+    return torch.Size(batch).numel() * queries * (keys + value_width)
+
+
+def head_paths(module: nn.Module) -> list[str] | None:
+    """Where the classifier is: an empty list for a model without one, None where it cannot be told."""
+    inner: Any = getattr(module, "model", module)
+    found = inner.get_classifier() if hasattr(inner, "get_classifier") else getattr(module, "head", None)
+    heads = list(found) if isinstance(found, (tuple, list)) else [found]
+    if not all(isinstance(head, (nn.Linear, nn.Conv2d, nn.Identity)) for head in heads):
+        return None
+    paths = {part: path for path, part in module.named_modules()}
+    layers = [head for head in heads if not isinstance(head, nn.Identity)]
+    return [paths[layer] for layer in layers] if all(layer in paths for layer in layers) else None
+
+
+def product_macs(by_operator: Mapping[str, int]) -> int:
+    return int(sum(by_operator.get(name, 0) for name in PRODUCTS))
+
+
+def attention_macs(by_operator: Mapping[str, int]) -> int | None:
+    """Fused attention is recognised; an explicit product may be attention or anything else."""
+    return None if any(by_operator.get(name) for name in EXPLICIT) else int(by_operator.get(FUSED, 0))

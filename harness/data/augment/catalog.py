@@ -1,0 +1,109 @@
+"""Owns the explicit dicts of augmentation steps by name, and running named steps in the given order.
+Refuses unknown names, with the near matches; a step of the other kind (uint8 or float) is skipped, not an error.
+"""
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+
+import numpy as np
+from torch import Tensor
+
+from harness.data.augment.apply import apply_rounds
+from harness.data.augment.crops import crop, draw_crops, draw_flips, draw_resized_crops, flip, resized_crop
+from harness.data.augment.erasing import draw_erasures, erase
+from harness.data.augment.paste import crop_paste, draw_pastes
+from harness.data.augment.policies import (
+    CIFAR10_POLICY,
+    SVHN_POLICY,
+    draw_autoaugment,
+    draw_randaugment,
+    draw_trivialaugment,
+)
+from harness.data.augment.settings import AugmentSettings
+
+Step = Callable[[Tensor, AugmentSettings, np.random.Generator], Tensor]
+
+
+def augment_uint8(images: Tensor, names: Sequence[str], settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
+    """images uint8 n x 3 x H x W, left as they are; returns the augmented ones on the same device."""
+    return _run(images, names, UINT8_STEPS, settings, rng)
+
+
+def augment_float(images: Tensor, names: Sequence[str], settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
+    """images float n x 3 x H x W, normalised, left as they are; returns the augmented ones on the same device."""
+    return _run(images, names, FLOAT_STEPS, settings, rng)
+
+
+def _run(
+    images: Tensor, names: Sequence[str], steps: dict[str, Step], settings: AugmentSettings, rng: np.random.Generator
+) -> Tensor:
+    for name in names:
+        _check_known(name)
+    for name in names:
+        if name in steps:
+            images = steps[name](images, settings, rng)
+    return images
+
+
+def _check_known(name: str) -> None:
+    known = [*UINT8_STEPS, *FLOAT_STEPS]
+    if name not in known:
+        near = get_close_matches(name, known, cutoff=0.4) or known
+        raise ValueError(f"unknown augmentation {name!r}; near matches: {', '.join(near)}")
+
+
+def _crop(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
+    return crop(images, draw_crops(len(images), settings.crop_padding, rng), settings.crop_padding)
+
+
+def _resized_crop(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
+    n, _, height, width = images.shape
+    windows = draw_resized_crops(n, height, width, settings.crop_scale, settings.crop_ratio, rng)
+    return resized_crop(images, windows)
+
+
+def _flip(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
+    return flip(images, draw_flips(len(images), rng))
+
+
+def _autoaugment_cifar(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
+    n, _, height, width = images.shape
+    return apply_rounds(images, draw_autoaugment(CIFAR10_POLICY, n, height, width, rng), settings.interpolation)
+
+
+def _autoaugment_svhn(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
+    n, _, height, width = images.shape
+    return apply_rounds(images, draw_autoaugment(SVHN_POLICY, n, height, width, rng), settings.interpolation)
+
+
+def _randaugment(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
+    n, _, height, width = images.shape
+    ops, magnitude_bin = settings.randaugment_ops, settings.randaugment_magnitude
+    return apply_rounds(images, draw_randaugment(n, height, width, ops, magnitude_bin, rng), settings.interpolation)
+
+
+def _trivialaugment(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
+    n, _, height, width = images.shape
+    return apply_rounds(images, draw_trivialaugment(n, height, width, rng), settings.interpolation)
+
+
+def _erase(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
+    n, _, height, width = images.shape
+    return erase(images, draw_erasures(n, height, width, settings.erase_prob, rng), settings.erase_fill)
+
+
+def _crop_paste(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
+    n, _, height, width = images.shape
+    return crop_paste(images, draw_pastes(n, height, width, rng))
+
+
+UINT8_STEPS: dict[str, Step] = {
+    "crop": _crop,
+    "resized-crop": _resized_crop,
+    "flip": _flip,
+    "autoaugment-cifar": _autoaugment_cifar,
+    "autoaugment-svhn": _autoaugment_svhn,
+    "randaugment": _randaugment,
+    "trivialaugment": _trivialaugment,
+}
+FLOAT_STEPS: dict[str, Step] = {"erase": _erase, "crop-paste": _crop_paste}

@@ -1,0 +1,51 @@
+"""Owns random erasing (Zhong et al. 2020, arXiv:1708.04896) of float images, already normalised.
+Refuses uint8 images: the zero it writes is the data set's mean colour.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.data.augment.boxes import box_mask
+from harness.data.augment.transfer import to_device
+
+TRIES = 10
+AREA_SCALE = (0.02, 0.33)
+SIDE_RATIO = (0.3, 3.3)
+
+
+class Erasure(NamedTuple):
+    boxes: np.ndarray  # n x 4 int64 (y1, x1, y2, x2), empty where nothing is erased
+    noise_seed: int
+
+
+def draw_erasures(n: int, height: int, width: int, probability: float, rng: np.random.Generator) -> Erasure:
+    """The first of ten boxes that is smaller than the image on both sides; none if all ten are not."""
+    wanted = rng.random(n) < probability
+    areas = height * width * rng.uniform(*AREA_SCALE, size=(n, TRIES))
+    ratios = np.exp(rng.uniform(*np.log(SIDE_RATIO), size=(n, TRIES)))
+    heights = np.rint(np.sqrt(areas * ratios)).astype(np.int64)
+    widths = np.rint(np.sqrt(areas / ratios)).astype(np.int64)
+    fits = (heights < height) & (widths < width)
+    first, erased = fits.argmax(1), fits.any(1) & wanted
+    chosen_h = np.where(erased, heights[np.arange(n), first], 0)
+    chosen_w = np.where(erased, widths[np.arange(n), first], 0)
+    tops = rng.integers(height - chosen_h + 1)
+    lefts = rng.integers(width - chosen_w + 1)
+    boxes = np.stack([tops, lefts, tops + chosen_h, lefts + chosen_w], axis=1)
+    return Erasure(boxes, int(rng.integers(2**63 - 1)))
+
+
+def erase(images: Tensor, erasure: Erasure, fill: str) -> Tensor:
+    """fill "zero" writes 0, "noise" a standard normal value a pixel and channel."""
+    inside = box_mask(to_device(erasure.boxes, images.device), *images.shape[-2:])
+    if fill == "zero":
+        return images.masked_fill(inside, 0.0)
+    if fill == "noise":
+        # The one draw made on the device: its boxes are the same everywhere, its values are the device's own.
+        generator = torch.Generator(images.device).manual_seed(erasure.noise_seed)
+        noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+        return torch.where(inside, noise, images)
+    raise ValueError(f"erase_fill must be 'zero' or 'noise', not {fill!r}")

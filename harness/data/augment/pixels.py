@@ -1,0 +1,131 @@
+"""Owns the operations on pixel values: each takes uint8 images n x 3 x H x W and one magnitude an image (host float64).
+Refuses geometry and randomness; every result equals torchvision's uint8 tensor path bit for bit on a CPU.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.data.augment.transfer import per_image
+
+PixelOp = Callable[[Tensor, np.ndarray], Tensor]
+
+
+def brightness(images: Tensor, magnitudes: np.ndarray) -> Tensor:
+    scaled = images.float().mul_(per_image(1.0 + magnitudes, images.device))
+    return _to_uint8(scaled)
+
+
+def color(images: Tensor, magnitudes: np.ndarray) -> Tensor:
+    return _blend(images, _grey(images).float(), magnitudes)
+
+
+def contrast(images: Tensor, magnitudes: np.ndarray) -> Tensor:
+    # The mean is that of the already truncated grey levels.
+    return _blend(images, _grey(images).float().mean(dim=(1, 2, 3), keepdim=True), magnitudes)
+
+
+def sharpness(images: Tensor, magnitudes: np.ndarray) -> Tensor:
+    if min(images.shape[-2:]) <= 2:
+        return images.clone()
+    return _blend(images, _smoothed(images), magnitudes)
+
+
+def posterize(images: Tensor, magnitudes: np.ndarray) -> Tensor:
+    lowest_kept_bit = 2.0 ** (8 - magnitudes.astype(np.int64))
+    masks = (256 - lowest_kept_bit).astype(np.uint8)
+    return images & per_image(masks, images.device, torch.uint8)
+
+
+def solarize(images: Tensor, magnitudes: np.ndarray) -> Tensor:
+    # For whole numbers v >= t and v >= ceil(t) are the same, and the second needs no float image.
+    thresholds = per_image(np.ceil(magnitudes).astype(np.uint8), images.device, torch.uint8)
+    all_bits_where_bright = (images >= thresholds).to(torch.uint8).neg_()
+    return images ^ all_bits_where_bright
+
+
+def autocontrast(images: Tensor, magnitudes: np.ndarray) -> Tensor:
+    flat = images.flatten(2)
+    low = flat.amin(2).float()[:, :, None, None]
+    high = flat.amax(2).float()[:, :, None, None]
+    is_flat = low == high
+    scale = torch.where(is_flat, 1.0, 255.0 / (high - low))
+    low = torch.where(is_flat, 0.0, low)
+    return _to_uint8(images.float().sub_(low).mul_(scale))
+
+
+def equalize(images: Tensor, magnitudes: np.ndarray) -> Tensor:
+    n, channels, height, width = images.shape
+    planes = images.reshape(n * channels, height * width).long()
+    counts = _histograms(images, planes)
+    brightest = images.flatten(2).amax(2).view(-1, 1).long()
+    in_brightest_bin = counts.gather(1, brightest)
+    step = torch.div(height * width - in_brightest_bin, 255, rounding_mode="floor").float()
+    below = counts.cumsum(1).sub_(counts).float()
+    # Float division of whole numbers below 2**23 never rounds up to the next whole number, and is fast.
+    levels = below.add_((step * 0.5).floor_()).div_(step.clamp(min=1.0)).floor_().clamp_(0, 255).to(torch.uint8)
+    unchanged = torch.arange(256, dtype=torch.uint8, device=images.device)
+    table = torch.where(step > 0, levels, unchanged)
+    return table.gather(1, planes).view_as(images)
+
+
+def invert(images: Tensor, magnitudes: np.ndarray) -> Tensor:
+    return images ^ 255
+
+
+PIXEL_OPS: dict[str, PixelOp] = {
+    "Brightness": brightness,
+    "Color": color,
+    "Contrast": contrast,
+    "Sharpness": sharpness,
+    "Posterize": posterize,
+    "Solarize": solarize,
+    "AutoContrast": autocontrast,
+    "Equalize": equalize,
+    "Invert": invert,
+}
+
+
+def _blend(images: Tensor, other: Tensor, magnitudes: np.ndarray) -> Tensor:
+    """(1 + magnitude) of the image and the rest of `other` (float32, broadcast over the images)."""
+    ratios = 1.0 + magnitudes
+    own = images.float().mul_(per_image(ratios, images.device))
+    rest = per_image(1.0 - ratios, images.device)
+    return _to_uint8(own.add_(other * rest))
+
+
+def _to_uint8(values: Tensor) -> Tensor:
+    """Clips in place, then drops the fraction."""
+    return values.clamp_(0, 255).to(torch.uint8)
+
+
+def _grey(images: Tensor) -> Tensor:
+    red, green, blue = images.unbind(1)
+    luma = (0.2989 * red).add_(0.587 * green).add_(0.114 * blue)
+    return luma.to(torch.uint8).unsqueeze(1)
+
+
+def _smoothed(images: Tensor) -> Tensor:
+    """Nine-neighbour mean with a five-fold centre, rounded; the one-pixel border stays. Whole values in float32."""
+    values = images.to(torch.int16)
+    column_sums = values[:, :, :-2] + values[:, :, 1:-1] + values[:, :, 2:]
+    sums = column_sums[..., :-2] + column_sums[..., 1:-1] + column_sums[..., 2:]
+    sums += values[:, :, 1:-1, 1:-1] * 4
+    smoothed = images.float()
+    # A thirteenth is never half way between two whole numbers, so rounding hides how the sum was ordered.
+    smoothed[:, :, 1:-1, 1:-1] = (sums.float() / 13.0).round_()
+    return smoothed
+
+
+def _histograms(images: Tensor, planes: Tensor) -> Tensor:
+    """The same pixels as uint8 images and as int64 planes, planes x pixels -> counts, planes x 256."""
+    count = planes.shape[0]
+    if images.device.type == "cpu":
+        first_bins = torch.arange(0, count * 256, 256, dtype=torch.int32)[:, None]
+        bins = images.reshape(count, -1).to(torch.int32).add_(first_bins)
+        return torch.bincount(bins.view(-1), minlength=count * 256).view(count, 256)
+    # bincount would make the host wait for the largest value; whole-number additions commute, so this is exact too.
+    counts = torch.zeros(count, 256, dtype=torch.int64, device=planes.device)
+    return counts.scatter_add_(1, planes, torch.ones_like(planes))

@@ -1,0 +1,155 @@
+"""Owns the policies as data and the draws from them: which operation, at which magnitude, for every single image.
+Refuses to touch pixels; all randomness comes from the numpy generator handed in.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+SIGNED_OPS = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", "Sharpness")
+UNSIGNED_OPS = ("Posterize", "Solarize")
+BINLESS_OPS = ("AutoContrast", "Equalize", "Invert")
+OPS = ("Identity", *SIGNED_OPS, *UNSIGNED_OPS, *BINLESS_OPS)
+RANDOM_OPS = OPS[:-1]  # RandAugment and TrivialAugment never invert; a position here is a position in OPS
+NARROW_BINS, WIDE_BINS = 10, 31  # AutoAugment's bins; RandAugment's and TrivialAugment's
+
+Choice = tuple[str, float, int | None]  # operation, probability, magnitude bin
+SubPolicy = tuple[Choice, Choice]
+
+
+class Round(NamedTuple):
+    """One operation for each image: ops are positions in OPS (int64, n), magnitudes are signed (float64, n)."""
+
+    ops: np.ndarray
+    magnitudes: np.ndarray
+
+
+# AutoAugment's learnt sub-policies (Cubuk et al. 2019, arXiv:1805.09501), 25 a data set.
+CIFAR10_POLICY: tuple[SubPolicy, ...] = (
+    (("Invert", 0.1, None), ("Contrast", 0.2, 6)),
+    (("Rotate", 0.7, 2), ("TranslateX", 0.3, 9)),
+    (("Sharpness", 0.8, 1), ("Sharpness", 0.9, 3)),
+    (("ShearY", 0.5, 8), ("TranslateY", 0.7, 9)),
+    (("AutoContrast", 0.5, None), ("Equalize", 0.9, None)),
+    (("ShearY", 0.2, 7), ("Posterize", 0.3, 7)),
+    (("Color", 0.4, 3), ("Brightness", 0.6, 7)),
+    (("Sharpness", 0.3, 9), ("Brightness", 0.7, 9)),
+    (("Equalize", 0.6, None), ("Equalize", 0.5, None)),
+    (("Contrast", 0.6, 7), ("Sharpness", 0.6, 5)),
+    (("Color", 0.7, 7), ("TranslateX", 0.5, 8)),
+    (("Equalize", 0.3, None), ("AutoContrast", 0.4, None)),
+    (("TranslateY", 0.4, 3), ("Sharpness", 0.2, 6)),
+    (("Brightness", 0.9, 6), ("Color", 0.2, 8)),
+    (("Solarize", 0.5, 2), ("Invert", 0.0, None)),
+    (("Equalize", 0.2, None), ("AutoContrast", 0.6, None)),
+    (("Equalize", 0.2, None), ("Equalize", 0.6, None)),
+    (("Color", 0.9, 9), ("Equalize", 0.6, None)),
+    (("AutoContrast", 0.8, None), ("Solarize", 0.2, 8)),
+    (("Brightness", 0.1, 3), ("Color", 0.7, 0)),
+    (("Solarize", 0.4, 5), ("AutoContrast", 0.9, None)),
+    (("TranslateY", 0.9, 9), ("TranslateY", 0.7, 9)),
+    (("AutoContrast", 0.9, None), ("Solarize", 0.8, 3)),
+    (("Equalize", 0.8, None), ("Invert", 0.1, None)),
+    (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, None)),
+)
+SVHN_POLICY: tuple[SubPolicy, ...] = (
+    (("ShearX", 0.9, 4), ("Invert", 0.2, None)),
+    (("ShearY", 0.9, 8), ("Invert", 0.7, None)),
+    (("Equalize", 0.6, None), ("Solarize", 0.6, 6)),
+    (("Invert", 0.9, None), ("Equalize", 0.6, None)),
+    (("Equalize", 0.6, None), ("Rotate", 0.9, 3)),
+    (("ShearX", 0.9, 4), ("AutoContrast", 0.8, None)),
+    (("ShearY", 0.9, 8), ("Invert", 0.4, None)),
+    (("ShearY", 0.9, 5), ("Solarize", 0.2, 6)),
+    (("Invert", 0.9, None), ("AutoContrast", 0.8, None)),
+    (("Equalize", 0.6, None), ("Rotate", 0.9, 3)),
+    (("ShearX", 0.9, 4), ("Solarize", 0.3, 3)),
+    (("ShearY", 0.8, 8), ("Invert", 0.7, None)),
+    (("Equalize", 0.9, None), ("TranslateY", 0.6, 6)),
+    (("Invert", 0.9, None), ("Equalize", 0.6, None)),
+    (("Contrast", 0.3, 3), ("Rotate", 0.8, 4)),
+    (("Invert", 0.8, None), ("TranslateY", 0.0, 2)),
+    (("ShearY", 0.7, 6), ("Solarize", 0.4, 8)),
+    (("Invert", 0.6, None), ("Rotate", 0.8, 4)),
+    (("ShearY", 0.3, 7), ("TranslateX", 0.9, 3)),
+    (("ShearX", 0.1, 6), ("Invert", 0.6, None)),
+    (("Solarize", 0.7, 2), ("TranslateY", 0.6, 7)),
+    (("ShearY", 0.8, 4), ("Invert", 0.8, None)),
+    (("ShearX", 0.7, 9), ("TranslateY", 0.8, 3)),
+    (("ShearY", 0.8, 5), ("AutoContrast", 0.7, None)),
+    (("ShearX", 0.7, 2), ("Invert", 0.1, None)),
+)
+
+
+def magnitude_bins(op: str, bins: int, height: int, width: int, wide: bool = False) -> np.ndarray:
+    """Unsigned magnitudes of an operation (float64 of torch's float32 values); `wide` is TrivialAugment's space."""
+    if op == "Posterize":
+        dropped_bits = torch.arange(bins) / ((bins - 1) / (6 if wide else 4))
+        return (8 - dropped_bits.round()).double().numpy()
+    if op == "Solarize":
+        return torch.linspace(255.0, 0.0, bins).double().numpy()
+    if op in SIGNED_OPS:
+        return torch.linspace(0.0, _largest(op, height, width, wide), bins).double().numpy()
+    return np.zeros(bins)
+
+
+def _largest(op: str, height: int, width: int, wide: bool) -> float:
+    if op in ("ShearX", "ShearY"):
+        return 0.99 if wide else 0.3
+    if op in ("TranslateX", "TranslateY"):
+        return 32.0 if wide else 150.0 / 331.0 * (width if op == "TranslateX" else height)
+    if op == "Rotate":
+        return 135.0 if wide else 30.0
+    return 0.99 if wide else 0.9
+
+
+def draw_autoaugment(
+    policy: tuple[SubPolicy, ...], n: int, height: int, width: int, rng: np.random.Generator
+) -> list[Round]:
+    """A sub-policy for each image; each of its two operations happens with its own probability."""
+    sub_policies = rng.integers(len(policy), size=n)
+    chances = rng.random((n, 2))
+    negative = rng.integers(2, size=(n, 2)) == 0
+    rounds = []
+    for position in range(2):
+        choices = [sub_policy[position] for sub_policy in policy]
+        ops = np.array([OPS.index(op) for op, _, _ in choices])[sub_policies]
+        probabilities = np.array([probability for _, probability, _ in choices])[sub_policies]
+        bins = np.array([bin_ or 0 for _, _, bin_ in choices])[sub_policies]
+        ops = np.where(chances[:, position] < probabilities, ops, OPS.index("Identity"))
+        space = _space(NARROW_BINS, height, width, wide=False)
+        rounds.append(Round(ops, _signed(ops, space[ops, bins], negative[:, position])))
+    return rounds
+
+
+def draw_randaugment(
+    n: int, height: int, width: int, num_ops: int, magnitude_bin: int, rng: np.random.Generator
+) -> list[Round]:
+    """RandAugment (Cubuk et al. 2020, arXiv:1909.13719): num_ops uniform picks at one given bin of 31."""
+    if not 0 <= magnitude_bin < WIDE_BINS:
+        raise ValueError(f"RandAugment's magnitude must be in 0..{WIDE_BINS - 1}, not {magnitude_bin}")
+    space = _space(WIDE_BINS, height, width, wide=False)
+    rounds = []
+    for _ in range(num_ops):
+        ops = rng.integers(len(RANDOM_OPS), size=n)
+        rounds.append(Round(ops, _signed(ops, space[ops, magnitude_bin], rng.integers(2, size=n) == 0)))
+    return rounds
+
+
+def draw_trivialaugment(n: int, height: int, width: int, rng: np.random.Generator) -> list[Round]:
+    """TrivialAugment Wide (Mueller and Hutter 2021, arXiv:2103.10158): one uniform pick at a uniform bin of 31."""
+    ops = rng.integers(len(RANDOM_OPS), size=n)
+    bins = rng.integers(WIDE_BINS, size=n)
+    space = _space(WIDE_BINS, height, width, wide=True)
+    return [Round(ops, _signed(ops, space[ops, bins], rng.integers(2, size=n) == 0))]
+
+
+def _space(bins: int, height: int, width: int, wide: bool) -> np.ndarray:
+    """len(OPS) x bins unsigned magnitudes."""
+    return np.stack([magnitude_bins(op, bins, height, width, wide) for op in OPS])
+
+
+def _signed(ops: np.ndarray, magnitudes: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    is_signed = np.isin(ops, [OPS.index(op) for op in SIGNED_OPS])
+    return np.where(is_signed & negative, -magnitudes, magnitudes)

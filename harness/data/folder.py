@@ -1,0 +1,103 @@
+"""Owns image folders: PATH/train/CLASS/... and PATH/test/CLASS/... (or PATH/val), decoded once into arrays.
+Refuses folders whose classes differ between the splits, and images of other sizes unless a size is asked for.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from harness.data.canonical import Split
+from harness.datasets import Dataset
+from variants.fields import UsageError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff"}
+
+
+def parse(name: str) -> tuple[Path, int]:
+    """`folder:PATH` or `folder:PATH@64` -> the path, and the size that images are brought to (0: as they are)."""
+    text = name.removeprefix("folder:")
+    path, at, size = text.rpartition("@")
+    if at and size.isdigit() and int(size) > 0:
+        return Path(path), int(size)
+    return Path(text), 0
+
+
+def facts(name: str) -> Dataset:
+    """What a folder says of itself without decoding it all."""
+    path, size = parse(name)
+    train, test = _split_folders(path)
+    classes = class_names(train)
+    files = image_files(train, classes)
+    return Dataset(
+        name=name,
+        title=path.name,
+        image_size=size or _open(files[0][0]).size[0],
+        num_classes=len(classes),
+        flips=True,
+        policy="cifar",
+        train_count=len(files),
+        test_count=len(image_files(test, classes)),
+    )
+
+
+def class_names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.is_dir())
+
+
+def _split_folders(path: Path) -> tuple[Path, Path]:
+    train = path / "train"
+    if not train.is_dir() or not class_names(train):
+        raise UsageError(f"{train} has no class folders; folder:PATH needs PATH/train/CLASS/images and PATH/test or PATH/val")
+    for name in ("test", "val", "valid"):
+        if (path / name).is_dir() and class_names(path / name) == class_names(train):
+            return train, path / name
+    raise UsageError(f"{path} has neither test/ nor val/ with the same {len(class_names(train))} class folders as train/")
+
+
+def image_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
+    found = []
+    for label, name in enumerate(classes):
+        files = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not files:
+            raise UsageError(f"{folder / name} holds no image")
+        found += [(path, label) for path in files]
+    return found
+
+
+def read(dataset: Dataset) -> tuple[Split, Split, list[str]]:
+    path, size = parse(dataset.name)
+    train, test = _split_folders(path)
+    classes = class_names(train)
+    splits = [_decode(image_files(folder, classes), dataset.image_size, bool(size)) for folder in (train, test)]
+    return splits[0], splits[1], classes
+
+
+def _decode(files: list[tuple[Path, int]], side: int, resize: bool) -> Split:
+    images = np.empty((len(files), side, side, 3), np.uint8)
+    for i, (path, _) in enumerate(files):
+        image = _open(path)
+        if image.size != (side, side):
+            if not resize:
+                width, height = image.size
+                raise UsageError(
+                    f"{path} is {width} x {height}, the first image is {side} pixels wide; all must be square and equal,"
+                    f"\nor give a size: folder:PATH@{side} crops and resizes while decoding"
+                )
+            image = _square(image, side)
+        images[i] = np.asarray(image)
+    return Split(images, np.array([label for _, label in files], np.int64))
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path).convert("RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise UsageError(f"{path} cannot be decoded as an image: {str(error).splitlines()[0]}") from None
+
+
+def _square(image: Image.Image, side: int) -> Image.Image:
+    """The centre square, resized."""
+    edge = min(image.size)
+    left, top = (image.width - edge) // 2, (image.height - edge) // 2
+    return image.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, left + edge, top + edge))

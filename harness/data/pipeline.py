@@ -1,0 +1,81 @@
+"""Owns the way from the data set on the device to batches ready for the model: order, augmentation, scaling, mixing.
+Refuses to seed: it draws from the generator that it is given, on the host, in a fixed order.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from harness.data.augment.catalog import augment_float, augment_uint8
+from harness.data.augment.mixing import Mix, draw_mix
+from harness.data.canonical import Split
+from harness.data.load import ImageData
+from harness.recipes import Recipe
+
+CHUNK_BYTES = 24 * 2**20  # augmented at once: 8192 images of 32 pixels; a fixed number, since it shapes the draws
+
+
+@dataclass(frozen=True)
+class DeviceSplit:
+    """One split as one tensor each on the device: images B x 3 x H x W uint8, labels int64."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Batch:
+    images: torch.Tensor
+    labels: torch.Tensor
+    mix: Mix | None
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """uint8 pixels -> what the model sees, as one multiplication and one addition a channel."""
+
+    factor_C11: torch.Tensor
+    shift_C11: torch.Tensor
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(self.shift_C11, images.to(torch.float32), self.factor_C11)
+
+
+def scaling(data: ImageData, recipe: Recipe, device: torch.device) -> Scaling:
+    means_stds = {"dataset": (data.mean, data.std), "half": ((0.5,) * 3, (0.5,) * 3), "unit": ((0.0,) * 3, (1.0,) * 3)}
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in means_stds[recipe.scaling])
+    factor, shift = 1 / (255 * std), -mean / std
+    return Scaling(*(x.float().reshape(3, 1, 1).to(device) for x in (factor, shift)))
+
+
+def to_device(split: Split, device: torch.device) -> DeviceSplit:
+    images = torch.from_numpy(np.ascontiguousarray(split.images)).to(device).permute(0, 3, 1, 2).contiguous()
+    return DeviceSplit(images, torch.from_numpy(split.labels).to(device))
+
+
+def held_out(train: Split, share: float) -> tuple[Split, Split]:
+    """(train, validation): the first images in canonical order are a fixed and arbitrary choice, the same for all."""
+    count = round(len(train) * share)
+    return train.part(slice(count, None)), train.part(slice(count))
+
+
+def training_batches(
+    split: DeviceSplit, recipe: Recipe, scale: Scaling, rng: np.random.Generator
+) -> Iterator[Batch]:
+    """One pass: every image once, the last batch as short as it comes out."""
+    order = rng.permutation(len(split))
+    size = recipe.batch_size
+    chunk = max(1, CHUNK_BYTES // split.images[0].numel() // size) * size
+    for start in range(0, len(order), chunk):
+        index = torch.from_numpy(order[start : start + chunk]).to(split.labels.device)
+        images = augment_uint8(split.images[index], recipe.augment, recipe, rng)
+        labels = split.labels[index]
+        for first in range(0, len(labels), size):
+            batch = augment_float(scale(images[first : first + size]), recipe.augment, recipe, rng)
+            mix = draw_mix(len(batch), *batch.shape[2:], recipe, rng).to(batch.device) if recipe.mix != "none" else None
+            yield Batch(batch, labels[first : first + size], mix)

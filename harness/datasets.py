@@ -1,0 +1,47 @@
+"""Owns what is known of each data set before a byte of it is read: sizes, classes, scaling, what may be done to it.
+Refuses to open files.
+"""
+
+from dataclasses import dataclass
+
+from variants.fields import UsageError, near_matches
+
+
+@dataclass(frozen=True)
+class Dataset:
+    name: str
+    title: str
+    image_size: int
+    num_classes: int
+    flips: bool  # a mirrored image is still a likely image of its class
+    policy: str  # whose AutoAugment policy
+    train_count: int
+    test_count: int
+    mean: tuple[float, float, float] | None = None  # None: computed from the training images
+    std: tuple[float, float, float] | None = None
+
+
+DATASETS = {
+    "c10": Dataset(
+        "c10", "CIFAR-10", 32, 10, True, "cifar", 50_000, 10_000, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+    ),
+    "c100": Dataset(
+        "c100", "CIFAR-100", 32, 100, True, "cifar", 50_000, 10_000, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+    ),
+    "svhn": Dataset(
+        "svhn", "SVHN", 32, 10, False, "svhn", 73_257, 26_032, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
+    ),
+    "digits": Dataset("digits", "digits", 8, 10, False, "svhn", 1_437, 360),
+}
+
+
+def check_name(name: str) -> None:
+    if name not in DATASETS and not (name.startswith("folder:") and len(name) > 7):
+        raise UsageError(
+            f"unknown data set {name!r}: {near_matches(name, DATASETS)}\n"
+            "also possible: folder:PATH for class folders under PATH/train and PATH/test (or PATH/val)"
+        )
+
+
+def title(name: str) -> str:
+    return DATASETS[name].title if name in DATASETS else name

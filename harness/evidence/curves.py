@@ -1,0 +1,96 @@
+"""Owns the learning curves of one data set: accuracy and loss against passes, one line a group, a band over its seeds.
+Refuses to average a failed run, and passes at which not every seed was evaluated.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.datasets import title
+from harness.evidence.groups import Group, finite
+from harness.evidence.style import LEGEND_LINE_IN, PAGE_IN, Style, legend_columns, shortened
+from harness.records.read import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def curves_data(groups: Sequence[Group], dataset: str, split: str = "test") -> dict[str, Any]:
+    """Plain data of the figure, for its digest and for drawing it."""
+    lines = []
+    for group in (group for group in groups if group.dataset == dataset and group.runs):
+        seeds = [line for run in group.runs if (line := _epochs(run))]
+        kinds = {"accuracy": (f"{split}_accuracy", 100), "loss": (f"{split}_loss", 1), "train_loss": ("train_loss", 1)}
+        series = {kind: _series(seeds, name, scale) for kind, (name, scale) in kinds.items()}
+        if any(part["epoch"] for part in series.values()):
+            lines.append({"row": list(group.row), "n": len(seeds), **series})
+    return {"title": title(dataset), "split": split, "lines": lines}
+
+
+def _epochs(run: Run) -> list[dict[str, Any]]:
+    try:
+        return [line for line in run.epochs() if isinstance(line.get("epoch"), int)]
+    except (OSError, ValueError, AttributeError) as error:
+        print(f"{run.folder}: its curve cannot be read: {type(error).__name__}: {error}", file=sys.stderr)
+        return []
+
+
+def _series(seeds: Sequence[list[dict[str, Any]]], name: str, scale: float) -> dict[str, list[Any]]:
+    """Mean, lowest and highest over the seeds, at the passes where every seed has a value."""
+    at: dict[int, list[float]] = {}
+    for lines in seeds:
+        for line in lines:
+            if (value := finite(line.get(name))) is not None:
+                at.setdefault(line["epoch"], []).append(value * scale)
+    shared = sorted(epoch for epoch, values in at.items() if len(values) == len(seeds))
+    return {
+        "epoch": shared,
+        "mean": [sum(at[epoch]) / len(seeds) for epoch in shared],
+        "low": [min(at[epoch]) for epoch in shared],
+        "high": [max(at[epoch]) for epoch in shared],
+    }
+
+
+def draw_curves(data: dict[str, Any], looks: dict[tuple[str, str], Style]) -> "Figure":
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
+    labels = [shortened(", ".join(line["row"])) for line in data["lines"]]
+    columns = legend_columns(labels, PAGE_IN)
+    legend_rows = -(-len(labels) // columns)
+    figure = Figure(figsize=(PAGE_IN, 2.6 + LEGEND_LINE_IN * legend_rows))
+    left, right = figure.subplots(1, 2)
+    for place, line in enumerate(data["lines"]):
+        share = (place + 0.5) / len(data["lines"])
+        look = looks[tuple(line["row"])]
+        _line(right, line["train_loss"], look.color, linewidth=0.7, alpha=0.4, linestyle=look.line)
+        for axes, series in ((left, line["accuracy"]), (right, line["loss"])):
+            _band(axes, series, look.color)
+            _line(axes, series, look.color, markevery=_spaced(len(series["epoch"]), share), **look.lines)
+    split = {"val": "validation"}.get(data["split"], data["split"])
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    passes = "passes over the training images"
+    left.set(xlabel=passes, ylabel=f"{split} accuracy (%)", title=f"{data['title']} (bands: lowest to highest seed)")
+    right.set(xlabel=passes, ylabel="loss", title=f"{split} loss (thin and pale: training loss)")
+    used = [looks[tuple(line["row"])] for line in data["lines"]]
+    handles = [Line2D([], [], color=look.color, **look.lines) for look in used]
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=2.8)
+    return figure
+
+
+def _spaced(points: int, share: float) -> list[int]:
+    """Where a line has its markers: a few, at other places than its neighbours have theirs."""
+    gap = max(1.0, points / 5)
+    return sorted({min(points - 1, int((i + share) * gap)) for i in range(5)}) if points else []
+
+
+def _line(axes: "Axes", series: dict[str, list[Any]], color: str, **looks: Any) -> None:
+    axes.plot(series["epoch"], series["mean"], color=color, **looks)
+
+
+def _band(axes: "Axes", series: dict[str, list[Any]], color: str) -> None:
+    if series["low"] != series["high"]:
+        axes.fill_between(series["epoch"], series["low"], series["high"], color=color, alpha=0.18, linewidth=0)

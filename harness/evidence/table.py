@@ -1,0 +1,100 @@
+"""Owns a table in memory and its three renderings: Markdown, LaTeX (booktabs) and CSV, each escaping what people typed.
+Refuses to know what stands in the cells.
+"""
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+
+HOLE = "—"
+WRITTEN_BY = "written by python -m harness.report, not by hand"
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{sign: "\\" + sign for sign in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "†": r"\dag{}",
+    "—": "---",
+}
+_MARKDOWN = {**{sign: "\\" + sign for sign in "\\`*_[]~$#|"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"}
+_NUMBER = re.compile(r"[+-]?\d+(,\d{3})*(\.\d+)?")
+_GROUPED = re.compile(r"\d{1,3}(,\d{3})+")
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str
+    too_wide_for_print: tuple[str, ...] = ()  # columns that LaTeX leaves out
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"table {self.name}: {len(row)} cells under {len(self.columns)} columns: {row}")
+
+    def to_markdown(self) -> str:
+        rules = ["---:" if right else "---" for right in self._right_aligned()]
+        lines = [map(escape_markdown, self.columns), rules, *(map(escape_markdown, row) for row in self.rows)]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return f"{table}\n\n{escape_markdown(self.caption)}\n"
+
+    def to_latex(self) -> str:
+        shown = [i for i, column in enumerate(self.columns) if column not in self.too_wide_for_print]
+        right = self._right_aligned()
+        spec = "".join("r" if right[i] else "l" for i in shown)
+        head, *body = [" & ".join(escape_latex(row[i]) for i in shown) + r" \\" for row in (self.columns, *self.rows)]
+        lines = [
+            f"% {WRITTEN_BY}; needs booktabs and graphicx",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape_latex(self.caption)}}}",
+            rf"\label{{tab:{self.name}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            rf"\begin{{tabular}}{{{spec}}}",
+            *(r"\toprule", head, r"\midrule", *body, r"\bottomrule"),
+            r"\end{tabular}}",
+            r"\end{table}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def to_csv(self) -> str:
+        text = io.StringIO()
+        rows = ([escape_csv(cell) for cell in row] for row in (self.columns, *self.rows))
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        return text.getvalue()
+
+    def _right_aligned(self) -> list[bool]:
+        """Columns of numbers; a hole decides nothing."""
+        columns = [[row[i] for row in self.rows if row[i] != HOLE] for i in range(len(self.columns))]
+        return [bool(cells) and all(_NUMBER.match(c) or c.startswith(HOLE) for c in cells) for cells in columns]
+
+
+def escape_markdown(text: str) -> str:
+    return "".join(_MARKDOWN.get(sign, sign) for sign in _one_line(text))
+
+
+def escape_latex(text: str) -> str:
+    text = _one_line(text)
+    minus, text = ("$-$", text[1:]) if text.startswith("-") and _NUMBER.fullmatch(text) else ("", text)
+    return minus + "".join(_LATEX.get(sign, sign) for sign in text)
+
+
+def escape_csv(text: str) -> str:
+    """Numbers without thousands separators; nothing that a spreadsheet would take for a formula."""
+    text = _one_line(text)
+    if _GROUPED.fullmatch(text):
+        return text.replace(",", "")
+    formula = text[:1] in tuple("=+-@") and not _NUMBER.fullmatch(text)
+    return f"'{text}" if formula else text
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,104 @@
+"""Owns the two tables of results: the main one (a row a variant and recipe) and the long one (a row a cell).
+Refuses to judge: no bold, no winner.
+"""
+
+from harness.datasets import title
+from harness.evidence.groups import Evidence, Group, count, finite
+from harness.evidence.rows import Row, datasets_of, rows_of
+from harness.evidence.statistics import LEVEL, mean_interval
+from harness.evidence.table import HOLE, Table
+from harness.evidence.text import DAGGER, half_width, joined, mean, minutes, scaled, spread, whole
+from harness.studies import Study
+
+CELL_COLUMNS = (
+    *("variant", "recipe", "data set", "n", "failed", "accuracy (%)", "± (%)"),
+    *("best test epoch (%)", "best - last (%)", "NLL", "passes", "images seen"),
+    *("train minutes", "images/s", "peak memory (MB)", "precision", "compiled", "device", "label"),
+)
+
+
+def main_table(evidence: Evidence, study: Study) -> Table:
+    rows = rows_of(evidence.groups, study)
+    datasets = datasets_of(evidence.groups, study)
+    devices = sorted({group.timed_device or "" for group in evidence.groups if group.timed("train_seconds")})
+    times = [f"minutes per run, {device}" for device in devices] if len(devices) > 1 else ["minutes per run"]
+    columns = ("variant", "recipe", "passes", "params (M)", "MACs (G)", *(f"{title(name)} (%)" for name in datasets))
+    body = [
+        (
+            *_head(row, datasets),
+            *(_accuracy(row.on.get(name)) for name in datasets),
+            *(_minutes(row, datasets, device) for device in devices or [""]),
+            joined(sorted({name for group in row.groups for name in group.devices})),
+        )
+        for row in rows
+    ]
+    return Table("main", (*columns, *times, "device"), tuple(body), _caption(evidence, study, datasets))
+
+
+def cells_table(evidence: Evidence, study: Study) -> Table:
+    datasets = datasets_of(evidence.groups, study)
+    rows = rows_of(evidence.groups, study)
+    body = [_cell(row.on[name]) for row in rows for name in datasets if name in row.on]
+    caption = (
+        "Every cell: test accuracy after the last planned pass with its interval, and beside it what the best test "
+        "epoch would have printed; nothing is chosen by it. Means over n seeds. " + evidence.source
+    )
+    return Table("cells", CELL_COLUMNS, tuple(body), caption)
+
+
+def _head(row: Row, datasets: list[str]) -> tuple[str, ...]:
+    ordered = [row.on[name] for name in datasets if name in row.on]
+    passes = joined((whole(group.passes) for group in ordered), " / ")
+    params = next((value for group in ordered if (value := group.cost("params")) is not None), None)
+    macs = next((value for group in ordered if (value := group.cost("macs")) is not None), None)
+    return row.variant, row.recipe, passes, scaled(params, 1e6), scaled(macs, 1e9)
+
+
+def _accuracy(group: Group | None) -> str:
+    if group is None:
+        return HOLE
+    flag = f" {DAGGER}" if len(group.data_digests) > 1 else ""
+    return spread(group.accuracies, len(group.failed)) + flag
+
+
+def _minutes(row: Row, datasets: list[str], device: str) -> str:
+    """One text for each data set of the row; a group that ran elsewhere, or not alone, has no time here."""
+    texts = []
+    for group in (row.on.get(name) for name in datasets):
+        times = group.timed("train_seconds", 1 / 60) if group and group.timed_device == device else []
+        texts.append(minutes(mean_interval(times)[0]) if times else HOLE)
+    return " / ".join(texts) if set(texts) != {HOLE} else HOLE
+
+
+def _caption(evidence: Evidence, study: Study, datasets: list[str]) -> str:
+    order = ", ".join(map(title, datasets))
+    interval = f"half-width of the {LEVEL:.0%} t-interval"
+    sentences = [
+        f"Test accuracy after the last planned pass: mean ± {interval} (number of seeds).",
+        f"{count(len(study.seeds), 'seed')} planned for each cell; {HOLE} marks what is missing.",
+        "Parameters and MACs are those for the row's first data set.",
+        f"Minutes are for training only, in the order {order}, where all seeds of a cell ran alone on one device.",
+        evidence.source,
+    ]
+    if any(len(group.data_digests) > 1 for group in evidence.groups):
+        sentences.append(f"{DAGGER} The runs of this cell did not all see the same data (their data digests differ).")
+    for name in datasets:
+        digests = {digest for group in evidence.groups if group.dataset == name for digest in group.data_digests}
+        if len(digests) > 1:
+            sentences.append(f"Runs on {title(name)} saw {len(digests)} different copies of the data.")
+    return " ".join(sentences)
+
+
+def _cell(group: Group) -> tuple[str, ...]:
+    pairs = [[finite(run.result.get(name)) for name in ("best_test_accuracy", "test_accuracy")] for run in group.runs]
+    gains = [100 * (best - last) for best, last in pairs if best is not None and last is not None]
+    labels = sorted({run.config["label"] for run in group.all_runs if run.config.get("label")})
+    return (
+        *(*group.row, title(group.dataset), str(len(group.accuracies)), str(len(group.failed))),
+        *(mean(group.accuracies), half_width(group.accuracies)),
+        *(mean(group.measured("best_test_accuracy", 100)), mean(gains, "+.2f")),
+        *(mean(group.measured("test_nll"), ".3f"), whole(group.passes), mean(group.measured("images_seen"), ",.0f")),
+        *(mean(group.timed("train_seconds", 1 / 60)), mean(group.timed("images_per_second"), ",.0f")),
+        *(mean(group.timed("peak_memory_bytes", 1e-6), ",.0f"), str(group.setting("precision") or HOLE)),
+        *("yes" if group.setting("compile") else "no", joined(group.devices), joined(labels)),
+    )

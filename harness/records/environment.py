@@ -1,0 +1,53 @@
+"""Owns the facts that tie a record to code, packages and a machine.
+Refuses to import torch: versions come from the packages' metadata, device facts from the caller.
+"""
+
+import hashlib
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "fvcore", "torchinfo")
+
+
+def source_digest(root: Path = ROOT) -> str:
+    """A hash over the code of variants/ and harness/: the same with and without git."""
+    total = hashlib.sha256()
+    for path in sorted(path for part in ("variants", "harness") for path in (root / part).rglob("*.py")):
+        total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return total.hexdigest()
+
+
+def environment(device_facts: dict[str, Any], data_digest: str) -> dict[str, Any]:
+    commit = _git("rev-parse", "HEAD")
+    status = _git("status", "--porcelain", "--", "variants", "harness")
+    return {
+        **device_facts,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: _version(name) for name in PACKAGES},
+        "commit": commit,
+        "dirty": None if commit is None or status is None else bool(status),
+        "source_digest": source_digest(),
+        "data_digest": data_digest,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,69 @@
+"""Owns reading runs back: one, or all under some folders, and which cells are done, failed or unfinished.
+Refuses to fill a hole: a run that cannot be read is reported by name.
+"""
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from harness.records.schema import SCHEMA
+
+State = Literal["done", "failed", "unfinished", "missing"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, done or failed, as it lies on disk."""
+
+    folder: Path
+    config: dict[str, Any]
+    env: dict[str, Any]
+    cost: dict[str, Any]
+    result: dict[str, Any]
+
+    @property
+    def ok(self) -> bool:
+        return self.result["outcome"] == "ok"
+
+    def epochs(self) -> list[dict[str, Any]]:
+        lines = (self.folder / "epochs.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines if line.strip()]
+
+    def predictions(self) -> dict[str, np.ndarray]:
+        with np.load(self.folder / "predictions.npz", allow_pickle=False) as arrays:
+            return dict(arrays)
+
+
+def read_run(folder: Path) -> Run:
+    parts = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("config", "env", "cost", "result")}
+    for name in ("config", "result"):
+        if parts[name]["schema"] != SCHEMA:
+            raise ValueError(f"schema {parts[name]['schema']}, this version reads {SCHEMA}")
+    return Run(folder, **parts)
+
+
+def load_runs(folders: Iterable[Path]) -> list[Run]:
+    """Every finished run directly under the folders, by name; an unreadable one is named on stderr."""
+    runs = []
+    for path in sorted(path for folder in folders if folder.is_dir() for path in folder.glob("*/result.json")):
+        try:
+            runs.append(read_run(path.parent))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f"skipped {path.parent}: {type(error).__name__}: {error}", file=sys.stderr)
+    return runs
+
+
+def run_state(folder: Path) -> State:
+    """What there is of one run."""
+    result = folder / "result.json"
+    if not result.is_file():
+        return "unfinished" if (folder / "config.json").is_file() else "missing"
+    try:
+        return "done" if json.loads(result.read_text())["outcome"] == "ok" else "failed"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "failed"

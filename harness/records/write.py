@@ -1,0 +1,69 @@
+"""Owns writing a run: each file atomically, result.json last, because a run exists when its result does.
+Refuses to compute what it writes.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.records.schema import FILES, RESULT_FIELDS, SCHEMA
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Either the whole content is under that name afterwards, or what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+class RunWriter:
+    """One run's folder, written in the order of the flow: begin, an epoch at a time, finish."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def begin(self, config: dict[str, Any], env: dict[str, Any], cost: dict[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in reversed(FILES):  # the old result goes first: what is left is an unfinished run at any moment
+            (self.folder / name).unlink(missing_ok=True)
+        write_json(self.folder / "config.json", {**config, "schema": SCHEMA})
+        write_json(self.folder / "env.json", env)
+        write_json(self.folder / "cost.json", cost)
+        (self.folder / "epochs.jsonl").touch()
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        with (self.folder / "epochs.jsonl").open("a") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def finish(self, result: dict[str, Any], predictions: dict[str, np.ndarray] | None = None) -> None:
+        missing = set(RESULT_FIELDS) - result.keys() - {"schema"}
+        if missing:
+            raise ValueError(f"the result lacks {', '.join(sorted(missing))}")
+        if predictions is not None:
+            self._write_predictions(predictions)
+        write_json(self.folder / "result.json", {**result, "schema": SCHEMA})
+
+    def _write_predictions(self, predictions: dict[str, np.ndarray]) -> None:
+        temporary = self.folder / ".predictions.npz"
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **predictions)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.folder / "predictions.npz")

@@ -1,0 +1,65 @@
+"""Rebuild every table and figure from the records: OUT/tables/*.{md,tex,csv}, OUT/figures/*.{pdf,png}.
+
+Reads results/runs if it holds a finished run, else results/reference; never both unless both are named. What a study
+plans and no run has done is shown as a hole. The same records give the same bytes. Needs no torch and no data.
+
+examples:
+  python -m harness.report
+  python -m harness.report --results results/reference --readme README.md
+  python -m harness.report --results results-quick/runs --out results-quick/paper --study quick
+  python -m harness.report --results machine-a/runs machine-b/runs --out /tmp/both
+"""
+
+from pathlib import Path
+
+from harness.commands import Parser, run_command
+from harness.evidence.figures import write_figures
+from harness.evidence.groups import read_evidence
+from harness.evidence.paper import all_tables, write_tables
+from harness.evidence.readme import read_parts, write_results
+from harness.studies import STUDIES
+from variants.fields import UsageError, near_matches
+
+OWN_RUNS, REFERENCE_RUNS = Path("results/runs"), Path("results/reference")
+
+
+def parser() -> Parser:
+    p = Parser("harness.report", __doc__ or "")
+    p.add_argument("--results", type=Path, nargs="+", action="extend", metavar="DIR", help="(default: see above)")
+    p.add_argument("--out", type=Path, default=Path("paper"), metavar="DIR", help="(default: paper)")
+    p.add_argument("--study", default="main", help=f"whose rows the tables have: {', '.join(STUDIES)} (default: main)")
+    p.add_argument("--readme", type=Path, metavar="FILE", help="also put the main table between FILE's results markers")
+    return p
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    if args.study not in STUDIES:
+        raise UsageError(f"unknown study {args.study!r}: {near_matches(args.study, STUDIES)}")
+    study = STUDIES[args.study]
+    if args.readme:
+        read_parts(args.readme)  # a README without markers is refused before anything is written
+    evidence = read_evidence(folders_of(args.results))
+    print(evidence.source if evidence.groups else f"{evidence.source} The tables hold nothing but holes.")
+    tables = all_tables(evidence, study)
+    try:
+        lines = write_tables(tables, args.out / "tables") + write_figures(evidence, study, args.out / "figures")
+        if args.readme:
+            write_results(args.readme, tables[0])
+            lines.append(f"{args.readme}: the results between its markers")
+    except OSError as error:
+        raise UsageError(f"cannot write {error.filename or args.out}: {error.strerror or error}") from None
+    print("\n".join([f"wrote below {args.out}:", *lines, "", tables[0].to_markdown()]), end="")
+    return 0
+
+
+def folders_of(named: list[Path] | None) -> list[Path]:
+    """The folders to read; a named one must exist."""
+    for folder in named or []:
+        if not folder.is_dir():
+            raise UsageError(f"--results {folder}: there is no such folder")
+    return named or [OWN_RUNS if any(OWN_RUNS.glob("*/result.json")) else REFERENCE_RUNS]
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,148 @@
+"""Train one cell and leave its record.
+
+examples:
+  python -m harness.run --variant compact --dataset c100
+  python -m harness.run --variant vanilla --dataset c10 --recipe published --seed 1
+  python -m harness.run --variant compact --dataset digits --recipe quick          (no download, a minute)
+  python -m harness.run --variant my_variant.py:MINE --dataset c10 --set recipe.lr=5e-4 variant.pool=mean
+  python -m harness.run --variant timm:resnet18 --dataset folder:data/tiny-imagenet --epochs 20 --dry-run
+"""
+
+import json
+import sys
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.commands import Parser, run_command
+from harness.config import RunConfig, resolve
+from harness.data.load import dataset_facts
+from harness.datasets import DATASETS, Dataset
+from harness.recipes import ASSUMED, RECIPES
+from harness.records.read import Run, read_run, run_state
+from variants.catalog import CATALOG
+
+if TYPE_CHECKING:
+    import torch
+
+
+def parser() -> Parser:
+    p = Parser("harness.run", __doc__ or "")
+    p.add_argument("--variant", required=True, help=f"{', '.join(CATALOG)}; timm:MODEL; path/to/file.py:NAME")
+    p.add_argument(
+        "--dataset", required=True, help=f"{', '.join(DATASETS)}; folder:PATH (PATH/train, PATH/test or PATH/val)"
+    )
+    p.add_argument("--recipe", default="common", help=f"published, {', '.join(RECIPES)} (default: common)")
+    p.add_argument("--seed", type=int, default=0, help="of weights, data order and augmentation (default: 0)")
+    p.add_argument(
+        "--epochs", type=int, help="passes over the training images; warm-up keeps its share (default: the recipe's)"
+    )
+    p.add_argument("--batch-size", type=int, help="(default: the recipe's)")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    p.add_argument("--precision", choices=("fp32", "bf16"), help="(default: bf16 on CUDA, fp32 on the CPU)")
+    p.add_argument("--compile", choices=("on", "off"), help="torch.compile (default: on for CUDA, off on the CPU)")
+    p.add_argument(
+        "--holdout",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="judge on this share cut from train instead of test: for choosing anything",
+    )
+    p.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other field, as recipe.NAME=VALUE or variant.NAME=VALUE",
+    )
+    p.add_argument("--name", default="", help="a label for the record; no part of the run's identity")
+    p.add_argument("--data-dir", type=Path, default=Path("data"), help="(default: data)")
+    p.add_argument("--out", type=Path, default=Path("results/runs"), help="(default: results/runs)")
+    p.add_argument("--fresh", action="store_true", help="train again even if this cell is done")
+    p.add_argument("--dry-run", action="store_true", help="print what would be done, its cost and a guess of its time")
+    p.add_argument("--quiet", action="store_true", help="no progress")
+    return p
+
+
+def configure(args: Namespace, dataset: Dataset) -> tuple[RunConfig, "torch.device"]:
+    """Every field checked before torch is imported; then the device decides precision and compilation."""
+    config = resolve(
+        args.variant,
+        dataset,
+        args.recipe,
+        seed=args.seed,
+        precision=args.precision or "fp32",
+        compile=args.compile == "on",
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        holdout=args.holdout,
+        settings=args.set,
+        label=args.name,
+    )
+    from harness.training import device as devices
+
+    device = devices.choose(args.device)
+    precision, compiles = devices.defaults(device)
+    return replace(
+        config,
+        precision=args.precision or precision,
+        compile=compiles if args.compile is None else args.compile == "on",
+    ), device
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    dataset = dataset_facts(args.dataset, args.data_dir)
+    config, device = configure(args, dataset)
+    if args.dry_run:
+        describe(config, dataset, device)
+        return 0
+    folder = args.out / config.run_id
+    if run_state(folder) == "done" and not args.fresh:
+        print("this cell is done already; --fresh trains it again")
+        return conclude(read_run(folder))
+    from harness.experiment import run_cell
+
+    return conclude(run_cell(config, args.data_dir, args.out, device, args.quiet))
+
+
+def conclude(run: Run) -> int:
+    """The last lines: accuracy, time, and where the record is."""
+    from harness.training.progress import duration
+
+    result = run.result
+    if not run.ok:
+        print(f"FAILED: {result['reason']}\nrecord: {run.folder}", file=sys.stderr)
+        return 1
+    accuracy = result[f"{result['split']}_accuracy"]
+    print(
+        f"{result['split']} accuracy {accuracy:.2%} after {result['epochs']} epochs, {result['images_seen']:,} images"
+    )
+    compiling = f" + compilation {duration(result['compile_seconds'])}" if result["compile_seconds"] else ""
+    print(
+        f"time: training {duration(result['train_seconds'])} + evaluation {duration(result['eval_seconds'])}{compiling}"
+    )
+    print(f"record: {run.folder}")
+    return 0
+
+
+def describe(config: RunConfig, dataset: Dataset, device: "torch.device") -> None:
+    from harness.counting.cost import cost_of
+    from harness.training.estimate import seconds_of
+    from harness.training.progress import duration
+
+    plain = config.to_plain()
+    print(json.dumps(plain, indent=1))
+    if assumed := ASSUMED.get(config.recipe_source):
+        print(f"assumed, not stated by the source of recipe {config.recipe_source}: {', '.join(assumed)}")
+    cost = cost_of(config.variant_name, config.variant, config.dataset_name, check=False)
+    macs = "unknown" if cost.macs is None else f"{cost.macs:,}"
+    print(f"parameters {cost.params:,}  MACs {macs}")
+    print(f"about {duration(seconds_of(config, dataset, device))} on {device} (a guess from a few uncompiled steps)")
+    print(f"record would be: {config.run_id}")
+
+
+if __name__ == "__main__":
+    run_command(main)

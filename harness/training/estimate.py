@@ -1,0 +1,68 @@
+"""Owns the guess how long a run will take: a few real steps on this device, extrapolated.
+Refuses to be taken for a measurement: nothing of it goes into a record.
+"""
+
+import functools
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.config import RunConfig
+from harness.data.augment.mixing import draw_mix
+from harness.data.pipeline import Batch
+from harness.datasets import Dataset
+from harness.recipes import Recipe
+from harness.training.device import autocast, synchronise
+from harness.training.loop import batch_loss
+from harness.training.optimiser import make_optimiser
+from harness.training.seeds import data_generator
+
+FEW = 16  # images: few enough that a large model on a CPU answers at once
+SLOW_S = 0.2
+
+
+def seconds_of(config: RunConfig, dataset: Dataset, device: torch.device, steps: int = 3) -> float:
+    """Training and evaluation of the whole run. Compilation and data preparation are not in it."""
+    rate = training_rate(replace(config.variant, num_classes=10), config.recipe, config.precision, device, steps)
+    per_epoch = dataset.train_count * (1 - config.holdout) + dataset.test_count / 3  # forward is a third of a step
+    return config.recipe.epochs * per_epoch / rate
+
+
+@functools.cache
+def training_rate(variant: Any, recipe: Recipe, precision: str, device: torch.device, steps: int) -> float:
+    """Images a second of the uncompiled step, from the fastest of a few."""
+    model = variant.module().to(device).train()
+    optimiser = make_optimiser(model, recipe)
+    few = blank_batch(variant.image_size, min(recipe.batch_size, FEW), recipe, device)
+    full = blank_batch(variant.image_size, recipe.batch_size, recipe, device)
+    step_seconds(model, optimiser, few, recipe, precision)
+    few_s = min(step_seconds(model, optimiser, few, recipe, precision) for _ in range(steps))
+    if few_s > SLOW_S:  # a full batch would take long and say the same
+        return len(few.labels) / few_s
+    return len(full.labels) / min(step_seconds(model, optimiser, full, recipe, precision) for _ in range(steps))
+
+
+def step_seconds(
+    model: nn.Module, optimiser: torch.optim.Optimizer, batch: Batch, recipe: Recipe, precision: str
+) -> float:
+    device = batch.labels.device
+    synchronise(device)
+    start_s = time.perf_counter()
+    with autocast(device, precision):
+        loss, _ = batch_loss(model, batch, recipe)
+    loss.backward()
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    synchronise(device)
+    return time.perf_counter() - start_s
+
+
+def blank_batch(image_size: int, count: int, recipe: Recipe, device: torch.device) -> Batch:
+    images = torch.zeros(count, 3, image_size, image_size, device=device)
+    mix = None
+    if recipe.mix != "none":
+        mix = draw_mix(count, image_size, image_size, recipe, data_generator(0, 0)).to(device)
+    return Batch(images, torch.zeros(count, dtype=torch.int64, device=device), mix)

@@ -1,0 +1,54 @@
+"""Owns measuring a model on a split: accuracy, negative log-likelihood, a prediction for every image.
+Refuses to leave the model in another mode than it found it in.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from harness.data.pipeline import DeviceSplit, Scaling
+from harness.training.device import autocast
+
+BATCH_PIXELS = 512 * 32 * 32  # images evaluated at once: 512 of 32 pixels
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    accuracy: float
+    nll: float
+    predicted: np.ndarray
+    confidence: np.ndarray
+
+
+def batch_size(split: DeviceSplit) -> int:
+    return max(1, BATCH_PIXELS // (split.images.shape[-1] * split.images.shape[-2]))
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    split: DeviceSplit,
+    scale: Scaling,
+    precision: str,
+) -> Evaluation:
+    """`forward` computes `model`, perhaps compiled; every image counts once."""
+    was_training = model.training
+    model.eval()
+    device, size, logits = split.labels.device, min(len(split), batch_size(split)), []
+    with autocast(device, precision):
+        for start in range(0, len(split), size):
+            logits.append(forward(scale(split.images[start : start + size])).float())
+    model.train(was_training)
+    logits_NK = torch.cat(logits)
+    confidence, predicted = logits_NK.softmax(dim=1).max(dim=1)
+    return Evaluation(
+        accuracy=(predicted == split.labels).double().mean().item(),
+        nll=F.cross_entropy(logits_NK, split.labels).item(),
+        predicted=predicted.cpu().numpy().astype(np.uint16),
+        confidence=confidence.cpu().numpy().astype(np.float32),
+    )

@@ -1,0 +1,174 @@
+"""Owns the one training loop, read from top to bottom. A variant's name appears nowhere in it.
+Refuses to write files: it yields a line an epoch and leaves the rest to its caller.
+"""
+
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from harness.config import RunConfig
+from harness.data.augment.mixing import mix_images
+from harness.data.pipeline import Batch, DeviceSplit, Scaling, training_batches
+from harness.recipes import Recipe
+from harness.training.device import autocast, synchronise
+from harness.training.evaluate import Evaluation, evaluate
+from harness.training.optimiser import learning_rate, make_optimiser, set_rate
+from harness.training.progress import Progress
+from harness.training.seeds import data_generator, derive
+
+
+class DivergenceError(RuntimeError):
+    """The loss is no longer a number."""
+
+    def __init__(self, epoch: int, step: int, lr: float):
+        super().__init__(f"the loss is not finite at epoch {epoch}, step {step} (learning rate {lr:.3g})")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass left: the line for the record, and the predictions on the evaluated split."""
+
+    line: dict[str, Any]
+    evaluation: Evaluation
+
+
+def train(
+    config: RunConfig,
+    model: nn.Module,
+    compute: "Compute",
+    train_split: DeviceSplit,
+    eval_split: DeviceSplit,
+    scale: Scaling,
+    progress: Progress,
+) -> Iterator[Epoch]:
+    """Trains `model` in place and yields after every pass, evaluated."""
+    recipe, device, split_name = config.recipe, train_split.labels.device, "val" if config.holdout else "test"
+    optimiser = make_optimiser(model, recipe)
+    average = Average(model, recipe.ema) if recipe.ema else None
+    forward = compute.forward if average is None else average.model
+    steps_per_epoch = -(-len(train_split) // recipe.batch_size)
+    torch.manual_seed(derive("dropout", config.seed))
+    step = 0
+    for epoch in range(1, recipe.epochs + 1):
+        model.train()
+        synchronise(device)
+        start_s = time.perf_counter()
+        totals = torch.zeros(2, dtype=torch.float64, device=device)  # sums over images: loss, correct
+        first_bad = torch.full((), -1, dtype=torch.int64, device=device)
+        images, lr = 0, recipe.lr
+        for batch in training_batches(train_split, recipe, scale, data_generator(config.seed, epoch)):
+            lr = learning_rate(recipe, step, steps_per_epoch)
+            set_rate(optimiser, lr)
+            with autocast(device, config.precision):
+                loss, sums = compute.loss_of(model, batch, recipe)
+            loss.backward()
+            if recipe.clip:
+                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update(model, step)
+            totals += sums
+            first_bad = torch.where((first_bad < 0) & ~torch.isfinite(sums[0]), step, first_bad)
+            images += len(batch.labels)
+            step += 1
+            progress.batch(epoch, images, totals)
+        synchronise(device)
+        seconds = time.perf_counter() - start_s
+        if (bad := int(first_bad)) >= 0:
+            raise DivergenceError(epoch, bad, learning_rate(recipe, bad, steps_per_epoch))
+        start_s = time.perf_counter()
+        judged = model if average is None else average.model
+        evaluation = evaluate(judged, forward, eval_split, scale, config.precision)
+        loss_sum, correct_sum = totals.tolist()
+        line = {
+            "epoch": epoch,
+            "train_loss": loss_sum / images,
+            "train_accuracy": correct_sum / images,
+            f"{split_name}_loss": evaluation.nll,
+            f"{split_name}_accuracy": evaluation.accuracy,
+            "lr": lr,
+            "seconds": seconds,
+            "eval_seconds": time.perf_counter() - start_s,
+            "images_seen": epoch * images,
+        }
+        progress.epoch(line)
+        yield Epoch(line, evaluation)
+
+
+def batch_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean loss to descend, and this batch's sums over images (loss, correct) for the record.
+
+    A mixed image counts for each of its two labels by their share.
+    """
+    smoothing = recipe.label_smoothing
+    if batch.mix is None:
+        logits = model(batch.images).float()
+        losses = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=smoothing)
+        correct = (logits.argmax(dim=1) == batch.labels).double()
+    else:
+        logits = model(mix_images(batch.images, batch.mix)).float()
+        own, other, share = batch.labels, batch.labels.roll(1), batch.mix.label_weight
+        own_losses = F.cross_entropy(logits, own, reduction="none", label_smoothing=smoothing)
+        other_losses = F.cross_entropy(logits, other, reduction="none", label_smoothing=smoothing)
+        losses = share * own_losses + (1 - share) * other_losses
+        guess = logits.argmax(dim=1)
+        correct = share * (guess == own).double() + (1 - share) * (guess == other).double()
+    return losses.mean(), torch.stack([losses.detach().double().sum(), correct.sum()])
+
+
+class Compute:
+    """The two functions that take the time, compiled once if the config says so: loss and forward pass."""
+
+    def __init__(self, model: nn.Module, config: RunConfig):
+        self.loss_of = torch.compile(batch_loss, dynamic=False) if config.compile else batch_loss
+        self.forward: Any = torch.compile(model, dynamic=False) if config.compile else model
+
+
+class Average:
+    """Exponential moving average of the weights; short at first, so that it forgets the start."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.model, self.decay = copy.deepcopy(model).requires_grad_(False), decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.model.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
+        for mine, theirs in zip(self.model.buffers(), model.buffers()):
+            mine.copy_(theirs)
+
+
+def warm_up(
+    config: RunConfig,
+    model: nn.Module,
+    compute: Compute,
+    train_split: DeviceSplit,
+    eval_split: DeviceSplit,
+    scale: Scaling,
+) -> float | None:
+    """Compiles for every batch size that will come, so that no epoch's time holds compilation; the weights and
+    statistics stay as they were. Returns the seconds, or None where nothing is compiled."""
+    if not config.compile:
+        return None
+    start_s = time.perf_counter()
+    before = copy.deepcopy(model.state_dict())
+    recipe, device, size = config.recipe, train_split.labels.device, config.recipe.batch_size
+    model.train()
+    for count in {min(size, len(train_split)), len(train_split) % size} - {0}:
+        few = DeviceSplit(train_split.images[:count], train_split.labels[:count])
+        batch = next(training_batches(few, recipe, scale, data_generator(config.seed, 0)))
+        with autocast(device, config.precision):
+            loss, _ = compute.loss_of(model, batch, recipe)
+        loss.backward()
+        model.zero_grad(set_to_none=True)
+    evaluate(model, compute.forward, eval_split, scale, config.precision)
+    model.load_state_dict(before)
+    synchronise(device)
+    return time.perf_counter() - start_s

@@ -1,0 +1,73 @@
+"""Owns what a person sees while a run trains: a bar on a terminal, one plain line an epoch elsewhere.
+Refuses to touch the device more than twice a second.
+"""
+
+import sys
+import time
+from typing import Any, TextIO
+
+import torch
+
+REFRESH_S = 0.5
+
+
+def duration(seconds: float) -> str:
+    """3 s, 4 min 05 s, 2 h 07 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = int(seconds // 60)
+    return f"{minutes} min {int(seconds % 60):02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class Progress:
+    """Counts images over a whole run. `quiet` shows nothing."""
+
+    def __init__(
+        self, title: str, epochs: int, images_per_epoch: int, stream: TextIO | None = None, quiet: bool = False
+    ):
+        self.title, self.epochs, self.images_per_epoch = title, epochs, images_per_epoch
+        self.stream, self.quiet = stream or sys.stdout, quiet
+        self.bar = self.stream.isatty() and not quiet
+        self.start_s = self.shown_s = time.monotonic()
+
+    def batch(self, epoch: int, images: int, totals: torch.Tensor) -> None:
+        """`images` done in this epoch; `totals` (loss sum, correct sum, ...) lies on the device and is seldom read."""
+        now_s = time.monotonic()
+        if not self.bar or now_s - self.shown_s < REFRESH_S:
+            return
+        self.shown_s = now_s
+        loss, correct = (totals[:2] / max(images, 1)).tolist()
+        done = (epoch - 1) * self.images_per_epoch + images
+        share = done / (self.epochs * self.images_per_epoch)
+        filled = int(20 * share)
+        rate = done / (now_s - self.start_s)
+        left_s = (self.epochs * self.images_per_epoch - done) / max(rate, 1e-9)
+        self._overwrite(
+            f"{self.title} [{'#' * filled}{'.' * (20 - filled)}] epoch {epoch}/{self.epochs}  loss {loss:.3f}  "
+            f"accuracy {correct:.1%}  {rate:,.0f} images/s  {duration(left_s)} left"
+        )
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        if self.quiet:
+            return
+        split = "val" if "val_loss" in line else "test"
+        text = (
+            f"{self.title} epoch {line['epoch']}/{self.epochs}  train loss {line['train_loss']:.3f} "
+            f"accuracy {line['train_accuracy']:.1%}  {split} loss {line[f'{split}_loss']:.3f} "
+            f"accuracy {line[f'{split}_accuracy']:.1%}  {self.images_per_epoch / line['seconds']:,.0f} images/s  "
+            f"{duration(self._left_s(line['epoch']))} left"
+        )
+        if self.bar:
+            self._overwrite(text)
+            if line["epoch"] == self.epochs:
+                self.stream.write("\n")
+        else:
+            self.stream.write(text + "\n")
+        self.stream.flush()
+
+    def _left_s(self, epoch: int) -> float:
+        return (time.monotonic() - self.start_s) / epoch * (self.epochs - epoch)
+
+    def _overwrite(self, text: str) -> None:
+        self.stream.write(f"\r\x1b[2K{text}")
+        self.stream.flush()

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# The whole job, from nothing to tables and figures.
+#
+#   bash run_all.sh            train the full table (a CUDA device), then write paper/tables and paper/figures
+#   bash run_all.sh --quick    the same job on embedded data, on the CPU, in minutes; into results-quick/
+#   bash run_all.sh --test     the whole test suite, linter and type checker
+#   bash run_all.sh --plan     how many cells are missing and about how long they take here; trains nothing
+#   bash run_all.sh --cpu      the full table although there is no CUDA device
+#
+# narrowed by:  SEEDS="0 1"  VARIANTS="compact vanilla"  DATASETS="c10"  RECIPES="published common"  EPOCHS=20
+# places:       DATA_DIR=data  OUT=results/runs  (what is done there is not trained again)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() { sed -n '2,12p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; }
+fail() { printf '%s\n' "$*" >&2; exit 2; }
+
+# Prints the modules that $1 cannot import, without importing anything large.
+lacks() {
+  "$1" - "${@:2}" 2>/dev/null <<'PY' || echo "a working python"
+import importlib.util as u, sys
+print(*[name for name in sys.argv[1:] if u.find_spec(name) is None])
+PY
+}
+
+# Chooses the Python: .venv if it is there, else the active one if it has everything, else a new .venv.
+set_up() {
+  local needed=(torch torchvision timm fvcore torchinfo numpy scipy sklearn PIL tabulate matplotlib) extra="."
+  if [[ $1 == test ]]; then needed+=(pytest ruff pyright); extra=".[test]"; fi
+  if [[ ! -e .venv/bin/python ]] && command -v python >/dev/null && [[ -z $(lacks python "${needed[@]}") ]]; then
+    PYTHON=python
+    return
+  fi
+  PYTHON=.venv/bin/python
+  if [[ ! -e $PYTHON ]]; then
+    echo "setting up .venv (once; PyTorch is a download of some gigabytes) ..."
+    python3 -m venv .venv || fail "python3 -m venv failed: Python 3.10 or newer with venv is needed"
+  fi
+  if [[ -n $(lacks "$PYTHON" "${needed[@]}") ]]; then
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check -e "$extra" || fail "the installation failed; see pip's message above"
+  fi
+}
+
+list() { if [[ -n $2 ]]; then printf '%s\n' "$1"; tr ', ' '\n' <<<"$2" | sed '/^$/d'; fi; }
+
+narrowing() {
+  list --seeds "${SEEDS:-}"
+  list --variants "${VARIANTS:-}"
+  list --datasets "${DATASETS:-}"
+  list --recipes "${RECIPES:-}"
+  list --epochs "${EPOCHS:-}"
+}
+
+quick() {
+  "$PYTHON" -m harness.sweep quick --device cpu --out results-quick/runs
+  "$PYTHON" -m harness.report --study quick --results results-quick/runs --out results-quick/paper
+}
+
+full() {
+  local flags=() out=${OUT:-results/runs} code=0
+  mapfile -t flags < <(narrowing)
+  flags+=(--data-dir "${DATA_DIR:-data}" --out "$out")
+  if [[ $1 == plan ]]; then exec "$PYTHON" -m harness.sweep main "${flags[@]}" --dry-run; fi
+  if [[ $1 != cpu ]] && ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    "$PYTHON" -m harness.sweep main "${flags[@]}" --dry-run
+    fail "There is no CUDA device here, so nothing was started. Try the same job on embedded data: bash run_all.sh --quick
+To train on this CPU all the same: bash run_all.sh --cpu (narrow it first, e.g. SEEDS=0 VARIANTS=compact DATASETS=c10)"
+  fi
+  "$PYTHON" -m harness.sweep main "${flags[@]}" || code=$?
+  [[ $code -eq 2 ]] && exit 2
+  "$PYTHON" -m harness.report --results "$out" || code=$?
+  exit "$code"
+}
+
+check() {
+  "$PYTHON" -m ruff check .
+  "$PYTHON" -m ruff format --check .
+  "$PYTHON" -m pyright --pythonpath "$(command -v "$PYTHON")"
+  "$PYTHON" -m pytest "$@"
+}
+
+mode=${1:---full}
+[[ $# -gt 0 ]] && shift
+case $mode in
+  --quick) set_up run; quick ;;
+  --test) set_up test; check "$@" ;;
+  --full | --cpu | --plan) set_up run; full "${mode#--}" ;;
+  -h | --help) usage ;;
+  *) usage >&2; fail "unknown option $mode" ;;
+esac

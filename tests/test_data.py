@@ -1,0 +1,265 @@
+"""Data: every kind of copy is read for real, put into one order, and refused by name when it is broken."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import savemat
+
+from harness.config import resolve
+from harness.data import load as loading
+from harness.data.canonical import Split, canonical, digest
+from harness.data.load import channel_statistics, dataset_facts, load
+from harness.data.pipeline import held_out, scaling, to_device, training_batches
+from harness.data.sources import read_arrays, read_svhn_file
+from harness.datasets import DATASETS
+from harness.recipes import QUICK
+from harness.training.seeds import data_generator
+from variants.fields import UsageError
+
+
+def random_split(count: int, size: int = 32, classes: int = 10, seed: int = 0) -> Split:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    return Split(images, np.arange(count, dtype=np.int64) % classes)
+
+
+def write_arrays(folder, train: Split, test: Split) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, split in {"train": train, "test": test}.items():
+        np.save(folder / f"{name}_images.npy", split.images)
+        np.save(folder / f"{name}_labels.npy", split.labels.astype(np.uint8))
+
+
+def test_digits_are_real_and_the_split_is_fixed():
+    data = load("digits", None)  # type: ignore[arg-type]
+    assert data.train.images.shape == (1437, 8, 8, 3) and data.test.images.shape == (360, 8, 8, 3)
+    assert data.train.images.dtype == np.uint8 and data.train.images.max() == 255
+    assert set(np.unique(data.test.labels)) == set(range(10))
+    train_bytes = {image.tobytes() for image in data.train.images}
+    assert not any(image.tobytes() in train_bytes for image in data.test.images)
+    assert data.digest == "744b8932442e2d075f8fb7a9aaac19999864e2704ca22675d6b23d76f2925b99"
+
+
+def test_every_copy_comes_out_in_the_same_order(tmp_path):
+    """Shuffled images with their labels give the same bytes; a label that moved gives another digest."""
+    train, test = random_split(50), random_split(20, seed=1)
+    order = np.random.default_rng(2).permutation(50)
+    write_arrays(tmp_path / "a" / "c10", train, test)
+    write_arrays(tmp_path / "b" / "c10", train.part(order), test)
+    moved = Split(train.images, np.roll(train.labels, 1))
+    write_arrays(tmp_path / "c" / "c10", moved, test)
+    a, b, c = (load("c10", tmp_path / name) for name in "abc")
+    assert a.digest == b.digest != c.digest
+    assert np.array_equal(a.train.images, b.train.images) and np.array_equal(a.train.labels, b.train.labels)
+
+
+def test_canonical_order_keeps_each_label_with_its_image():
+    split = random_split(200)
+    labels_of = {image.tobytes(): label for image, label in zip(split.images, split.labels)}
+    ordered = canonical(split)
+    assert all(labels_of[image.tobytes()] == label for image, label in zip(ordered.images, ordered.labels))
+    assert not np.array_equal(ordered.labels, split.labels)
+
+
+def test_identical_images_are_ordered_by_label():
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    first = canonical(Split(images, np.array([2, 0, 1])))
+    assert first.labels.tolist() == [0, 1, 2]
+    assert digest(first, first) == digest(canonical(Split(images, np.array([1, 2, 0]))), first)
+
+
+def test_svhn_files_are_read_in_their_real_format(tmp_path):
+    """32 x 32 x 3 x N, labels as a column in which 10 is the digit 0."""
+    split = random_split(30)
+    labels = np.where(split.labels == 0, 10, split.labels).astype(np.uint8)[:, None]
+    for name in ("train", "test"):
+        savemat(tmp_path / f"{name}_32x32.mat", {"X": split.images.transpose(1, 2, 3, 0), "y": labels})
+    read = read_svhn_file(tmp_path / "train_32x32.mat", DATASETS["svhn"])
+    assert np.array_equal(read.images, split.images) and np.array_equal(read.labels, split.labels)
+    data = load("svhn", tmp_path)
+    assert len(data.train) == len(data.test) == 30 and data.mean == (0.4377, 0.4438, 0.4728)
+
+
+def image_folder(path, size: int = 12, test: str = "test", classes=("ant", "bee", "cow"), nested: bool = False) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), (test, 2)):
+        for name in classes:
+            folder = path / split / name / ("images" if nested else "")
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+
+
+@pytest.mark.parametrize(("test", "nested"), [("test", False), ("val", True)])
+def test_image_folders(tmp_path, test, nested):
+    image_folder(tmp_path, test=test, nested=nested)
+    data = load(f"folder:{tmp_path}", tmp_path)
+    assert data.train.images.shape == (12, 12, 12, 3) and len(data.test) == 6 and data.classes == ["ant", "bee", "cow"]
+    facts = dataset_facts(f"folder:{tmp_path}", tmp_path)
+    assert (facts.image_size, facts.num_classes, facts.train_count, facts.test_count) == (12, 3, 12, 6)
+    first = np.asarray(Image.open(next((tmp_path / "train" / "bee").rglob("0.png"))))
+    where = next(i for i, image in enumerate(data.train.images) if np.array_equal(image, first))
+    assert data.train.labels[where] == 1
+
+
+def test_image_folder_of_other_sizes(tmp_path):
+    image_folder(tmp_path)
+    Image.new("RGB", (20, 12)).save(tmp_path / "train" / "ant" / "wide.png")
+    with pytest.raises(UsageError, match=r"wide\.png is 20 x 12"):
+        load(f"folder:{tmp_path}", tmp_path)
+    assert load(f"folder:{tmp_path}@16", tmp_path).train.images.shape == (13, 16, 16, 3)
+
+
+def test_bad_folders_are_named(tmp_path):
+    with pytest.raises(UsageError, match="class folders"):
+        dataset_facts(f"folder:{tmp_path}/nowhere", tmp_path)
+    image_folder(tmp_path / "a")
+    (tmp_path / "a" / "test" / "cow").rename(tmp_path / "a" / "test" / "pig")
+    with pytest.raises(UsageError, match="same 3 class folders"):
+        dataset_facts(f"folder:{tmp_path}/a", tmp_path)
+    image_folder(tmp_path / "b")
+    (tmp_path / "b" / "train" / "ant" / "9.png").write_bytes(b"no image")
+    with pytest.raises(UsageError, match=r"9\.png cannot be decoded"):
+        load(f"folder:{tmp_path}/b", tmp_path)
+
+
+BAD_ARRAYS = {
+    "wrong shape": lambda s: {"train_images": s.images[:, :16]},
+    "wrong type": lambda s: {"train_images": s.images.astype(np.float32)},
+    "no images": lambda s: {"train_images": s.images[:0]},
+    "label count": lambda s: {"train_labels": s.labels[:-1]},
+    "label too large": lambda s: {"train_labels": s.labels + 5},
+    "labels not whole": lambda s: {"train_labels": s.labels.astype(np.float32)},
+    "objects": lambda s: {"train_labels": np.array([{"a": 1}] * 20, dtype=object)},
+}
+
+
+@pytest.mark.parametrize("kind", BAD_ARRAYS)
+def test_bad_arrays_are_refused_by_name(tmp_path, kind):
+    split = random_split(20)
+    write_arrays(tmp_path, split, split)
+    for name, array in BAD_ARRAYS[kind](split).items():
+        np.save(tmp_path / f"{name}.npy", array, allow_pickle=True)
+        with pytest.raises(UsageError, match=f"{name}.npy"):
+            read_arrays(tmp_path, DATASETS["c10"])
+
+
+def test_truncated_and_missing_arrays(tmp_path):
+    split = random_split(20)
+    write_arrays(tmp_path, split, split)
+    path = tmp_path / "test_images.npy"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UsageError, match=r"test_images\.npy cannot be read"):
+        read_arrays(tmp_path, DATASETS["c10"])
+    path.unlink()
+    with pytest.raises(UsageError, match=r"test_images\.npy is missing"):
+        read_arrays(tmp_path, DATASETS["c10"])
+
+
+def test_bad_svhn_file_is_named(tmp_path):
+    (tmp_path / "train_32x32.mat").write_bytes(b"not a mat file")
+    with pytest.raises(UsageError, match=r"train_32x32\.mat"):
+        load("svhn", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["c10", "c100", "svhn"])
+def test_missing_data_without_a_network(tmp_path, monkeypatch, name):
+    """One message that names the ways to provide them."""
+
+    def offline(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(loading.sources, "read_svhn" if name == "svhn" else "read_cifar", offline)
+    with pytest.raises(UsageError) as caught:
+        load(name, tmp_path)
+    for words in (name, "no network", "train_images.npy", "--data-dir", "torchvision"):
+        assert words in str(caught.value)
+
+
+def test_unknown_data_set_shows_near_matches(tmp_path):
+    with pytest.raises(UsageError, match="c100"):
+        dataset_facts("c1000", tmp_path)
+
+
+def test_channel_statistics_by_hand():
+    images = np.zeros((1, 1, 2, 3), np.uint8)
+    images[0, 0, 1] = 255, 51, 0  # means .5, .1, 0; deviations .5, .1, 0 (kept above 0)
+    assert channel_statistics(images) == ((0.5, 0.1, 0.0), (0.5, 0.1, 0.0001))
+
+
+def labelled_data(tmp_path, count: int = 70):
+    """Images that carry their label in every pixel, so that a batch tells whether labels and images belong together."""
+    labels = np.arange(count) % 10
+    images = np.broadcast_to((labels * 20 + 7)[:, None, None, None], (count, 32, 32, 3)).astype(np.uint8).copy()
+    images[:, 0, 0, 0] = np.arange(count)
+    split = Split(images, labels.astype(np.int64))
+    write_arrays(tmp_path / "c10", split, split)
+    return load("c10", tmp_path)
+
+
+def batches(data, recipe, seed=0, epoch=1):
+    device = torch.device("cpu")
+    scale = scaling(data, recipe, device)
+    return list(training_batches(to_device(data.train, device), recipe, scale, data_generator(seed, epoch)))
+
+
+def unit(recipe_changes: dict, dataset: str = "c10"):
+    settings = [f"recipe.{name}={value}" for name, value in {"scaling": "unit", **recipe_changes}.items()]
+    return resolve("compact", DATASETS[dataset], "quick", settings=settings).recipe
+
+
+def test_labels_stay_with_their_images(tmp_path):
+    data = labelled_data(tmp_path)
+    for recipe in (unit({}), unit({"augment": "flip", "mix": "cutmix"})):
+        for batch in batches(data, recipe):
+            levels = (batch.images[:, 0, 16, 16] * 255).round().long()
+            assert torch.equal((levels - 7) // 20, batch.labels)
+
+
+def test_an_epoch_is_every_image_once(tmp_path):
+    data = labelled_data(tmp_path)
+    seen = torch.cat([(b.images[:, 0, 0, 0] * 255).round().long() for b in batches(data, unit({}))])
+    assert sorted(seen.tolist()) == list(range(70))
+    assert [len(b.labels) for b in batches(data, unit({}))] == [32, 32, 6]
+
+
+def test_order_depends_on_seed_and_epoch(tmp_path):
+    data = labelled_data(tmp_path)
+    labels = {k: torch.cat([b.labels for b in batches(data, unit({}), *k)]) for k in [(0, 1), (0, 2), (1, 1)]}
+    again = torch.cat([b.labels for b in batches(data, unit({}), 0, 1)])
+    assert torch.equal(labels[0, 1], again)
+    assert not torch.equal(labels[0, 1], labels[0, 2]) and not torch.equal(labels[0, 1], labels[1, 1])
+
+
+def test_data_order_does_not_depend_on_the_variant(tmp_path):
+    """Two variants, the same seed: identical batches, augmentation and mixing included."""
+    data = labelled_data(tmp_path)
+    recipes = [resolve(name, DATASETS["c10"], "common", batch_size=16).recipe for name in ("compact", "vanilla")]
+    first, second = (batches(data, recipe) for recipe in recipes)
+    for a, b in zip(first, second):
+        assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+        assert torch.equal(a.mix.label_weight, b.mix.label_weight)  # type: ignore[union-attr]
+
+
+def test_scaling_by_hand(tmp_path):
+    data = labelled_data(tmp_path)
+    pixels = torch.full((1, 3, 1, 1), 51, dtype=torch.uint8)  # .2
+    wanted = {
+        "dataset": [(0.2 - m) / s for m, s in zip(data.mean, data.std)], "half": [-0.6] * 3, "unit": [0.2] * 3,
+    }  # fmt: skip
+    for name, values in wanted.items():
+        scaled = scaling(data, unit({"scaling": name}), torch.device("cpu"))(pixels)
+        torch.testing.assert_close(scaled.flatten(), torch.tensor(values), rtol=1e-5, atol=1e-6)
+
+
+def test_holdout_is_fixed_and_disjoint():
+    train = canonical(random_split(100))
+    kept, held = held_out(train, 0.1)
+    assert (len(kept), len(held)) == (90, 10)
+    assert not {i.tobytes() for i in kept.images} & {i.tobytes() for i in held.images}
+    assert np.array_equal(held_out(train, 0.1)[1].images, held.images)
+
+
+def test_quick_recipe_leaves_images_alone(tmp_path):
+    assert QUICK.augment == () and QUICK.mix == "none"

@@ -1,0 +1,152 @@
+"""The architecture, checked: imports point one way, rooms that must not know torch do not, files stay small."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The flow inside harness/: a file imports only what stands before it, or files of its own room.
+FLOW = (
+    "augmentations", "datasets", "recipes", "config", "studies", "data", "counting", "training", "records",
+    "evidence", "experiment", "commands", "cost", "run", "sweep", "report",
+)  # fmt: skip
+
+
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_variants_know_nothing_of_the_harness():
+    for path in sources("variants"):
+        assert not [name for name in imports(path) if name.split(".")[0] in ("harness", "argparse", "tests")], path
+
+
+@pytest.mark.parametrize("path", sources("harness"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    room = path.relative_to(ROOT / "harness").parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    assert room in FLOW, f"{room} has no place in the flow: add it to FLOW and ARCHITECTURE.md"
+    for name in imports(path):
+        if name.startswith("harness."):
+            other = name.split(".")[1]
+            assert FLOW.index(other) <= FLOW.index(room), f"{path} imports {name}, which comes later"
+
+
+def test_every_room_of_the_flow_exists():
+    there = {p.name.removesuffix(".py") for p in (ROOT / "harness").iterdir() if p.suffix == ".py" or p.is_dir()}
+    assert there - {"__init__", "__pycache__"} == set(FLOW)
+
+
+@pytest.mark.parametrize("room", ["harness/records", "harness/evidence"])
+def test_rooms_without_torch(room):
+    for path in sources(room):
+        assert not [name for name in imports(path) if name.split(".")[0] in ("torch", "torchvision", "timm")], path
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["harness.report", "harness.run", "harness.sweep", "harness.cost", "harness.studies", "variants.catalog"],
+)
+def test_importing_a_command_imports_no_torch(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_inits_are_empty():
+    assert not [p for folder in ("variants", "harness") for p in (ROOT / folder).rglob("__init__.py") if p.read_text()]
+
+
+@pytest.mark.parametrize("path", [*sources("variants"), *sources("harness")], ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_fit_in_the_head_and_say_what_they_own(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    if path.name != "__init__.py":
+        assert ast.get_docstring(ast.parse(text)), f"{path} opens without saying what it owns"
+
+
+def test_no_name_that_says_nothing():
+    names = {p.stem for folder in ("variants", "harness") for p in (ROOT / folder).rglob("*.py")}
+    assert not names & {"utils", "util", "misc", "common", "helpers", "base"}
+
+
+def test_the_loop_names_no_variant():
+    from variants.catalog import CATALOG
+
+    for path in sources("harness/training"):
+        strings = {n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)}
+        assert not strings & set(CATALOG), path
+
+
+def test_every_field_of_a_recipe_is_read_somewhere():
+    """A knob that nothing reads is a lie in every record."""
+    import dataclasses
+
+    from harness.recipes import Recipe
+    from variants.config import ViTConfig
+
+    code = "\n".join(p.read_text() for folder in ("harness", "variants") for p in sources(folder))
+    for record in (Recipe, ViTConfig):
+        for field in dataclasses.fields(record):
+            uses = re.findall(rf"\.{field.name}\b|[\"']{field.name}[\"']", code)
+            assert len(uses) >= 1, f"nothing reads {record.__name__}.{field.name}"
+
+
+# --- the README is true ----------------------------------------------------------------------------------------------
+
+
+def readme_commands() -> list[str]:
+    text = (ROOT / "README.md").read_text()
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.S) for line in block.splitlines()]
+    return [line.split("#")[0].strip() for line in lines if line.startswith(("python -m harness.", "bash run_all.sh"))]
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_readme_names_both_commands():
+    assert {"bash run_all.sh --quick", "bash run_all.sh --test", "bash run_all.sh"} <= set(readme_commands())
+
+
+@pytest.mark.parametrize("command", sorted({c for c in readme_commands() if c.startswith("python")}))
+def test_readme_commands_parse(command):
+    """Each command of the README is one that its parser takes, with names that exist."""
+    import importlib
+    import shlex
+
+    from harness.data.load import dataset_facts
+    from variants.catalog import config_of
+
+    words = shlex.split(command)
+    args = importlib.import_module(words[2]).parser().parse_args(words[3:])
+    names = getattr(args, "variant", None) or []
+    for name in [names] if isinstance(names, str) else names:
+        if not name.startswith("my_"):
+            config_of(name)
+    if isinstance(getattr(args, "dataset", None), str) and not args.dataset.startswith("folder:"):
+        dataset_facts(args.dataset, Path("data"))
+
+
+def test_run_all_explains_itself():
+    done = subprocess.run(["bash", str(ROOT / "run_all.sh"), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert all(word in done.stdout for word in ("--quick", "--test", "SEEDS", "VARIANTS", "DATASETS", "RECIPES"))
+    wrong = subprocess.run(["bash", str(ROOT / "run_all.sh"), "--qick"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and "--qick" in wrong.stderr

@@ -1,0 +1,215 @@
+"""Records: what goes in comes out; identity holds what can change a result and nothing else."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.config import resolve, run_config_from_plain
+from harness.datasets import DATASETS
+from harness.records.environment import environment, source_digest
+from harness.records.read import load_runs, read_run, run_state
+from harness.records.schema import FILES, RESULT_FIELDS
+from harness.records.write import RunWriter, write_atomically
+from variants.fields import UsageError
+
+CONFIG = resolve("compact", DATASETS["c10"], "common")
+
+
+def result(**changes):
+    return dict.fromkeys(RESULT_FIELDS) | {"outcome": "ok", "split": "test", "test_accuracy": 0.5} | changes
+
+
+def write(folder, config=CONFIG, **changes):
+    writer = RunWriter(folder / config.run_id)
+    writer.begin(config.to_plain(), {"device": "cpu"}, {"params": 1})
+    writer.epoch({"epoch": 1, "train_loss": 2.0})
+    writer.epoch({"epoch": 2, "train_loss": 1.0})
+    predictions = {"labels": np.array([1, 2], np.uint16), "confidence": np.array([0.5, 0.25], np.float32)}
+    writer.finish(result(**changes), predictions)
+    return writer.folder
+
+
+def test_round_trip(tmp_path):
+    folder = write(tmp_path)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(FILES)
+    run = read_run(folder)
+    assert run.ok and run.result["test_accuracy"] == 0.5 and [e["train_loss"] for e in run.epochs()] == [2.0, 1.0]
+    assert run.predictions()["confidence"].tolist() == [0.5, 0.25]
+    assert run_config_from_plain(run.config) == CONFIG
+    assert run_config_from_plain(run.config).run_id == CONFIG.run_id == folder.name
+
+
+@pytest.mark.parametrize("name", ["vanilla", "timm", "vit-224", "timm:resnet18"])
+def test_a_run_can_be_repeated_from_its_config_alone(name):
+    config = resolve(name, DATASETS["svhn"], "common", settings=["recipe.crop_scale=.5,1"], seed=3, label="mine")
+    plain = json.loads(json.dumps(config.to_plain()))
+    again = run_config_from_plain(plain)
+    assert again == config and again.run_id == plain["run_id"]
+
+
+def test_a_run_exists_when_its_result_does(tmp_path):
+    folder = tmp_path / CONFIG.run_id
+    assert run_state(folder) == "missing"
+    writer = RunWriter(folder)
+    writer.begin(CONFIG.to_plain(), {}, {})
+    assert run_state(folder) == "unfinished" and load_runs([tmp_path]) == []
+    writer.finish(result(outcome="failed", reason="why"))
+    assert run_state(folder) == "failed"
+    writer.begin(CONFIG.to_plain(), {}, {})
+    assert run_state(folder) == "unfinished"
+    writer.finish(result())
+    assert run_state(folder) == "done"
+
+
+def test_incomplete_results_and_nan_are_refused(tmp_path):
+    writer = RunWriter(tmp_path / "x")
+    writer.begin(CONFIG.to_plain(), {}, {})
+    with pytest.raises(ValueError, match="params"):
+        writer.finish({k: v for k, v in result().items() if k != "params"})
+    with pytest.raises(ValueError):
+        writer.finish(result(test_nll=float("nan")))
+    assert run_state(tmp_path / "x") == "unfinished"
+
+
+def test_a_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    monkeypatch.setattr("harness.records.write.os.fsync", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_unreadable_runs_are_named_and_do_not_stop_the_others(tmp_path, capsys):
+    write(tmp_path)
+    for name, text in {"broken": "{", "old": json.dumps({"schema": 99})}.items():
+        folder = write(tmp_path / name).rename(tmp_path / f"{name}-run")
+        (folder / "result.json").write_text(text)
+    assert len(load_runs([tmp_path])) == 1
+    errors = capsys.readouterr().err
+    assert "broken-run" in errors and "old-run" in errors and "schema 99" in errors
+
+
+IDENTICAL = [{"label": "other"}, {"variant_name": "renamed"}, {"recipe_name": "published"}, {"overrides": ("a",)}]
+DIFFERENT = [{"seed": 1}, {"precision": "bf16"}, {"compile": True}, {"holdout": 0.1}, {"dataset": "c100"}]
+
+
+@pytest.mark.parametrize("changes", IDENTICAL)
+def test_labels_are_no_part_of_the_identity(changes):
+    assert replace(CONFIG, **changes).run_id == CONFIG.run_id
+
+
+@pytest.mark.parametrize("changes", DIFFERENT)
+def test_what_can_change_a_result_is_part_of_the_identity(changes):
+    assert replace(CONFIG, **changes).run_id != CONFIG.run_id
+
+
+@pytest.mark.parametrize(
+    "setting", ["recipe.lr=2e-3", "recipe.augment=flip", "variant.pool=mean", "variant.norm_eps=1e-6"]
+)
+def test_every_field_of_variant_and_recipe_is_part_of_the_identity(setting):
+    assert resolve("compact", DATASETS["c10"], "common", settings=[setting]).run_id != CONFIG.run_id
+
+
+def test_a_whole_number_for_a_float_is_the_same_experiment():
+    ids = {resolve("compact", DATASETS["c10"], "common", settings=[f"recipe.clip={v}"]).run_id for v in ("1", "1.0")}
+    ids.add(replace(CONFIG, recipe=replace(CONFIG.recipe, clip=1)).run_id)
+    assert ids == {CONFIG.run_id}
+
+
+def test_seeds_share_a_cell():
+    other = replace(CONFIG, seed=1)
+    assert other.cell_id == CONFIG.cell_id and other.run_id != CONFIG.run_id
+
+
+def test_a_folder_s_place_is_no_part_of_the_identity():
+    here, there = (replace(CONFIG, dataset=f"folder:{path}/birds") for path in ("/a", "/b/c"))
+    assert here.run_id == there.run_id and "/" not in here.run_id
+
+
+def test_a_person_s_own_class_is_identified_by_its_code(tmp_path):
+    text = (
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Own:\n"
+        "    image_size: int = 32\n    num_classes: int = 10\n    shape_name = 'own'\n"
+        "    def module(self): ...\nOWN = Own()\n"
+    )
+    file = tmp_path / "own.py"
+    ids = []
+    for code in (text, text, text + "# changed\n"):
+        file.write_text(code)
+        ids.append(resolve(f"{file}:OWN", DATASETS["c10"]).run_id)
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_overrides_have_the_last_word_and_are_kept():
+    config = resolve(
+        "compact", DATASETS["svhn"], "s1", epochs=20, settings=["recipe.augment=crop,flip", "recipe.lr=.5"]
+    )
+    assert config.recipe.augment == ("crop", "flip") and config.recipe.lr == 0.5
+    assert config.recipe.epochs == 20 and config.recipe.warmup_epochs == 0.5
+    assert config.overrides == ("epochs=20", "recipe.augment=crop,flip", "recipe.lr=.5")
+
+
+def test_the_recipe_s_rates_reach_the_variant():
+    assert resolve("patch2", DATASETS["c10"], "published").variant.drop_path == 0.1
+    assert resolve("vit-224", DATASETS["c10"], "published").variant.dropout == 0.1
+    with pytest.raises(UsageError, match="head_dropout"):
+        resolve("timm", DATASETS["c10"], "s0n")
+
+
+def test_the_recipe_of_a_source_is_called_published():
+    assert resolve("vanilla", DATASETS["c10"], "s1").recipe_name == "published"
+    assert resolve("compact", DATASETS["c10"], "s1").recipe_name == "s1"
+
+
+BAD = [
+    ({"recipe_name": "comon"}, "common"),
+    ({"settings": ["recipe.lrr=1"]}, "lr"),
+    ({"settings": ["variant.pol=mean"]}, "pool"),
+    ({"settings": ["recipe.lr=fast"]}, "float is needed"),
+    ({"settings": ["recipe.lr"]}, "recipe.NAME=VALUE"),
+    ({"settings": ["lr=1"]}, "recipe.NAME=VALUE"),
+    ({"settings": ["recipe.lr=-1"]}, "positive"),
+    ({"settings": ["recipe.mix=cutmixx"]}, "cutmix"),
+    ({"settings": ["recipe.augment=flip,cropp"]}, "crop"),
+    ({"settings": ["recipe.mix_per_image=maybe"]}, "true or false"),
+    ({"settings": ["variant.patch=5"]}, "does not divide"),
+    ({"settings": ["variant.heads=5"]}, "does not divide"),
+    ({"epochs": 0}, "at least 1"),
+    ({"batch_size": 0}, "at least 1"),
+    ({"seed": -1}, "seed"),
+    ({"holdout": 1.0}, "below 1"),
+    ({"precision": "fp8"}, "fp32"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), BAD)
+def test_bad_requests_name_the_reason(changes, words):
+    with pytest.raises(UsageError, match=words):
+        resolve("compact", DATASETS["c10"], **changes)
+
+
+def test_environment_ties_a_run_to_code_and_machine():
+    env = environment({"device": "cpu"}, "abc")
+    assert env["data_digest"] == "abc" and len(env["source_digest"]) == 64 and env["torch"] and env["python"]
+
+
+def test_source_digest_follows_the_code(tmp_path):
+    for part in ("variants", "harness"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "a.py").write_text("x = 1\n")
+    first = source_digest(tmp_path)
+    (tmp_path / "other.py").write_text("y = 2\n")
+    assert source_digest(tmp_path) == first
+    (tmp_path / "harness" / "a.py").write_text("x = 2\n")
+    assert source_digest(tmp_path) != first
+
+
+def test_planning_and_reading_need_no_torch():
+    modules = "harness.studies, harness.config, harness.records.read, harness.records.environment"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

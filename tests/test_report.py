@@ -1,0 +1,453 @@
+"""Owns the proof that tables and figures say what the records say, by values worked out by hand.
+Refuses to train: every record here is synthetic.
+"""
+
+import csv
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.evidence.curves import curves_data
+from harness.evidence.digest import data_digest, read_digest
+from harness.evidence.figures import plans, slug
+from harness.evidence.groups import read_evidence
+from harness.evidence.paper import all_tables, write_tables
+from harness.evidence.statistics import mean_interval
+from harness.evidence.style import styles
+from harness.evidence.table import Table
+from harness.evidence.text import spread
+from harness.records.schema import RESULT_FIELDS
+from harness.records.write import RunWriter
+from harness.report import folders_of, main
+from harness.studies import STUDIES
+from variants.catalog import CATALOG
+from variants.fields import UsageError
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = Path(__file__).parent / "golden"
+GOLDEN_NAMES = ("main.md", "main.tex", "main.csv", "cells.md", "cells.csv", "cost.md", "published.md")
+MAIN = STUDIES["main"]
+
+
+def write_run(
+    root: Path,
+    variant: str,
+    dataset: str,
+    seed: int = 0,
+    accuracy: float | None = 0.5,
+    *,
+    recipe: str = "published",
+    epochs: int = 100,
+    cell: str = "",
+    config: dict[str, Any] | None = None,
+    env: dict[str, Any] | None = None,
+    cost: dict[str, Any] | None = None,
+    **result: Any,
+) -> Path:
+    """A record as the training room leaves it; `accuracy=None` is a failed run."""
+    config = config or {}
+    told = "-".join([variant, dataset, recipe, *config.get("overrides", []), cell])
+    cell_id = "".join(sign if sign.isalnum() else "-" for sign in told).strip("-")
+    plain = {"run_id": f"{cell_id}-s{seed}", "cell_id": cell_id, "variant_name": variant, "variant_type": "vit"}
+    plain |= {"variant": {"image_size": 32, "num_classes": 100 if dataset == "c100" else 10}, "dataset": dataset}
+    plain |= {"recipe_name": recipe, "recipe": {"epochs": epochs}, "seed": seed, "precision": "bf16", "compile": True}
+    plain |= {"recipe_source": "s1", "holdout": 0.0, "overrides": [], "label": "", "semantics": 1, **config}
+    facts = {"device": "cuda", "device_name": "GPU A", "data_digest": f"digest of {dataset}", **(env or {})}
+    counts = {"params": 119_147, "params_without_head": 118_657, "macs": 7_100_000, "macs_without_head": 7_099_520}
+    counts |= {"attention_macs": 710_000, "activations_without_head": 400_000, "by_module": None, **(cost or {})}
+    writer = RunWriter(root / f"{cell_id}-s{seed}")
+    writer.begin(plain, facts, counts)
+    for epoch in (1, 2) if accuracy is not None else ():
+        measured = {"test_accuracy": (accuracy or 0) * epoch / 2, "test_loss": 2 / epoch, "train_loss": 3 / epoch}
+        writer.epoch({"epoch": epoch, "train_accuracy": 0.5, "lr": 1e-3, "seconds": 1.0, **measured})
+    values: dict[str, Any] = dict.fromkeys(name for name in RESULT_FIELDS if name != "schema")
+    values |= {"outcome": "failed" if accuracy is None else "ok", "split": "test", "test_accuracy": accuracy}
+    values |= {"best_test_accuracy": accuracy, "shared_device": False, "epochs": epochs, "images_seen": epochs * 50_000}
+    writer.finish(values | result)
+    return writer.folder
+
+
+def write_golden_runs(root: Path) -> None:
+    """What tests/golden was worked out from.
+
+    compact c10: 76, 77, 78: mean 77, sd 1, se 1/sqrt(3) = .57735, t(2) = 4.30265: +-2.4841; best epoch one point
+    higher; 300, 360, 420 s = 6 min. compact c100: 46, 48: mean 47, sd sqrt(2), se 1, t(1) = 12.7062; two digests.
+    vanilla c10: 91, 92: mean 91.5, se .5: +-6.3531; two devices, so no time. Attention: 710,000 / 7,100,000 = 10.0 %.
+    """
+    for seed, accuracy in enumerate((0.76, 0.77, 0.78)):
+        measured: dict[str, Any] = {
+            "best_test_accuracy": accuracy + 0.01,
+            "test_nll": 0.7 + seed / 10,
+            "peak_memory_bytes": 5e8,
+        }
+        measured |= {"train_seconds": 300.0 + 60 * seed, "images_per_second": 1000.0 + 100 * seed}
+        write_run(root, "compact", "c10", seed, accuracy, **measured)
+    write_run(root, "compact", "c10", 3, None, reason="loss is nan at epoch 3, step 7")
+    for seed, accuracy in enumerate((0.46, 0.48)):
+        env = {"data_digest": f"copy {seed}"}
+        write_run(root, "compact", "c100", seed, accuracy, env=env, cost={"params": 123_557}, train_seconds=600.0)
+    big: dict[str, Any] = {"epochs": 200, "cost": {"params": 6_268_810, "macs": 426_000_000, "attention_macs": None}}
+    write_run(root, "vanilla", "c10", 0, 0.91, train_seconds=1200.0, **big)
+    write_run(root, "vanilla", "c10", 1, 0.92, train_seconds=9000.0, env={"device_name": "CPU B"}, **big)
+    write_run(root, "vanilla", "c100", 0, 0.65, train_seconds=1200.0, shared_device=True, **big)
+    write_run(root, "patch2", "c10", 0, None, epochs=200)
+    short = {"overrides": ["epochs=10"], "label": "=cmd|'x_y&z'"}
+    on_cpu: dict[str, Any] = {"env": {"device_name": "CPU B"}, "train_seconds": 30.0}
+    write_run(root, "compact", "c10", 0, 0.5, recipe="common", epochs=10, config=short, **on_cpu)
+    write_run(root, "compact", "c10", 0, 0.99, cell="holdout", config={"holdout": 0.1}, split="val", val_accuracy=0.99)
+    uncounted = ("params", "macs", "params_without_head", "macs_without_head", "attention_macs")
+    unknown: dict[str, Any] = dict.fromkeys(uncounted)
+    write_run(root, "my_vits/x.py:MINE", "folder:/data/pets", 0, 0.8, recipe="common", epochs=200, cost=unknown)
+
+
+def table(root: Path, name: str, study: str = "main") -> Table:
+    return {t.name: t for t in all_tables(read_evidence([root]), STUDIES[study])}[name]
+
+
+def cell_of(shown: Table, column: str, **where: str) -> str:
+    rows = [dict(zip(shown.columns, row)) for row in shown.rows]
+    found = [row for row in rows if all(row[key] == value for key, value in where.items())]
+    assert len(found) == 1, f"{where}: {len(found)} rows"
+    return found[0][column]
+
+
+# --- statistics
+
+
+def test_mean_interval_by_hand() -> None:
+    mean, half, n = mean_interval([76, 77, 78])
+    assert (mean, n) == (77, 3)
+    assert half == pytest.approx(4.302653 / math.sqrt(3), abs=1e-5)
+    assert mean_interval([46, 48]) == (47, pytest.approx(12.706205, abs=1e-5), 2)
+    assert mean_interval([1, 2, 3, 4, 5])[1] == pytest.approx(2.776445 * math.sqrt(2.5 / 5), abs=1e-5)
+    assert mean_interval([5.5]) == (5.5, None, 1)
+    with pytest.raises(ValueError, match="no values"):
+        mean_interval([])
+
+
+def test_text_of_a_spread() -> None:
+    assert spread([77.25, 77.25]) == "77.25 ± 0.00 (2)"
+    assert spread([77.25]) == "77.25 (1)"
+    assert spread([], failed=2) == "— (2 failed)"
+    assert spread([]) == "—"
+
+
+# --- tables
+
+
+@pytest.fixture(scope="module")
+def golden_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("golden")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # captions name the folder as it was given
+        write_golden_runs(Path("runs"))
+        write_tables(all_tables(read_evidence([Path("runs")]), MAIN), Path("tables"))
+    return folder / "tables"
+
+
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+def test_tables_are_the_golden_ones(name: str, golden_folder: Path) -> None:
+    assert (golden_folder / name).read_text(encoding="utf-8") == (GOLDEN / name).read_text(encoding="utf-8")
+
+
+def test_every_planned_row_is_shown_with_no_run_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert "From results/reference: 0 runs done, 0 failed." in out
+    assert "figures/model-size: skipped" in out
+    with Path("paper/tables/main.csv").open(encoding="utf-8") as file:
+        rows = list(csv.reader(file))[1:]
+    assert [(row[0], row[1]) for row in rows] == list(MAIN.rows)
+    assert all(set(row[2:]) == {"—"} for row in rows)
+    assert not list(Path("paper").rglob("*.png"))
+
+
+def test_failed_runs_are_shown_and_not_averaged(tmp_path: Path) -> None:
+    write_run(tmp_path, "compact", "c10", 0, 0.6)
+    write_run(tmp_path, "compact", "c10", 1, None, test_accuracy=0.1)
+    shown = cell_of(table(tmp_path, "main"), "CIFAR-10 (%)", variant="compact", recipe="published")
+    assert shown == "60.00 (1, 1 failed)"
+
+
+def test_runs_with_a_holdout_stay_out(tmp_path: Path) -> None:
+    write_run(tmp_path, "compact", "c10", 0, 0.9, config={"holdout": 0.1})
+    write_run(tmp_path, "vanilla", "c10", 0, 0.9, split="val")
+    shown = table(tmp_path, "main")
+    assert {row[shown.columns.index("CIFAR-10 (%)")] for row in shown.rows} == {"—"}
+    assert "2 runs with a holdout left out" in shown.caption
+    assert not table(tmp_path, "cells").rows
+
+
+def test_cells_that_differ_in_precision_are_two_rows_that_say_so(tmp_path: Path) -> None:
+    write_run(tmp_path, "compact", "c10", 0, 0.6, cell="a")
+    write_run(tmp_path, "compact", "c10", 0, 0.7, cell="b", config={"precision": "fp32", "compile": False})
+    write_run(tmp_path, "compact", "svhn", 0, 0.8)
+    shown = table(tmp_path, "main")
+    assert [row[1] for row in shown.rows if row[0] == "compact"] == [
+        "published [compiled, bf16]",
+        "published [not compiled, fp32]",
+        "common",
+    ]
+    assert cell_of(shown, "SVHN (%)", recipe="published [compiled, bf16]") == "80.00 (1)"
+
+
+def test_cells_that_differ_in_nothing_shown_are_still_two_rows(tmp_path: Path) -> None:
+    write_run(tmp_path, "compact", "c10", 0, 0.6, cell="a")
+    write_run(tmp_path, "compact", "c10", 0, 0.7, cell="b")
+    shown = table(tmp_path, "main")
+    assert sorted(row[5] for row in shown.rows if row[0] == "compact") == ["60.00 (1)", "70.00 (1)", "—"]
+
+
+def test_one_cell_reached_by_two_names_has_the_plainer_one(tmp_path: Path) -> None:
+    write_run(tmp_path, "compact-cls", "c10", 0, 0.6, config={"cell_id": "same"})
+    write_run(tmp_path, "compact", "c10", 1, 0.7, config={"cell_id": "same", "overrides": ["variant.pool=cls"]})
+    assert cell_of(table(tmp_path, "cells"), "n", variant="compact-cls") == "2"
+
+
+def test_same_cell_and_seed_counts_once_and_the_first_folder_wins(tmp_path: Path, capsys) -> None:
+    write_run(tmp_path / "b", "compact", "c10", 0, 0.6)
+    write_run(tmp_path / "a", "compact", "c10", 0, 0.9)
+    (group,) = read_evidence([tmp_path / "b", tmp_path / "a"]).groups
+    assert group.accuracies == [60]
+    assert "left out" in capsys.readouterr().err
+
+
+def test_a_group_on_two_devices_or_a_shared_one_has_no_time(tmp_path: Path) -> None:
+    write_run(tmp_path, "compact", "c10", 0, train_seconds=60.0)
+    write_run(tmp_path, "compact", "c10", 1, train_seconds=60.0, env={"device_name": "GPU B"})
+    write_run(tmp_path, "vanilla", "c10", 0, train_seconds=60.0, shared_device=True)
+    write_run(tmp_path, "patch2", "c10", 0, train_seconds=90.0)
+    shown = table(tmp_path, "main")
+    times = {row[0]: row[-2] for row in shown.rows if row[1] == "published"}
+    assert times == {"compact": "—", "vanilla": "—", "patch2": "1.5 / — / —"}
+    assert cell_of(shown, "device", variant="compact", recipe="published") == "GPU A, GPU B"
+    (time,) = [plan for plan in plans(read_evidence([tmp_path]), MAIN) if plan.name == "accuracy-vs-time"]
+    assert [point["row"][0] for point in time.data["panels"][0]["points"]] == ["patch2"]
+
+
+def test_no_timing_column_mixes_devices(tmp_path: Path) -> None:
+    write_run(tmp_path, "compact", "c10", 0, train_seconds=60.0)
+    write_run(tmp_path, "patch2", "c10", 0, train_seconds=120.0, env={"device_name": "GPU B"})
+    shown = table(tmp_path, "main")
+    for device, variant, other in (("GPU A", "compact", "patch2"), ("GPU B", "patch2", "compact")):
+        column = f"minutes per run, {device}"
+        assert cell_of(shown, column, variant=variant, recipe="published") != "—"
+        assert cell_of(shown, column, variant=other, recipe="published") == "—"
+    (time,) = [plan for plan in plans(read_evidence([tmp_path]), MAIN) if plan.name == "accuracy-vs-time"]
+    assert time.data["heading"] == "on GPU A; 1 cell timed elsewhere left out"
+    assert len(time.data["panels"][0]["points"]) == 1
+
+
+def test_different_data_are_flagged(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path, "compact", "c10", seed, 0.5, env={"data_digest": f"{seed}"})
+        write_run(tmp_path, "vanilla", "c10", seed, 0.5, env={"data_digest": "0"})
+    shown = table(tmp_path, "main")
+    assert cell_of(shown, "CIFAR-10 (%)", variant="compact", recipe="published").endswith(" †")
+    assert not cell_of(shown, "CIFAR-10 (%)", variant="vanilla", recipe="published").endswith("†")
+    assert "† The runs of this cell did not all see the same data" in shown.caption
+    assert cell_of(table(tmp_path, "published"), "ours (%)", source="S2", **{"data set": "CIFAR-10"}).endswith(" †")
+
+
+def test_published_numbers_are_met_missed_or_open(tmp_path: Path) -> None:
+    write_run(tmp_path, "compact", "c10", 0, 0.7725)  # equal is reached, whatever 100 x .7725 is in binary
+    write_run(tmp_path, "compact", "c100", 0, 0.4720)
+    write_run(tmp_path, "vanilla", "c10", 0, 0.99, epochs=10, config={"overrides": ["epochs=10"]})
+    write_run(tmp_path, "vanilla", "c100", 0, 0.99, epochs=200, config={"overrides": ["recipe.lr=0.1"]})
+    write_run(tmp_path, "vanilla", "svhn", 0, 0.99, epochs=100)  # another number of passes under the same name
+    write_run(tmp_path, "patch2", "c10", 0, 0.9, epochs=200)
+    shown = table(tmp_path, "published")
+    verdicts = {(row[0], row[2]): (row[5], row[7]) for row in shown.rows}
+    assert verdicts["S2", "CIFAR-10"] == ("+0.00", "reached")
+    assert verdicts["S2", "CIFAR-100"] == ("-0.01", "missed")
+    assert {verdicts["S1", name] for name in ("CIFAR-10", "CIFAR-100", "SVHN")} == {("—", "open")}
+    assert verdicts["S0", "CIFAR-10"] == ("—", "—")
+    assert cell_of(shown, "published (%)", source="S0") == "none published"
+    assert cell_of(shown, "run ids", source="S0") == "patch2-c10-published-s0"
+
+
+def test_unusable_records_are_named_and_skipped(tmp_path: Path, capsys) -> None:
+    write_run(tmp_path, "compact", "c10", 0, config={"cell_id": None})
+    write_run(tmp_path, "compact", "c10", 1, 0.5).joinpath("epochs.jsonl").write_text("not json\n")
+    evidence = read_evidence([tmp_path])
+    assert [len(group.runs) for group in evidence.groups] == [1]
+    assert curves_data(evidence.groups, "c10")["lines"] == []
+    errors = capsys.readouterr().err
+    assert "no usable cell_id" in errors
+    assert "its curve cannot be read" in errors
+
+
+def test_what_people_type_is_escaped() -> None:
+    typed = "=1+1|a_b & 50% <b>\n$x$ \\"
+    shown = Table("t", ("name", "x"), ((typed, "-1.50"), ("@x", "+2.00"), ("-cmd", "6,268,810")), "A_b")
+    rows = list(csv.reader(shown.to_csv().splitlines()))
+    assert rows[1] == ["'=1+1|a_b & 50% <b> $x$ \\", "-1.50"]
+    assert rows[2:] == [["'@x", "+2.00"], ["'-cmd", "6268810"]]
+    first = shown.to_latex().split("\\midrule\n")[1].splitlines()[0]
+    assert first == r"=1+1\textbar{}a\_b \& 50\% \textless{}b\textgreater{} \$x\$ \textbackslash{} & $-$1.50 \\"
+    assert r"\caption{A\_b}" in shown.to_latex()
+    assert shown.to_markdown().splitlines()[2] == r"| =1+1\|a\_b &amp; 50% &lt;b&gt; \$x\$ \\ | -1.50 |"
+
+
+def test_a_table_refuses_a_ragged_row() -> None:
+    with pytest.raises(ValueError, match="1 cells under 2 columns"):
+        Table("t", ("a", "b"), (("x",),), "")
+
+
+# --- figures
+
+
+def test_figures_carry_the_digest_of_their_data(tmp_path: Path) -> None:
+    write_golden_runs(tmp_path / "runs")
+    arguments = ["--results", str(tmp_path / "runs"), "--out", str(tmp_path)]
+    main(arguments)
+    planned = plans(read_evidence([tmp_path / "runs"]), MAIN)
+    before = {plan.name: read_digest(tmp_path / f"figures/{plan.name}.png") for plan in planned}
+    assert before == {plan.name: data_digest(plan.data) for plan in planned}
+    assert set(before) >= {"curves-c10", "curves-c100", "curves-folder-pets", "accuracy-vs-time", "model-size"}
+    for name, digest in before.items():
+        assert str(digest).encode() in (tmp_path / f"figures/{name}.pdf").read_bytes()
+    write_run(tmp_path / "runs", "compact", "c10", 4, 0.775)
+    main(arguments)
+    changed = {name for name, digest in before.items() if read_digest(tmp_path / f"figures/{name}.png") != digest}
+    assert changed == {"curves-c10", "accuracy-vs-params", "accuracy-vs-macs", "accuracy-vs-time"}
+
+
+def test_curves_are_means_over_the_seeds(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.4, 0.6)):
+        write_run(tmp_path, "compact", "c10", seed, accuracy)
+    write_run(tmp_path, "compact", "c10", 2, None)
+    with (tmp_path / "compact-c10-published-s0" / "epochs.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "test_accuracy": 0.9}\n')  # only one seed was evaluated there
+    (line,) = curves_data(read_evidence([tmp_path]).groups, "c10")["lines"]
+    assert line["n"] == 2
+    assert line["accuracy"] == {"epoch": [1, 2], "mean": [25, 50], "low": [20, 40], "high": [30, 60]}
+    assert line["train_loss"]["mean"] == [3, 1.5]
+
+
+def test_curves_of_a_data_set_with_holdout_runs_only_are_validation_curves(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, "compact", "c10", 0, 0.5, config={"holdout": 0.1}, split="val")
+    lines = folder / "epochs.jsonl"
+    lines.write_text(lines.read_text().replace("test_", "val_"))
+    (curves,) = [plan for plan in plans(read_evidence([tmp_path]), MAIN) if plan.name == "curves-c10"]
+    assert curves.data["split"] == "val"
+    assert curves.data["lines"][0]["accuracy"]["mean"] == [25, 50]
+
+
+def test_stale_figures_of_ours_go_and_others_stay(tmp_path: Path) -> None:
+    figures = tmp_path / "figures"
+    write_run(tmp_path / "runs", "compact", "svhn", 0)
+    main(["--results", str(tmp_path / "runs"), "--out", str(tmp_path)])
+    (figures / "curves-mine.png").write_bytes(b"\x89PNG\r\n\x1a\nsomebody's own")
+    (figures / "notes.txt").touch()
+    assert (figures / "curves-svhn.pdf").exists()
+    (tmp_path / "empty").mkdir()
+    main(["--results", str(tmp_path / "empty"), "--out", str(tmp_path)])
+    assert sorted(path.name for path in figures.iterdir()) == ["curves-mine.png", "notes.txt"]
+
+
+def test_every_variant_of_the_catalogue_looks_different() -> None:
+    looks = styles((name, "common") for name in [*CATALOG, "a.py:A", "b.py:B"])
+    assert len({(look.color, look.marker) for look in looks.values()}) == len(CATALOG) + 2
+    assert styles([("vanilla", "common")])["vanilla", "common"] == looks["vanilla", "common"]
+
+
+def test_folders_get_file_names_of_their_own() -> None:
+    assert slug("c10") == "c10"
+    assert slug("folder:pets") == "folder-pets"
+    assert slug("folder:a b") != slug("folder:a/b")
+
+
+# --- the command
+
+
+def report(arguments: list[str], cwd: Path, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:
+    code = "import sys\nfrom harness.commands import run_command\nfrom harness.report import main\n"
+    code += "import atexit\natexit.register(lambda: print('TORCH', 'torch' in sys.modules))\nrun_command(main)"
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": hash_seed}
+    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, env=env, capture_output=True, text=True)
+
+
+def test_twice_gives_the_same_bytes_and_needs_no_torch(tmp_path: Path) -> None:
+    write_golden_runs(tmp_path / "runs")
+    contents = []
+    for out, hash_seed in (("first", "1"), ("second", "2")):
+        done = report(["--results", "runs", "--out", out], tmp_path, hash_seed)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "TORCH False" in done.stdout
+        assert "| compact | published | 100 |" in done.stdout
+        files = sorted(path for path in (tmp_path / out).rglob("*") if path.is_file())
+        contents.append({path.relative_to(tmp_path / out).as_posix(): path.read_bytes() for path in files})
+    assert contents[0] == contents[1]
+    assert len(contents[0]) == 4 * 3 + 7 * 2
+
+
+def test_a_missing_folder_is_exit_code_2_and_one_line(tmp_path: Path) -> None:
+    done = report(["--results", "nowhere"], tmp_path)
+    assert (done.returncode, done.stderr) == (2, "--results nowhere: there is no such folder\n")
+    assert not (tmp_path / "paper").exists()
+
+
+def test_bad_arguments_name_the_choices(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean quick"):
+        main(["--study", "quik"])
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot write"):
+        main(["--results", str(tmp_path), "--out", str(tmp_path / "file")])
+
+
+def test_own_runs_come_before_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(Path("results/reference"), "compact", "c10", 0, 0.5)
+    Path("results/runs/unfinished").mkdir(parents=True)
+    assert folders_of(None) == [Path("results/reference")]
+    write_run(Path("results/runs"), "compact", "c10", 1, 0.6)
+    assert folders_of(None) == [Path("results/runs")]
+
+
+def test_readme_is_rewritten_between_its_markers(tmp_path: Path) -> None:
+    readme, (begin, end) = tmp_path / "README.md", ("<!-- results:begin -->", "<!-- results:end -->")
+    readme.write_text(f"# Title\n{begin}\nold\n{end}\nrest\n")
+    write_run(tmp_path / "runs", "compact", "c10", 0, 0.5)
+    arguments = ["--results", str(tmp_path / "runs"), "--out", str(tmp_path / "paper"), "--readme", str(readme)]
+    main(arguments)
+    once = readme.read_text(encoding="utf-8")
+    assert once.startswith(f"# Title\n{begin}\n")
+    assert once.endswith(f"{end}\nrest\n")
+    assert "| 50.00 (1) |" in once
+    assert "1 run done" in once
+    assert "old" not in once
+    main(arguments)
+    assert readme.read_text(encoding="utf-8") == once
+
+
+@pytest.mark.parametrize("text", ["no markers", "<!-- results:end -->\n<!-- results:begin -->\n", None])
+def test_a_readme_without_markers_is_refused_before_anything_is_written(tmp_path: Path, text: str | None) -> None:
+    readme = tmp_path / "README.md"
+    if text is not None:
+        readme.write_text(text)
+    with pytest.raises(UsageError, match=r"README\.md"):
+        main(["--results", str(tmp_path), "--out", str(tmp_path / "paper"), "--readme", str(readme)])
+    assert not (tmp_path / "paper").exists()
+
+
+def test_figures_of_many_rows_show_the_first(tmp_path: Path, capsys) -> None:
+    for number in range(30):
+        write_run(tmp_path / "runs", f"v{number:02d}", "c10", 0, 0.5)
+    main(["--results", str(tmp_path / "runs"), "--out", str(tmp_path)])
+    assert "figures show the first 24 of 30 rows" in capsys.readouterr().out
+    lines = plans(read_evidence([tmp_path / "runs"]), MAIN)[0].data["lines"]
+    assert [line["row"][0] for line in lines] == [f"v{number:02d}" for number in range(24)]
+    assert len(table(tmp_path / "runs", "main").rows) == 30 + len(MAIN.rows)
+
+
+def test_tables_need_no_epochs(tmp_path: Path) -> None:
+    """Ten thousand records are read in seconds because a run's epochs are opened only for a figure."""
+    write_run(tmp_path, "compact", "c10", 0).joinpath("epochs.jsonl").unlink()
+    assert len(all_tables(read_evidence([tmp_path]), MAIN)) == 4

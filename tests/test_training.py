@@ -1,0 +1,423 @@
+"""Training: the schedule worked by hand, who decays, what the loop counts, and a loss that may not move."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from harness.config import resolve
+from harness.data.load import load
+from harness.data.pipeline import Batch, DeviceSplit, Scaling, scaling, to_device
+from harness.datasets import DATASETS
+from harness.recipes import PUBLISHED, RECIPES, Recipe, fitted, recipe_of, shortened
+from harness.training import device as devices
+from harness.training import loop
+from harness.training.evaluate import evaluate
+from harness.training.loop import Average, Compute, DivergenceError, batch_loss, train
+from harness.training.optimiser import learning_rate, make_optimiser, parameter_groups
+from harness.training.progress import Progress, duration
+from harness.training.seeds import derive
+from variants.catalog import CATALOG, build
+from variants.config import ViTConfig
+from variants.fields import UsageError
+
+CPU = torch.device("cpu")
+
+
+# --- the learning rate -----------------------------------------------------------------------------------------------
+
+TEN = Recipe(epochs=10, lr=1.0, lr_min=0.0, warmup_epochs=2)
+
+
+def test_rate_by_step_worked_by_hand():
+    """10 epochs of 5 steps, 10 steps of warm-up: 1/10 at step 0, 1 at steps 9 and 10, then half a cosine over 40."""
+    rates = [learning_rate(TEN, step, 5) for step in range(50)]
+    assert rates[:10] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+    assert rates[10] == 1.0
+    assert rates[20] == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
+    assert rates[30] == pytest.approx(0.5)
+    assert rates[49] == pytest.approx((1 + math.cos(math.pi * 39 / 40)) / 2)
+
+
+def test_rate_by_epoch_worked_by_hand():
+    recipe = replace(TEN, schedule_unit="epoch", lr_min=0.2)
+    rates = [learning_rate(recipe, step, 5) for step in range(50)]
+    assert all(len(set(rates[e * 5 : e * 5 + 5])) == 1 for e in range(10))
+    assert rates[0] == 0.5 and rates[5] == 1.0 and rates[10] == 1.0
+    assert rates[30] == pytest.approx(0.6)
+
+
+def test_restarts_begin_again():
+    recipe = replace(TEN, cycles=2, warmup_epochs=1)
+    rates = [learning_rate(recipe, step, 5) for step in range(50)]
+    assert rates[:25] == rates[25:]
+    assert rates[0] == pytest.approx(0.2) and rates[4] == rates[5] == 1.0
+
+
+def test_constant_rate():
+    recipe = replace(TEN, schedule="constant", warmup_epochs=0)
+    assert {learning_rate(recipe, step, 5) for step in range(50)} == {1.0}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_s_rate_stays_in_bounds_for_any_length(name):
+    for epochs in (1, 3, 7, RECIPES[name].epochs):
+        recipe = shortened(RECIPES[name], epochs)
+        rates = [learning_rate(recipe, step, 7) for step in range(epochs * 7)]
+        assert all(0 < rate <= recipe.lr for rate in rates)
+        assert max(rates) == pytest.approx(recipe.lr)
+
+
+def test_the_loop_uses_the_rate_of_each_step(digits):
+    """The rate in the record is that of the epoch's last step, not of the one after it."""
+    config = quick("compact", epochs=2)
+    lines = [epoch.line for epoch in run(config, *digits)]
+    assert [line["lr"] for line in lines] == [learning_rate(config.recipe, s, 45) for s in (44, 89)]
+
+
+def test_first_step_moves_by_the_first_rate(digits):
+    """Adam's first step moves each weight by the rate itself."""
+    config = quick("compact", settings=["recipe.optimizer=adam", "recipe.weight_decay=0"])
+    model = fresh(config)
+    before = model.head.weight.detach().clone()
+    few = DeviceSplit(digits[0].images[:32], digits[0].labels[:32])
+    config = replace(config, recipe=replace(config.recipe, epochs=1, warmup_epochs=1.0))
+    list(train(config, model, Compute(model, config), few, few, digits[2], Progress("", 1, 32, quiet=True)))
+    moved = (model.head.weight - before).abs()
+    assert moved.median().item() == pytest.approx(config.recipe.lr, rel=0.01)
+
+
+# --- who decays ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_decay_on_weights_alone(name):
+    """Matrices of linear and convolution layers decay; no norm, bias, position, token, gain or temperature does."""
+    model = build(name, 32, 10)
+    names = {id(p): n for n, p in model.named_parameters()}
+    decayed, rest = parameter_groups(model, RECIPES["common"])
+    assert decayed["weight_decay"] == RECIPES["common"].weight_decay and rest["weight_decay"] == 0
+    forbidden = ("norm", "bias", "position", "pos_embed", "class_token", "cls_token", "gain", "temperature", "table")
+    assert not [names[id(p)] for p in decayed["params"] if any(word in names[id(p)] for word in forbidden)]
+    assert not [
+        names[id(p)] for p in rest["params"] if names[id(p)].endswith(("qkv.weight", "head.weight", "conv.weight"))
+    ]
+    assert len(decayed["params"]) + len(rest["params"]) == len(names)
+
+
+def test_decay_on_all():
+    groups = parameter_groups(build("vanilla"), RECIPES["s1"])
+    assert len(groups) == 1 and groups[0]["weight_decay"] == 5e-5
+
+
+def test_a_norm_without_gradient_stays_and_a_matrix_shrinks():
+    model: Any = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    optimiser = make_optimiser(model, Recipe(lr=0.1, weight_decay=0.5, warmup_epochs=0))
+    for p in model.parameters():
+        p.data.fill_(1.0)
+        p.grad = torch.zeros_like(p)
+    optimiser.step()
+    assert model[0].weight.flatten()[0].item() == pytest.approx(0.95)  # 1 - .1 x .5
+    assert all(p.flatten()[0].item() == 1.0 for p in (model[0].bias, *model[1].parameters()))
+
+
+# --- recipes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("dataset", ["svhn", "digits"])
+def test_no_recipe_flips_digits(name, dataset):
+    fitted_recipe = fitted(RECIPES[name], DATASETS[dataset])
+    assert "flip" not in fitted_recipe.augment
+    config = resolve("compact", DATASETS[dataset], name)
+    assert "flip" not in config.recipe.augment
+
+
+def test_the_policy_is_the_data_set_s():
+    assert "autoaugment-svhn" in fitted(RECIPES["s1"], DATASETS["svhn"]).augment
+    assert fitted(RECIPES["s1"], DATASETS["c100"]).augment == ("crop", "flip", "autoaugment-cifar")
+
+
+def test_published_names_a_recipe_for_every_family_but_timm():
+    assert {name for name in CATALOG if name not in PUBLISHED} == {"timm"}
+    assert recipe_of("published", "vanilla") == ("s1", RECIPES["s1"])
+    with pytest.raises(UsageError, match="no recipe was published"):
+        recipe_of("published", "timm")
+
+
+def test_published_values():
+    """The facts of the sources that are easiest to get wrong."""
+    assert (RECIPES["s1"].optimizer, RECIPES["s1"].weight_decay, RECIPES["s1"].schedule_unit) == ("adam", 5e-5, "epoch")
+    assert (RECIPES["s2"].lr, RECIPES["s2"].batch_size, RECIPES["s2"].epochs) == (1e-2, 256, 100)
+    assert (RECIPES["s0n"].cycles, RECIPES["s0n"].cutmix_alpha, RECIPES["s0n"].head_dropout) == (4, 0.5, 0.3)
+    assert (RECIPES["s0-head"].beta2, RECIPES["s0-head"].clip, RECIPES["s0-head"].lr_min) == (0.99, 3.0, 1e-6)
+    assert (RECIPES["cct"].lr, RECIPES["cct"].lr_min, RECIPES["cct"].weight_decay) == (5e-4, 0.0, 0.03)
+    assert (RECIPES["lee"].epochs, RECIPES["lee"].warmup_epochs, RECIPES["lee"].mix_prob) == (300, 30, 0.5)
+    assert {RECIPES[n].epochs for n in ("s1", "s0n", "s0-head", "cct", "common")} == {200}
+
+
+# --- the loop --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[DeviceSplit, DeviceSplit, Scaling]:
+    data = load("digits", None)  # type: ignore[arg-type]
+    return to_device(data.train, CPU), to_device(data.test, CPU), scaling(data, RECIPES["quick"], CPU)
+
+
+def quick(name: str, **changes):
+    return resolve(name, DATASETS["digits"], "quick", **changes)
+
+
+def fresh(config) -> Any:
+    torch.manual_seed(derive("init", config.seed))
+    return config.variant.module()
+
+
+def run(config, train_split, eval_split, scale, model=None):
+    model = fresh(config) if model is None else model
+    progress = Progress("", config.recipe.epochs, len(train_split), quiet=True)
+    return list(train(config, model, Compute(model, config), train_split, eval_split, scale, progress))
+
+
+def test_golden_losses_of_five_steps(digits):
+    """Five steps of compact under the common recipe on digits. It moves when anything in the flow does: initialisation,
+    order, augmentation, mixing, loss, optimiser, schedule. If it moves on purpose, raise harness.config.SEMANTICS."""
+    config = resolve("compact", DATASETS["digits"], "common", epochs=1, batch_size=64)
+    few = DeviceSplit(digits[0].images[:320], digits[0].labels[:320])
+    losses = []
+    model = fresh(config)
+    compute = Compute(model, config)
+    whole = compute.loss_of
+
+    def spy(model, batch, recipe):
+        loss, sums = whole(model, batch, recipe)
+        losses.append(loss.item())
+        return loss, sums
+
+    compute.loss_of = spy
+    list(train(config, model, compute, few, few, digits[2], Progress("", 1, 320, quiet=True)))
+    assert losses == pytest.approx(GOLDEN, abs=2e-4)
+
+
+GOLDEN = [2.2976522, 2.3303211, 2.3305812, 2.3523259, 2.2989070]
+
+
+def test_compact_learns_digits(digits):
+    lines = [epoch.line for epoch in run(quick("compact", epochs=4), *digits)]
+    assert lines[-1]["test_accuracy"] > 0.7 and lines[-1]["train_loss"] < lines[0]["train_loss"]
+
+
+def test_same_command_same_result(digits):
+    few = DeviceSplit(digits[0].images[:96], digits[0].labels[:96])
+    config = resolve(
+        "compact", DATASETS["digits"], "common", epochs=2, batch_size=32, settings=["variant.drop_path=.2"]
+    )
+    first, second = ([e.line["train_loss"] for e in run(config, few, few, digits[2])] for _ in range(2))
+    other = [e.line["train_loss"] for e in run(replace(config, seed=1), few, few, digits[2])]
+    assert first == second and first != other
+
+
+@pytest.mark.parametrize("names", [("compact", "patch2"), ("compact", "timm")])
+def test_the_loop_feeds_every_variant_the_same_batches(digits, names, monkeypatch):
+    fed = {}
+    for name in names:
+        seen = fed[name] = []
+
+        def stand_in(model, batch, recipe, seen=seen):
+            seen.append((batch.images.clone(), batch.labels.clone()))
+            loss = sum(p.sum() for p in model.parameters()) * 0
+            return loss, torch.zeros(2, dtype=torch.float64)
+
+        monkeypatch.setattr(loop, "batch_loss", stand_in)
+        config = resolve(name, DATASETS["digits"], "common", epochs=1, settings=["variant.drop_path=.3"])
+        few = DeviceSplit(digits[0].images[:300], digits[0].labels[:300])
+        run(config, few, DeviceSplit(few.images[:8], few.labels[:8]), digits[2])
+    assert len(fed[names[0]]) == 3
+    for (a_images, a_labels), (b_images, b_labels) in zip(fed[names[0]], fed[names[1]]):
+        assert torch.equal(a_images, b_images) and torch.equal(a_labels, b_labels)
+
+
+class Told(nn.Module):
+    """Says class 0, with a confidence that grows with the batch's size: a mean over batches would show."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(10))
+
+    def forward(self, images):
+        logits = self.weight.expand(len(images), 10).clone()
+        logits[:, 0] = logits[:, 0] + len(images) / 10
+        return logits
+
+
+def test_short_last_batch_counts_as_what_it_is(digits):
+    """70 images in batches of 32: images seen is 70, and the loss is the mean over images, not over batches."""
+    labels = torch.zeros(70, dtype=torch.int64)
+    split = DeviceSplit(torch.zeros(70, 3, 8, 8, dtype=torch.uint8), labels)
+    config = quick("compact", epochs=2, settings=["recipe.label_smoothing=0"])
+    model = Told()
+    model.weight.requires_grad_(True)
+    frozen = replace(config, recipe=replace(config.recipe, lr=1e-30, lr_min=0.0, weight_decay=0.0))
+    lines = [e.line for e in run(frozen, split, split, digits[2], model)]
+    sizes = torch.tensor([32.0, 32.0, 6.0])
+    losses = torch.log(torch.exp(sizes / 10) + 9) - sizes / 10
+    assert lines[0]["train_loss"] == pytest.approx(((losses * sizes).sum() / 70).item(), rel=1e-5)
+    assert [line["images_seen"] for line in lines] == [70, 140]
+    assert lines[0]["train_accuracy"] == 1.0
+
+
+def test_mixed_labels_share_loss_and_accuracy():
+    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
+    model = lambda images: logits  # noqa: E731
+    from harness.data.augment.mixing import Mix
+
+    mix = Mix(torch.tensor([0.7, 0.7]), torch.zeros(2, 4, dtype=torch.int64), torch.tensor([0.7, 0.7]))
+    batch = Batch(torch.zeros(2, 3, 4, 4), torch.tensor([0, 1]), mix)
+    loss, sums = batch_loss(model, batch, Recipe(label_smoothing=0.0))  # type: ignore[arg-type]
+    low, high = math.log(math.exp(2) + 2) - 2, math.log(math.exp(2) + 2)
+    assert loss.item() == pytest.approx(0.7 * low + 0.3 * high)
+    assert sums.tolist() == pytest.approx([2 * loss.item(), 1.4])
+
+
+def test_evaluation_is_in_eval_mode_and_leaves_training_mode(digits):
+    """A model that is half noise in train mode is judged without noise, twice the same."""
+    model = ViTConfig(image_size=8, width=16, depth=1, heads=2, mlp_width=16, dropout=0.5, drop_path=0.5,
+                      drop_path_shape="constant", init="torch").module().train()  # fmt: skip
+    first, second = (evaluate(model, model, digits[1], digits[2], "fp32") for _ in range(2))
+    assert model.training and np.array_equal(first.confidence, second.confidence)
+    model.eval()
+    with torch.no_grad():
+        logits = model(digits[2](digits[1].images))
+    assert first.accuracy == pytest.approx((logits.argmax(1) == digits[1].labels).double().mean().item())
+    assert first.nll == pytest.approx(nn.functional.cross_entropy(logits, digits[1].labels).item(), rel=1e-5)
+
+
+def test_evaluation_in_several_batches_counts_every_image(digits, monkeypatch):
+    model = fresh(quick("compact"))
+    whole = evaluate(model, model, digits[1], digits[2], "fp32")
+    monkeypatch.setattr("harness.training.evaluate.BATCH_PIXELS", 50 * 64)
+    parts = evaluate(model, model, digits[1], digits[2], "fp32")
+    assert len(parts.predicted) == 360 and parts.nll == pytest.approx(whole.nll, rel=1e-4)
+
+
+def test_divergence_is_caught_with_its_step(digits):
+    config = quick(
+        "compact", epochs=3, settings=["recipe.lr=1e30", "recipe.warmup_epochs=0", "recipe.label_smoothing=0"]
+    )
+    with pytest.raises(DivergenceError, match=r"epoch 1, step \d+"):
+        run(config, *digits)
+
+
+def test_average_follows_the_weights(digits):
+    model = nn.Linear(2, 1)
+    average = Average(model, 0.9)
+    start = model.weight.detach().clone()
+    model.weight.data += 1
+    average.update(model, step=0)  # (1 + 0) / (10 + 0): short at first
+    torch.testing.assert_close(average.model.weight, start + 0.9)
+    average.update(model, step=10_000)
+    torch.testing.assert_close(average.model.weight, start + 0.91)
+    lines = [e.line for e in run(quick("compact", epochs=3, settings=["recipe.ema=.95"]), *digits)]
+    plain = [e.line for e in run(quick("compact", epochs=3), *digits)]
+    assert lines[-1]["train_loss"] == plain[-1]["train_loss"] and lines[-1]["test_loss"] != plain[-1]["test_loss"]
+
+
+def test_clipping_bounds_the_step(digits):
+    few = DeviceSplit(digits[0].images[:64], digits[0].labels[:64])
+    gentle = quick("compact", epochs=1, settings=["recipe.clip=1e-9", "recipe.weight_decay=0"])
+    model = fresh(gentle)
+    before = [p.detach().clone() for p in model.parameters()]
+    run(gentle, few, few, digits[2], model)
+    moved = max((p - q).abs().max().item() for p, q in zip(model.parameters(), before))
+    assert moved < 2e-4  # Adam's epsilon swallows gradients of 1e-9; unclipped, each weight moves by about the rate
+
+
+def test_seeds_depend_on_purpose_and_parts_alone():
+    assert derive("data", 0, 1) == derive("data", 0, 1)
+    assert (
+        len({derive("data", 0, 1), derive("data", 0, 2), derive("data", 1, 1), derive("init", 0, 1), derive("data", 1)})
+        == 5
+    )
+
+
+def test_devices():
+    assert devices.defaults(CPU) == ("fp32", False) and devices.defaults(torch.device("cuda")) == ("bf16", True)
+    assert devices.choose("cpu") == CPU
+    for name, words in {"gpu": "unknown device", "mps": "not supported"}.items():
+        with pytest.raises(UsageError, match=words):
+            devices.choose(name)
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="no CUDA device"):
+            devices.choose("cuda")
+
+
+def test_bfloat16_trains(digits):
+    few = DeviceSplit(digits[0].images[:64], digits[0].labels[:64])
+    (epoch,) = run(quick("compact", epochs=1, precision="bf16"), few, few, digits[2])
+    assert math.isfinite(epoch.line["train_loss"])
+
+
+class Screen:
+    def __init__(self, tty: bool):
+        self.tty, self.text = tty, ""
+
+    def isatty(self) -> bool:
+        return self.tty
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def flush(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("tty", [True, False])
+def test_progress(tty, monkeypatch):
+    """On a terminal a bar with loss, accuracy, rate and time left; elsewhere one line an epoch and nothing between."""
+    now = [0.0]
+    monkeypatch.setattr("harness.training.progress.time.monotonic", lambda: now[0])
+    screen = Screen(tty)
+    progress = Progress("compact c10", 2, 100, screen)  # type: ignore[arg-type]
+    now[0] = 10.0
+    progress.batch(1, 50, torch.tensor([100.0, 25.0]))
+    assert bool(screen.text) == tty
+    if tty:
+        for words in ("epoch 1/2", "loss 2.000", "accuracy 50.0%", "5 images/s", "30 s left", "#####..."):
+            assert words in screen.text
+    line = {
+        "epoch": 1,
+        "train_loss": 1.0,
+        "train_accuracy": 0.5,
+        "test_loss": 1.5,
+        "test_accuracy": 0.4,
+        "seconds": 20.0,
+    }
+    now[0] = 25.0
+    progress.epoch(line)
+    assert "test loss 1.500 accuracy 40.0%" in screen.text and "25 s left" in screen.text
+    assert screen.text.endswith("\n") != tty
+
+
+def test_durations():
+    assert [duration(s) for s in (3.4, 245, 7620)] == ["3 s", "4 min 05 s", "2 h 07 min"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", CATALOG)
+def test_every_variant_trains_compiled_on_cuda(name):
+    device = torch.device("cuda")
+    data = load("digits", None)  # type: ignore[arg-type]
+    changes = ["variant.resize=32"] if name == "vit-224" else []
+    config = resolve(name, DATASETS["digits"], "common", epochs=1, precision="bf16", compile=True, settings=changes)
+    model = fresh(config).to(device)
+    compute, scale = Compute(model, config), scaling(data, config.recipe, device)
+    train_split, eval_split = to_device(data.train, device), to_device(data.test, device)
+    assert loop.warm_up(config, model, compute, train_split, eval_split, scale)
+    progress = Progress("", 1, len(train_split), quiet=True)
+    (epoch,) = train(config, model, compute, train_split, eval_split, scale, progress)
+    assert math.isfinite(epoch.line["train_loss"]) and epoch.line["images_seen"] == 1437

@@ -1,0 +1,83 @@
+"""Owns the explicit list of all variants, and the way from a name to a config to a module.
+Refuses to import torch until a module is built: help, planning and reports need only the names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from variants.compact import COMPACT, COMPACT_CLS
+from variants.fields import UsageError, near_matches
+from variants.neighbours import CCT, CVT, SMALL_P4, VIT_LITE
+from variants.patch2 import PATCH2, PATCH2_CONV
+from variants.resized import VIT_224
+from variants.timm_baseline import TIMM_TINY, TimmConfig
+from variants.vanilla import VANILLA
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CATALOG: dict[str, Any] = {
+    "vanilla": VANILLA,
+    "compact": COMPACT,
+    "compact-cls": COMPACT_CLS,
+    "patch2": PATCH2,
+    "patch2-conv": PATCH2_CONV,
+    "timm": TIMM_TINY,
+    "vit-224": VIT_224,
+    "vit-lite-7-4": VIT_LITE,
+    "cvt-7-4": CVT,
+    "cct-7-3x1": CCT,
+    "small-p4": SMALL_P4,
+}
+
+
+def config_of(name: str, image_size: int = 32, num_classes: int = 10) -> Any:
+    """The config that `name` stands for: a name of the catalogue, `timm:MODEL`, or `path/to/file.py:NAME`."""
+    if name in CATALOG:
+        base = CATALOG[name]
+    elif name.startswith("timm:") and len(name) > 5:
+        base = TimmConfig(model=name[5:])
+    elif ".py:" in name:
+        base = _from_file(*name.rsplit(":", 1))
+    else:
+        raise UsageError(
+            f"unknown variant {name!r}: {near_matches(name, CATALOG)}\n"
+            "also possible: timm:MODEL for any timm model, path/to/file.py:NAME for a config of your own"
+        )
+    return dataclasses.replace(base, image_size=image_size, num_classes=num_classes)
+
+
+def build(name: str, image_size: int = 32, num_classes: int = 10) -> nn.Module:
+    """The module, initialised by the rule that its config names, from torch's current generator."""
+    return config_of(name, image_size, num_classes).module()
+
+
+def _from_file(path: str, name: str) -> Any:
+    """A config out of a person's own file: a ViTConfig, or any frozen dataclass with `module()` of its own."""
+    file = Path(path)
+    if not file.is_file():
+        raise UsageError(f"variant file {path} does not exist")
+    spec = importlib.util.spec_from_file_location(f"variant_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"variant file {path} cannot be imported: {type(error).__name__}: {error}") from None
+    if not hasattr(module, name):
+        raise UsageError(f"{path} defines no {name!r}: {near_matches(name, [n for n in vars(module) if n[0] != '_'])}")
+    config = getattr(module, name)
+    fields = {f.name for f in dataclasses.fields(config)} if dataclasses.is_dataclass(config) else set()
+    if isinstance(config, type) or not {"image_size", "num_classes"} <= fields or not hasattr(config, "module"):
+        raise UsageError(
+            f"{path}:{name} is no config: neither a ViTConfig nor a dataclass with image_size, num_classes and module()"
+        )
+    return config

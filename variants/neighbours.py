@@ -1,0 +1,41 @@
+"""Neighbours: the published small ViTs whose numbers stand beside ours.
+
+ViT-Lite, CVT and CCT are Compact Transformers (arXiv:2104.05704): no qkv bias, the residual after the first norm,
+positions from a wide normal. SMALL_P4 is the base model of Lee et al. (arXiv:2112.13492): 2,692,426 parameters with 10
+classes at 32 pixels; the printed 2.8 M fits Tiny-ImageNet.
+"""
+
+from dataclasses import replace
+
+from variants.config import ViTConfig
+
+VIT_LITE = ViTConfig(
+    patch=4,
+    width=256,
+    depth=7,
+    heads=4,
+    mlp_width=512,
+    pool="cls",
+    qkv_bias=False,
+    residual="cct",
+    position_std=0.2,
+    token_std=0.0,
+    init="cct",
+)
+CVT = replace(VIT_LITE, pool="seq")
+CCT = replace(CVT, tokenizer="cct-conv", patch=2)
+
+SMALL_P4 = ViTConfig(
+    patch=4,
+    width=192,
+    depth=9,
+    heads=12,
+    mlp_width=384,
+    pool="cls",
+    qkv_bias=False,
+    position_std=1.0,
+    token_std=1.0,
+    final_norm="pooled",
+    init="xavier",
+    drop_path_shape="constant",
+)

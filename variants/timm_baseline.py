@@ -1,0 +1,54 @@
+"""The timm baseline: any model of timm, built from scratch for small images, as a config like the others.
+Refuses to import timm or torch before a model is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from variants.fields import UsageError, check_fields
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class TimmConfig:
+    """What `timm.create_model` is asked for; 0 leaves a setting to timm."""
+
+    model: str = "vit_tiny_patch16_224"
+    image_size: int = 32
+    num_classes: int = 10
+    resize: int = 0
+    patch: int = 0
+    pretrained: bool = False
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.image_size < 1 or min(self.num_classes, self.resize, self.patch) < 0:
+            raise UsageError("image_size, num_classes, resize and patch cannot be negative")
+        if self.patch and self.input_size % self.patch:
+            raise UsageError(f"patch={self.patch} does not divide the image's {self.input_size} pixels")
+        for name in ("dropout", "attention_dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name}={getattr(self, name)}: a probability below 1 is needed")
+
+    @property
+    def input_size(self) -> int:
+        return self.resize or self.image_size
+
+    @property
+    def shape_name(self) -> str:
+        return f"timm-{self.model.split('.')[0]}".replace("/", "-")
+
+    def module(self) -> nn.Module:
+        from variants.timm_model import TimmModel
+
+        return TimmModel(self)
+
+
+TIMM_TINY = TimmConfig(model="vit_tiny_patch16_224", patch=4)

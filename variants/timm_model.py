@@ -1,0 +1,78 @@
+"""Owns the small wrapper through which a timm model meets the contract of a variant.
+Refuses to change what timm builds.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from variants.fields import UsageError
+from variants.timm_baseline import TimmConfig
+
+
+def create(config: TimmConfig) -> nn.Module:
+    """The timm model; `img_size` is passed where the model accepts it."""
+    try:
+        import timm
+    except ImportError:
+        raise UsageError(f"{config.model} needs the package timm: pip install timm") from None
+    wanted: dict[str, Any] = {"pretrained": config.pretrained, "num_classes": config.num_classes}
+    optional = {
+        "patch_size": config.patch,
+        "drop_rate": config.dropout,
+        "attn_drop_rate": config.attention_dropout,
+        "drop_path_rate": config.drop_path,
+    }
+    wanted |= {name: value for name, value in optional.items() if value}
+    try:
+        try:
+            return timm.create_model(config.model, img_size=config.input_size, **wanted)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+            return timm.create_model(config.model, **wanted)
+    except Exception as error:  # timm refuses in many ways; its own reason is the useful part
+        raise refusal(config, error) from None
+
+
+@torch.no_grad()
+def probe(model: nn.Module, config: TimmConfig) -> None:
+    """Some models are built for any size and break at the first image: better now than after the data is loaded."""
+    try:
+        model.eval()(torch.zeros(1, 3, config.input_size, config.input_size))
+    except Exception as error:
+        raise refusal(config, error) from None
+    model.train()
+
+
+def refusal(config: TimmConfig, error: Exception) -> UsageError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return UsageError(f"timm refuses {config.model!r} at {config.input_size} pixels: {reason}")
+
+
+class TimmModel(nn.Module):
+    def __init__(self, config: TimmConfig):
+        super().__init__()
+        self.config = config
+        self.model = create(config)
+        probe(self.model, config)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        return self.model(self.resized(images_BCHW))
+
+    def features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """The tokens before the head (B, N, D); a convolutional net's cells count as tokens."""
+        features = self.model.forward_features(self.resized(images_BCHW))  # type: ignore[operator]
+        return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
+
+    def resized(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        size = self.config.resize
+        if not size:
+            return images_BCHW
+        shrinks = size < images_BCHW.shape[-1]
+        return F.interpolate(images_BCHW, size=(size, size), mode="bilinear", align_corners=False, antialias=shrinks)
+
+    def attention_maps(self, images_BCHW: torch.Tensor) -> list[torch.Tensor]:
+        raise UsageError(f"attention maps are not available for timm's {self.config.model}")
