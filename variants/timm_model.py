@@ -5,10 +5,10 @@ Refuses to change what timm builds.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from variants.fields import UsageError
+from variants.resize import resized
 from variants.timm_baseline import TimmConfig
 
 
@@ -60,19 +60,12 @@ class TimmModel(nn.Module):
         probe(self.model, config)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.model(self.resized(images_BCHW))
+        return self.model(resized(images_BCHW, self.config.resize))
 
     def features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """The tokens before the head (B, N, D); a convolutional net's cells count as tokens."""
-        features = self.model.forward_features(self.resized(images_BCHW))  # type: ignore[operator]
+        features = self.model.forward_features(resized(images_BCHW, self.config.resize))  # type: ignore[operator]
         return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
-
-    def resized(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        size = self.config.resize
-        if not size:
-            return images_BCHW
-        shrinks = size < images_BCHW.shape[-1]
-        return F.interpolate(images_BCHW, size=(size, size), mode="bilinear", align_corners=False, antialias=shrinks)
 
     def attention_maps(self, images_BCHW: torch.Tensor) -> list[torch.Tensor]:
         raise UsageError(f"attention maps are not available for timm's {self.config.model}")

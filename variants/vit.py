@@ -3,7 +3,6 @@ Refuses any behaviour that is not a field of the config.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from variants.config import ViTConfig
@@ -11,6 +10,7 @@ from variants.initialise import initialise
 from variants.layers import Block, activation
 from variants.pool import POOLS
 from variants.position import Position
+from variants.resize import resized
 from variants.tokenizer import TOKENIZERS
 
 
@@ -46,17 +46,10 @@ class ViT(nn.Module):
         return tokens_BND if self.config.final_norm == "pooled" else self.norm(tokens_BND)
 
     def embed(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        tokens_BND = self.tokenizer(self.resized(images_BCHW))
+        tokens_BND = self.tokenizer(resized(images_BCHW, self.config.resize))
         if self.class_token is not None:
             tokens_BND = torch.cat([self.class_token.expand(len(tokens_BND), -1, -1), tokens_BND], dim=1)
         return self.dropout(self.position(tokens_BND))
-
-    def resized(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        size = self.config.resize
-        if not size:
-            return images_BCHW
-        shrinks = size < images_BCHW.shape[-1]
-        return F.interpolate(images_BCHW, size=(size, size), mode="bilinear", align_corners=False, antialias=shrinks)
 
     def attention_maps(self, images_BCHW: torch.Tensor) -> list[torch.Tensor]:
         """One (B, heads, N, N) tensor a layer, computed in the open whatever implementation the config names."""

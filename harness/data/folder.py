@@ -48,11 +48,14 @@ def class_names(folder: Path) -> list[str]:
 def _split_folders(path: Path) -> tuple[Path, Path]:
     train = path / "train"
     if not train.is_dir() or not class_names(train):
-        raise UsageError(f"{train} has no class folders; folder:PATH needs PATH/train/CLASS/images and PATH/test or PATH/val")
+        raise UsageError(
+            f"{train} has no class folders; needed are PATH/train/CLASS/... and PATH/test or PATH/val"
+        )
     for name in ("test", "val", "valid"):
         if (path / name).is_dir() and class_names(path / name) == class_names(train):
             return train, path / name
-    raise UsageError(f"{path} has neither test/ nor val/ with the same {len(class_names(train))} class folders as train/")
+    count = len(class_names(train))
+    raise UsageError(f"{path} has neither test/ nor val/ with the same {count} class folders as train/")
 
 
 def image_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
@@ -81,7 +84,7 @@ def _decode(files: list[tuple[Path, int]], side: int, resize: bool) -> Split:
             if not resize:
                 width, height = image.size
                 raise UsageError(
-                    f"{path} is {width} x {height}, the first image is {side} pixels wide; all must be square and equal,"
+                    f"{path} is {width} x {height}, the first image {side} pixels wide; all must be square and equal"
                     f"\nor give a size: folder:PATH@{side} crops and resizes while decoding"
                 )
             image = _square(image, side)

@@ -85,7 +85,7 @@ def missing(dataset: Dataset, data_dir: Path, error: Exception) -> str:
     }[dataset.name]
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return (
-        f"{dataset.name} is not in {data_dir}/ and could not be downloaded ({reason}). Provide it in one of these ways:\n"
+        f"{dataset.name} is not in {data_dir}/ and could not be downloaded ({reason}). Ways to provide it:\n"
         f"  connect to the network and run the same command again (the download is checked),\n"
         f"  copy {files} into {data_dir}/ (torchvision's layout),\n"
         f"  put plain arrays into {data_dir}/{dataset.name}/: train_images.npy, train_labels.npy, test_images.npy, "

@@ -64,9 +64,7 @@ def held_out(train: Split, share: float) -> tuple[Split, Split]:
     return train.part(slice(count, None)), train.part(slice(count))
 
 
-def training_batches(
-    split: DeviceSplit, recipe: Recipe, scale: Scaling, rng: np.random.Generator
-) -> Iterator[Batch]:
+def training_batches(split: DeviceSplit, recipe: Recipe, scale: Scaling, rng: np.random.Generator) -> Iterator[Batch]:
     """One pass: every image once, the last batch as short as it comes out."""
     order = rng.permutation(len(split))
     size = recipe.batch_size

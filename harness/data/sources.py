@@ -66,7 +66,7 @@ def read_cifar(data_dir: Path, dataset: Dataset) -> tuple[Split, Split]:
 
 
 def read_svhn(data_dir: Path, dataset: Dataset) -> tuple[Split, Split]:
-    """`{train,test}_32x32.mat`, downloaded with their MD5 where they are missing. In these files 10 means the digit 0."""
+    """`{train,test}_32x32.mat`, downloaded and checked where they are missing; in them 10 means the digit 0."""
     from torchvision.datasets import SVHN
     from torchvision.datasets.utils import download_url
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.augment.boxes import box_mask
 from harness.augmentations import MIX_NAMES
+from harness.data.augment.boxes import box_mask
 from harness.data.augment.settings import MixSettings
 from harness.data.augment.transfer import tensor_to_device
 
