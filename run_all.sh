@@ -19,7 +19,11 @@ fail() { printf '%s\n' "$*" >&2; exit 2; }
 lacks() {
   "$1" - "${@:2}" 2>/dev/null <<'PY' || echo "a working python"
 import importlib.util as u, sys
-print(*[name for name in sys.argv[1:] if u.find_spec(name) is None])
+from importlib.metadata import version
+missing = [name for name in sys.argv[1:] if u.find_spec(name) is None]
+if "torch" not in missing and tuple(map(int, version("torch").split(".")[:2])) < (2, 11):
+    missing.append("torch>=2.11")
+print(*missing)
 PY
 }
 
@@ -52,13 +56,15 @@ narrowing() {
 }
 
 quick() {
-  "$PYTHON" -m harness.sweep quick --device cpu --out results-quick/runs
-  "$PYTHON" -m harness.report --study quick --results results-quick/runs --out results-quick/paper
+  local code=0
+  "$PYTHON" -m harness.sweep quick --device cpu --out results-quick/runs || code=$?
+  "$PYTHON" -m harness.report --study quick --results results-quick/runs --out results-quick/paper || code=$?
+  exit "$code"
 }
 
 full() {
-  local flags=() out=${OUT:-results/runs} code=0
-  mapfile -t flags < <(narrowing)
+  local flags=() out=${OUT:-results/runs} code=0 word
+  while IFS= read -r word; do flags+=("$word"); done < <(narrowing)
   flags+=(--data-dir "${DATA_DIR:-data}" --out "$out")
   if [[ $1 == plan ]]; then exec "$PYTHON" -m harness.sweep main "${flags[@]}" --dry-run; fi
   if [[ $1 != cpu ]] && ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then

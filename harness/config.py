@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.datasets import Dataset
-from harness.recipes import PUBLISHED, Recipe, fitted, recipe_of, shortened
+from harness.recipes import PUBLISHED, Recipe, fitted, recipe_of, shortened, with_policy
 from variants.catalog import config_of
 from variants.config import ViTConfig
 from variants.fields import UsageError, from_plain, from_text, near_matches
@@ -70,7 +70,7 @@ class RunConfig:
     @property
     def cell_id(self) -> str:
         """What all seeds of one cell have in common."""
-        words = [self.dataset_name.replace("folder:", ""), self.variant.shape_name, f"e{self.recipe.epochs}"]
+        words = [self.dataset_name.replace("folder:", ""), shape_name(self.variant), f"e{self.recipe.epochs}"]
         readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", "-".join(words)).strip("-.")[:80]
         return f"{readable}-{_digest(self.identity)}"
 
@@ -87,6 +87,10 @@ class RunConfig:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def shape_name(variant: Any) -> str:
+    return getattr(variant, "shape_name", type(variant).__name__.lower())
 
 
 def variant_type(variant: Any) -> str:
@@ -142,7 +146,12 @@ def resolve(
         overrides.append(f"batch_size={batch_size}")
     changes = parse_settings(settings)
     variant = from_text(variant, changes["variant"])
-    recipe = from_text(recipe, changes["recipe"])
+    recipe = with_policy(from_text(recipe, changes["recipe"]), dataset)
+    if (variant.image_size, variant.num_classes) != (dataset.image_size, dataset.num_classes):
+        size, classes = dataset.image_size, dataset.num_classes
+        raise UsageError(
+            f"image_size={size} and num_classes={classes} are the data set's; variant.resize scales images"
+        )
     variant = regularised(variant, recipe)
     if PUBLISHED.get(variant_name) == source:
         recipe_name = "published"
@@ -170,6 +179,8 @@ def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, str]]:
         owner, dot, name = path.partition(".")
         if not equals or not dot or owner not in changes:
             raise UsageError(f"--set {setting!r}: write recipe.NAME=VALUE or variant.NAME=VALUE")
+        if name in changes[owner]:
+            raise UsageError(f"--set {path} is given twice")
         changes[owner][name] = text
     return changes
 

@@ -2,7 +2,8 @@
 Refuses to report and to choose: the accuracy recorded is that of the last planned epoch.
 """
 
-from dataclasses import asdict, dataclass
+import sys
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,19 @@ import torch
 from torch import nn
 
 from harness.config import RunConfig
-from harness.counting.cost import cost_of
+from harness.counting.cost import Cost, cost_of
+from harness.data.canonical import Split
 from harness.data.load import ImageData, load
 from harness.data.pipeline import held_out, scaling, to_device
 from harness.records.environment import environment
 from harness.records.read import Run, read_run
-from harness.records.write import RunWriter
+from harness.records.write import RunWriter, prepare
 from harness.training import device as devices
 from harness.training.evaluate import Evaluation
 from harness.training.loop import Compute, DivergenceError, train, warm_up
 from harness.training.progress import Progress
 from harness.training.seeds import derive
+from variants.fields import UsageError
 
 
 @dataclass
@@ -31,11 +34,11 @@ class Tally:
     params: int
     macs: int | None
     compile_seconds: float | None = None
-    lines: list[dict[str, Any]] | None = None
-    shared: bool | None = None
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    neighbours: devices.Neighbours | None = None
 
     def result(self, device: torch.device, reason: str | None) -> dict[str, Any]:
-        lines, split = self.lines or [], "val" if self.config.holdout else "test"
+        lines, split = self.lines, "val" if self.config.holdout else "test"
         last = lines[-1] if lines and reason is None else {}
         seconds = sum(line["seconds"] for line in lines)
         images = lines[-1]["images_seen"] if lines else 0
@@ -57,7 +60,7 @@ class Tally:
             "peak_memory_bytes": devices.peak_memory_bytes(device),
             "params": self.params,
             "macs": self.macs,
-            "shared_device": self.shared,
+            "shared_device": self.neighbours.seen if self.neighbours else None,
         }
 
 
@@ -69,53 +72,74 @@ def build_model(config: RunConfig, device: torch.device) -> nn.Module:
 
 def run_cell(config: RunConfig, data_dir: Path, out: Path, device: torch.device, quiet: bool = False) -> Run:
     """Trains one cell and leaves its record. A run that diverges is recorded as failed and returned as such."""
+    prepare(out)
+    devices.forget_peak_memory(device)
+    model = build_model(config, device)  # first, so that a model that cannot be built costs nobody the data
     data = load(config.dataset, data_dir)
-    model = build_model(config, device)
-    cost = cost_of(config.variant_name, config.variant, config.dataset_name, check=False)
+    splits = (data.train, data.test) if not config.holdout else held_out(data.train, config.holdout)
+    check_batches(model, len(splits[0]), config.recipe.batch_size)
+    cost = counted(config, model)
     writer = RunWriter(out / config.run_id)
     writer.begin(config.to_plain(), environment(devices.describe(device), data.digest), asdict(cost))
-    tally = Tally(config, sum(p.numel() for p in model.parameters()), cost.macs, lines=[])
+    tally = Tally(config, sum(p.numel() for p in model.parameters()), cost.macs)
     try:
-        evaluation, labels = _trained(config, data, model, device, writer, tally, quiet)
+        evaluation = _trained(config, data, splits, model, device, writer, tally, quiet)
     except DivergenceError as error:
         writer.finish(tally.result(device, str(error)))
     except torch.OutOfMemoryError:
         reason = f"out of memory on {device} at batch size {config.recipe.batch_size}: try a smaller --batch-size"
         writer.finish(tally.result(device, reason))
     else:
+        labels = splits[1].labels.astype("uint16")
         predictions = {"labels": labels, "predicted": evaluation.predicted, "confidence": evaluation.confidence}
         writer.finish(tally.result(device, None), predictions)
     return read_run(writer.folder)
 
 
+def check_batches(model: nn.Module, images: int, batch_size: int) -> None:
+    """A batch norm cannot train on one image, and none is dropped."""
+    normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    if normed and images % batch_size == 1:
+        raise UsageError(f"--batch-size {batch_size} leaves a last batch of 1 image, on which batch norm cannot train")
+
+
+def counted(config: RunConfig, model: nn.Module) -> Cost:
+    """A model that cannot be counted can still be trained; its MACs are then unknown."""
+    try:
+        return cost_of(config.variant_name, config.variant, config.dataset_name, check=False)
+    except Exception as error:
+        print(f"{config.variant_name} cannot be counted: {type(error).__name__}: {error}", file=sys.stderr)
+        params = sum(p.numel() for p in model.parameters())
+        return Cost(config.variant_name, config.dataset_name, params, *[None] * 6)
+
+
 def _trained(
     config: RunConfig,
     data: ImageData,
+    splits: tuple[Split, Split],
     model: nn.Module,
     device: torch.device,
     writer: RunWriter,
     tally: Tally,
     quiet: bool,
-) -> tuple[Evaluation, Any]:
+) -> Evaluation:
     """The run itself: every epoch goes into the record as it ends."""
-    train_part, judged_part = data.train, data.test
-    if config.holdout:
-        train_part, judged_part = held_out(data.train, config.holdout)
-    train_split, eval_split = to_device(train_part, device), to_device(judged_part, device)
+    train_split, eval_split = (to_device(split, device) for split in splits)
     scale, compute = scaling(data, config.recipe, device), Compute(model, config)
-    tally.shared = devices.is_shared(device)
+    tally.neighbours = devices.Neighbours(device)
     tally.compile_seconds = warm_up(config, model, compute, train_split, eval_split, scale)
-    progress = Progress(title(config), config.recipe.epochs, len(train_split), quiet=quiet)
-    evaluation = None
-    assert tally.lines is not None
-    for epoch in train(config, model, compute, train_split, eval_split, scale, progress):
-        writer.epoch(epoch.line)
-        tally.lines.append(epoch.line)
-        evaluation = epoch.evaluation
-    shared = devices.is_shared(device)
-    tally.shared = shared if tally.shared is None else tally.shared or bool(shared)
+    progress, evaluation = Progress(title(config), config.recipe.epochs, len(train_split), quiet=quiet), None
+    try:
+        for epoch in train(config, model, compute, train_split, eval_split, scale, progress):
+            writer.epoch(epoch.line)
+            tally.lines.append(epoch.line)
+            evaluation = epoch.evaluation
+            tally.neighbours.look()
+    finally:
+        progress.close()
+        tally.neighbours.look(last=True)
     assert evaluation is not None
-    return evaluation, judged_part.labels.astype("uint16")
+    return evaluation
 
 
 def title(config: RunConfig) -> str:

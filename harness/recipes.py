@@ -238,9 +238,9 @@ PUBLISHED = {
 # What a source does not state and is assumed here. S2 states rate, batch, epochs and the model; the rest comes from the
 # code whose config it uses. S3 states epochs, rate and batch.
 ASSUMED = {
-    "s2": ("optimizer", "weight_decay", "decay", "augment", "crop_scale", "crop_ratio", "scaling"),
-    "s0-head": ("cycles", "schedule_unit"),
-    "s3": ("optimizer", "weight_decay", "decay", "schedule", "augment", "scaling"),
+    "s2": ("optimizer", "weight_decay", "decay", "augment", "crop_scale", "crop_ratio", "scaling", "label_smoothing"),
+    "s0-head": ("cycles", "schedule_unit", "decay"),
+    "s3": ("optimizer", "weight_decay", "decay", "schedule", "warmup_epochs", "augment", "scaling", "label_smoothing"),
 }
 
 
@@ -260,8 +260,13 @@ def recipe_of(name: str, variant_name: str) -> tuple[str, Recipe]:
 
 def fitted(recipe: Recipe, dataset: Dataset) -> Recipe:
     """The recipe on this data set: no mirrored digits, and the data set's own AutoAugment policy."""
-    names = [name for name in recipe.augment if dataset.flips or name != "flip"]
-    names = [f"autoaugment-{dataset.policy}" if name == "autoaugment" else name for name in names]
+    names = tuple(name for name in recipe.augment if dataset.flips or name != "flip")
+    return with_policy(replace(recipe, augment=names), dataset)
+
+
+def with_policy(recipe: Recipe, dataset: Dataset) -> Recipe:
+    """`autoaugment` becomes the data set's own policy."""
+    names = (f"autoaugment-{dataset.policy}" if name == "autoaugment" else name for name in recipe.augment)
     return replace(recipe, augment=tuple(names))
 
 

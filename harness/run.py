@@ -60,7 +60,9 @@ def parser() -> Parser:
     p.add_argument("--name", default="", help="a label for the record; no part of the run's identity")
     p.add_argument("--data-dir", type=Path, default=Path("data"), help="(default: data)")
     p.add_argument("--out", type=Path, default=Path("results/runs"), help="(default: results/runs)")
-    p.add_argument("--fresh", action="store_true", help="train again even if this cell is done")
+    p.add_argument(
+        "--fresh", action="store_true", help="train again even if this cell is done; the old record goes at the start"
+    )
     p.add_argument("--dry-run", action="store_true", help="print what would be done, its cost and a guess of its time")
     p.add_argument("--quiet", action="store_true", help="no progress")
     return p
@@ -133,14 +135,15 @@ def describe(config: RunConfig, dataset: Dataset, device: "torch.device") -> Non
     from harness.training.estimate import seconds_of
     from harness.training.progress import duration
 
-    plain = config.to_plain()
-    print(json.dumps(plain, indent=1))
+    cost = cost_of(config.variant_name, config.variant, config.dataset_name, check=False)
+    print(json.dumps(config.to_plain(), indent=1))
     if assumed := ASSUMED.get(config.recipe_source):
         print(f"assumed, not stated by the source of recipe {config.recipe_source}: {', '.join(assumed)}")
-    cost = cost_of(config.variant_name, config.variant, config.dataset_name, check=False)
     macs = "unknown" if cost.macs is None else f"{cost.macs:,}"
     print(f"parameters {cost.params:,}  MACs {macs}")
-    print(f"about {duration(seconds_of(config, dataset, device))} on {device} (a guess from a few uncompiled steps)")
+    seconds = seconds_of(config, dataset, device)
+    guess = "time unknown" if seconds is None else f"about {duration(seconds)}"
+    print(f"{guess} on {device} (a guess from a few uncompiled steps)")
     print(f"record would be: {config.run_id}")
 
 

@@ -21,6 +21,7 @@ from harness.data.load import dataset_facts
 from harness.datasets import Dataset
 from harness.records.read import run_state
 from harness.studies import STUDIES, Cell
+from variants.catalog import config_of
 from variants.fields import UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def parser() -> Parser:
     p.add_argument("--datasets", nargs="+", help="(default: the study's)")
     p.add_argument("--epochs", type=int, help="another number of passes for every cell")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    p.add_argument("--precision", choices=("fp32", "bf16"), help="(default: bf16 on CUDA, fp32 on the CPU)")
+    p.add_argument("--compile", choices=("on", "off"), help="torch.compile (default: on for CUDA, off on the CPU)")
     p.add_argument("--data-dir", type=Path, default=Path("data"), help="(default: data)")
     p.add_argument("--out", type=Path, default=Path("results/runs"), help="(default: results/runs)")
     p.add_argument("--dry-run", action="store_true", help="print how many cells, which, and a guess of the time")
@@ -44,16 +47,22 @@ def parser() -> Parser:
 
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
+    for name in args.variants or []:
+        config_of(name)  # a misspelt name must not just be missing from the plan
     study = STUDIES[args.study].narrowed(args.variants, args.recipes, args.datasets, args.seeds)
     facts = {name: dataset_facts(name, args.data_dir) for name in study.datasets}
-    planned = [(cell, resolve_cell(cell, facts[cell.dataset], args)) for cell in study.cells()]
+    planned = [resolve_cell(cell, facts[cell.dataset], args) for cell in study.cells()]
     if not planned:
         raise UsageError("nothing to do: no variant here has such a recipe")
+    for name in sorted(set(args.variants or []) - {config.variant_name for config in planned}):
+        print(f"note: {name} is left out, no recipe was published for it", file=sys.stderr)
     from harness.training import device as devices
 
     device = devices.choose(args.device)
     precision, compiles = devices.defaults(device)
-    configs = [replace(config, precision=precision, compile=compiles) for _, config in planned]
+    precision, compiles = args.precision or precision, compiles if args.compile is None else args.compile == "on"
+    resolved = [replace(config, precision=precision, compile=compiles) for config in planned]
+    configs = list({config.run_id: config for config in resolved}.values())  # two names may mean one run
     todo = [config for config in configs if run_state(args.out / config.run_id) != "done"]
     announce(configs, todo, facts, device, args.dry_run)
     return 0 if args.dry_run else train_all(todo, args.data_dir, args.out, device)
@@ -71,17 +80,22 @@ def announce(
     from harness.training.estimate import seconds_of
     from harness.training.progress import duration
 
-    print(f"{len(configs)} cells, {len(configs) - len(todo)} done, {len(todo)} to train", flush=True)
-    seconds: dict[str, float] = {}
+    cells = "cell" if len(configs) == 1 else "cells"
+    print(f"{len(configs)} {cells}, {len(configs) - len(todo)} done, {len(todo)} to train", flush=True)
+    seconds: dict[str, float | None] = {}
     for config in todo:
         if config.cell_id not in seconds:
-            seconds[config.cell_id] = seconds_of(config, facts[config.dataset], device)
+            guess_s = seconds[config.cell_id] = seconds_of(config, facts[config.dataset], device)
             if each:
-                print(f"  {row_title(config)}: about {duration(seconds[config.cell_id])} for each seed", flush=True)
-    total_s = sum(seconds[config.cell_id] for config in todo)
+                text = "unknown" if guess_s is None else f"about {duration(guess_s)} for each seed"
+                print(f"  {row_title(config)}: {text}", flush=True)
+    total_s = sum(seconds[config.cell_id] or 0 for config in todo)
     if todo:
         name = describe(device)["device_name"]
-        print(f"about {duration(total_s)} on {name} (a guess from a few uncompiled steps of each model)", flush=True)
+        more = " and what could not be guessed" if None in seconds.values() else ""
+        print(
+            f"about {duration(total_s)}{more} on {name} (a guess from a few uncompiled steps of each model)", flush=True
+        )
 
 
 def row_title(config: RunConfig) -> str:

@@ -89,6 +89,9 @@ BAD = [
     (["harness.run", "--variant", "compact", "--dataset", "folder:/no/such"], "class folders"),
     (["harness.sweep", "mian"], "main"),
     (["harness.sweep", "main", "--variants", "vanila"], "vanilla"),
+    (["harness.sweep", "main", "--variants", "compact", "vanila", "--recipes", "published"], "vanilla"),
+    (["harness.run", "--variant", "compact", "--dataset", "digits", "--out", "README.md"], "cannot write"),
+    (["harness.run", "--variant", "timm:resnet81", "--dataset", "digits", "--dry-run"], "resnet18"),
     (["harness.sweep", "main", "--variants", "timm", "--recipes", "published"], "nothing to do"),
 ]
 
@@ -172,6 +175,23 @@ def test_main_study_is_the_user_s_table():
     assert {c.variant for c in cells if c.recipe == "common"} == published | {"timm"}
     assert [c.seed for c in cells] == sorted(c.seed for c in cells), "seed by seed"
     assert cells[0].variant == "compact" and cells[20].variant == "patch2", "cheapest first"
+
+
+def test_two_names_of_one_run_are_trained_once(tmp_path, capsys):
+    words = ["quick", "--variants", "vanilla", "--recipes", "published", "s1", "--seeds", "0", "0", "--dry-run"]
+    assert sweep.main([*words, "--device", "cpu", "--out", str(tmp_path)]) == 0
+    assert "1 cell, 0 done" in capsys.readouterr().out
+
+
+def test_a_model_that_cannot_be_counted_can_be_trained(tmp_path, monkeypatch, capsys):
+    def broken(*args, **named):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr("harness.experiment.cost_of", broken)
+    assert run.main(["--variant", "compact", *TINY, "--out", str(tmp_path), "--quiet"]) == 0
+    (record,) = load_runs([tmp_path])
+    assert record.result["macs"] is None and record.result["params"] == 116_267
+    assert "cannot be counted" in capsys.readouterr().err
 
 
 def test_narrowing():

@@ -1,5 +1,8 @@
 """Data: every kind of copy is read for real, put into one order, and refused by name when it is broken."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +16,6 @@ from harness.data.load import channel_statistics, dataset_facts, load
 from harness.data.pipeline import held_out, scaling, to_device, training_batches
 from harness.data.sources import read_arrays, read_svhn_file
 from harness.datasets import DATASETS
-from harness.recipes import QUICK
 from harness.training.seeds import data_generator
 from variants.fields import UsageError
 
@@ -145,6 +147,15 @@ def test_bad_arrays_are_refused_by_name(tmp_path, kind):
             read_arrays(tmp_path, DATASETS["c10"])
 
 
+def test_an_archive_under_an_array_s_name(tmp_path):
+    split = random_split(20)
+    write_arrays(tmp_path, split, split)
+    np.savez(tmp_path / "x.npz", a=split.labels)
+    (tmp_path / "x.npz").rename(tmp_path / "train_labels.npy")
+    with pytest.raises(UsageError, match=r"train_labels\.npy"):
+        read_arrays(tmp_path, DATASETS["c10"])
+
+
 def test_truncated_and_missing_arrays(tmp_path):
     split = random_split(20)
     write_arrays(tmp_path, split, split)
@@ -232,16 +243,6 @@ def test_order_depends_on_seed_and_epoch(tmp_path):
     assert not torch.equal(labels[0, 1], labels[0, 2]) and not torch.equal(labels[0, 1], labels[1, 1])
 
 
-def test_data_order_does_not_depend_on_the_variant(tmp_path):
-    """Two variants, the same seed: identical batches, augmentation and mixing included."""
-    data = labelled_data(tmp_path)
-    recipes = [resolve(name, DATASETS["c10"], "common", batch_size=16).recipe for name in ("compact", "vanilla")]
-    first, second = (batches(data, recipe) for recipe in recipes)
-    for a, b in zip(first, second):
-        assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
-        assert torch.equal(a.mix.label_weight, b.mix.label_weight)  # type: ignore[union-attr]
-
-
 def test_scaling_by_hand(tmp_path):
     data = labelled_data(tmp_path)
     pixels = torch.full((1, 3, 1, 1), 51, dtype=torch.uint8)  # .2
@@ -261,5 +262,35 @@ def test_holdout_is_fixed_and_disjoint():
     assert np.array_equal(held_out(train, 0.1)[1].images, held.images)
 
 
-def test_quick_recipe_leaves_images_alone(tmp_path):
-    assert QUICK.augment == () and QUICK.mix == "none"
+@pytest.mark.parametrize("share", [0.0001, 0.9999])
+def test_holdout_that_leaves_nothing_is_refused(share):
+    with pytest.raises(UsageError, match="holds out"):
+        held_out(random_split(100), share)
+
+
+def test_tiny_imagenet_as_it_is_distributed(tmp_path):
+    """val/ holds one folder of images and a file that names their classes; hidden folders are no classes."""
+    image_folder(tmp_path, nested=True)
+    (tmp_path / "train" / ".cache").mkdir()
+    shutil.rmtree(tmp_path / "test")
+    (tmp_path / "val" / "images").mkdir(parents=True)
+    names = {"a.png": "cow", "b.png": "ant"}
+    for i, name in enumerate(names):
+        Image.new("RGB", (12, 12), (i, 0, 0)).save(tmp_path / "val" / "images" / name)
+    lines = [f"{name}\t{wnid}\t0\t0\t62\t62\n" for name, wnid in names.items()]
+    (tmp_path / "val" / "val_annotations.txt").write_text("".join(lines))
+    data = load(f"folder:{tmp_path}", tmp_path)
+    label_of = {int(image[0, 0, 0]): int(label) for image, label in zip(data.test.images, data.test.labels)}
+    assert label_of == {0: 2, 1: 0} and len(data.train) == 12
+
+
+def test_an_interrupted_download_is_not_taken_for_a_whole_one(tmp_path, monkeypatch):
+    def cut_off(url, root, filename, md5):
+        Path(root).mkdir(parents=True, exist_ok=True)
+        (Path(root) / filename).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        load("svhn", tmp_path)
+    assert not (tmp_path / "train_32x32.mat").exists()

@@ -12,11 +12,18 @@ from harness.config import resolve, run_config_from_plain
 from harness.datasets import DATASETS
 from harness.records.environment import environment, source_digest
 from harness.records.read import load_runs, read_run, run_state
-from harness.records.schema import FILES, RESULT_FIELDS
+from harness.records.schema import EPOCH_FIELDS, FILES, RESULT_FIELDS
 from harness.records.write import RunWriter, write_atomically
 from variants.fields import UsageError
 
 CONFIG = resolve("compact", DATASETS["c10"], "common")
+
+
+OWN = (
+    "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Own:\n"
+    "    image_size: int = 32\n    num_classes: int = 10\n"
+    "    def module(self): ...\nOWN = Own()\n"
+)
 
 
 def result(**changes):
@@ -26,8 +33,8 @@ def result(**changes):
 def write(folder, config=CONFIG, **changes):
     writer = RunWriter(folder / config.run_id)
     writer.begin(config.to_plain(), {"device": "cpu"}, {"params": 1})
-    writer.epoch({"epoch": 1, "train_loss": 2.0})
-    writer.epoch({"epoch": 2, "train_loss": 1.0})
+    for epoch, loss in ((1, 2.0), (2, 1.0)):
+        writer.epoch(dict.fromkeys(EPOCH_FIELDS) | {"epoch": epoch, "train_loss": loss})
     predictions = {"labels": np.array([1, 2], np.uint16), "confidence": np.array([0.5, 0.25], np.float32)}
     writer.finish(result(**changes), predictions)
     return writer.folder
@@ -63,6 +70,8 @@ def test_a_run_exists_when_its_result_does(tmp_path):
     assert run_state(folder) == "unfinished"
     writer.finish(result())
     assert run_state(folder) == "done"
+    (folder / "cost.json").unlink()
+    assert run_state(folder) == "failed", "what cannot be read must be trained again"
 
 
 def test_incomplete_results_and_nan_are_refused(tmp_path):
@@ -132,14 +141,9 @@ def test_a_folder_s_place_is_no_part_of_the_identity():
 
 
 def test_a_person_s_own_class_is_identified_by_its_code(tmp_path):
-    text = (
-        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Own:\n"
-        "    image_size: int = 32\n    num_classes: int = 10\n    shape_name = 'own'\n"
-        "    def module(self): ...\nOWN = Own()\n"
-    )
     file = tmp_path / "own.py"
     ids = []
-    for code in (text, text, text + "# changed\n"):
+    for code in (OWN, OWN, OWN + "# changed\n"):
         file.write_text(code)
         ids.append(resolve(f"{file}:OWN", DATASETS["c10"]).run_id)
     assert ids[0] == ids[1] != ids[2]
@@ -154,11 +158,30 @@ def test_overrides_have_the_last_word_and_are_kept():
     assert config.overrides == ("epochs=20", "recipe.augment=crop,flip", "recipe.lr=.5")
 
 
+def test_autoaugment_by_hand_is_the_data_set_s_policy():
+    config = resolve("compact", DATASETS["svhn"], settings=["recipe.augment=crop,autoaugment"])
+    assert config.recipe.augment == ("crop", "autoaugment-svhn")
+
+
+def test_two_own_files_of_one_name_stay_apart(tmp_path):
+    ids = []
+    for place, code in (("a", "x = 1"), ("b", "x = 2")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "own.py").write_text(OWN + code)
+        ids.append(resolve(f"{tmp_path / place / 'own.py'}:OWN", DATASETS["c10"]))
+    assert ids[0].run_id != ids[1].run_id
+
+
 def test_the_recipe_s_rates_reach_the_variant():
     assert resolve("patch2", DATASETS["c10"], "published").variant.drop_path == 0.1
     assert resolve("vit-224", DATASETS["c10"], "published").variant.dropout == 0.1
+    assert resolve("timm", DATASETS["c10"], "s0n").variant.head_dropout == 0.3
+
+
+def test_a_rate_that_the_variant_does_not_have_is_refused(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
     with pytest.raises(UsageError, match="head_dropout"):
-        resolve("timm", DATASETS["c10"], "s0n")
+        resolve(f"{tmp_path / 'own.py'}:OWN", DATASETS["c10"], "s0n")
 
 
 def test_the_recipe_of_a_source_is_called_published():
@@ -179,6 +202,9 @@ BAD = [
     ({"settings": ["recipe.mix_per_image=maybe"]}, "true or false"),
     ({"settings": ["variant.patch=5"]}, "does not divide"),
     ({"settings": ["variant.heads=5"]}, "does not divide"),
+    ({"settings": ["recipe.lr=1", "recipe.lr=2"]}, "twice"),
+    ({"settings": ["variant.num_classes=5"]}, "data set's"),
+    ({"settings": ["variant.image_size=16"]}, "data set's"),
     ({"epochs": 0}, "at least 1"),
     ({"batch_size": 0}, "at least 1"),
     ({"seed": -1}, "seed"),

@@ -313,6 +313,36 @@ def test_divergence_is_caught_with_its_step(digits):
         run(config, *digits)
 
 
+def test_divergence_in_the_very_last_step_is_caught(digits):
+    """The last update ruins the weights after the last training loss was fine: the evaluation shows it."""
+    config = quick("compact", epochs=1, batch_size=2000, settings=["recipe.lr=1e30", "recipe.warmup_epochs=0"])
+    with pytest.raises(DivergenceError, match="epoch 1, step 0"):
+        run(config, *digits)
+
+
+def test_a_batch_norm_is_not_left_with_one_image():
+    from harness.experiment import check_batches
+
+    normed = nn.Sequential(nn.BatchNorm2d(3))
+    check_batches(normed, 100, 32)
+    check_batches(nn.Linear(1, 1), 97, 32)
+    with pytest.raises(UsageError, match="last batch of 1"):
+        check_batches(normed, 97, 32)
+
+
+def test_peak_memory_is_forgotten_between_cells():
+    devices.forget_peak_memory(CPU)
+    low = devices.peak_memory_bytes(CPU)
+    if low is None:
+        pytest.skip("only Linux tells")
+    held = torch.ones(64 * 2**20)
+    high = devices.peak_memory_bytes(CPU)
+    del held
+    devices.forget_peak_memory(CPU)
+    after = devices.peak_memory_bytes(CPU)
+    assert high is not None and after is not None and high - low > 200 * 2**20 and high - after > 200 * 2**20
+
+
 def test_average_follows_the_weights(digits):
     model = nn.Linear(2, 1)
     average = Average(model, 0.9)
@@ -421,3 +451,15 @@ def test_every_variant_trains_compiled_on_cuda(name):
     progress = Progress("", 1, len(train_split), quiet=True)
     (epoch,) = train(config, model, compute, train_split, eval_split, scale, progress)
     assert math.isfinite(epoch.line["train_loss"]) and epoch.line["images_seen"] == 1437
+
+
+def test_neighbours_on_the_device_are_remembered(monkeypatch):
+    """One look that finds somebody is enough; looks are a minute apart."""
+    answers, now = [False, True, False], [0.0]
+    monkeypatch.setattr(devices, "is_shared", lambda device: answers.pop(0))
+    monkeypatch.setattr("harness.training.device.time.monotonic", lambda: now[0])
+    neighbours = devices.Neighbours(CPU)
+    for now[0], seen in ((30.0, False), (61.0, True), (90.0, True), (122.0, True)):
+        neighbours.look()
+        assert neighbours.seen is seen
+    assert answers == []

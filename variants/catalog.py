@@ -5,6 +5,7 @@ Refuses to import torch until a module is built: help, planning and reports need
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -62,7 +63,8 @@ def _from_file(path: str, name: str) -> Any:
     file = Path(path)
     if not file.is_file():
         raise UsageError(f"variant file {path} does not exist")
-    spec = importlib.util.spec_from_file_location(f"variant_{file.stem}", file)
+    place = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]  # two files may have the same name
+    spec = importlib.util.spec_from_file_location(f"variant_{file.stem}_{place}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up by name

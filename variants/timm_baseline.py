@@ -25,6 +25,7 @@ class TimmConfig:
     pretrained: bool = False
     dropout: float = 0.0
     attention_dropout: float = 0.0
+    head_dropout: float = 0.0
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
@@ -33,7 +34,7 @@ class TimmConfig:
             raise UsageError("image_size, num_classes, resize and patch cannot be negative")
         if self.patch and self.input_size % self.patch:
             raise UsageError(f"patch={self.patch} does not divide the image's {self.input_size} pixels")
-        for name in ("dropout", "attention_dropout", "drop_path"):
+        for name in ("dropout", "attention_dropout", "head_dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)}: a probability below 1 is needed")
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from variants.fields import UsageError
+from variants.fields import UsageError, near_matches
 from variants.resize import resized
 from variants.timm_baseline import TimmConfig
 
@@ -21,7 +21,9 @@ def create(config: TimmConfig) -> nn.Module:
     wanted: dict[str, Any] = {"pretrained": config.pretrained, "num_classes": config.num_classes}
     optional = {
         "patch_size": config.patch,
-        "drop_rate": config.dropout,
+        "drop_rate": config.head_dropout,
+        "proj_drop_rate": config.dropout,
+        "pos_drop_rate": config.dropout,
         "attn_drop_rate": config.attention_dropout,
         "drop_path_rate": config.drop_path,
     }
@@ -49,6 +51,10 @@ def probe(model: nn.Module, config: TimmConfig) -> None:
 
 def refusal(config: TimmConfig, error: Exception) -> UsageError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "unknown model" in reason.lower():
+        import timm
+
+        reason += f"; {near_matches(config.model, timm.list_models())[:300]}"
     return UsageError(f"timm refuses {config.model!r} at {config.input_size} pixels: {reason}")
 
 
@@ -65,7 +71,10 @@ class TimmModel(nn.Module):
     def features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """The tokens before the head (B, N, D); a convolutional net's cells count as tokens."""
         features = self.model.forward_features(resized(images_BCHW, self.config.resize))  # type: ignore[operator]
-        return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
+        if features.ndim != 4:
+            return features
+        is_channels_last = features.shape[-1] == getattr(self.model, "num_features", None)
+        return features.flatten(1, 2) if is_channels_last else features.flatten(2).transpose(1, 2)
 
     def attention_maps(self, images_BCHW: torch.Tensor) -> list[torch.Tensor]:
         raise UsageError(f"attention maps are not available for timm's {self.config.model}")

@@ -11,6 +11,7 @@ from harness.data.canonical import Split
 from harness.datasets import Dataset
 from variants.fields import UsageError
 
+ANNOTATIONS = "val_annotations.txt"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff"}
 
 
@@ -42,16 +43,16 @@ def facts(name: str) -> Dataset:
 
 
 def class_names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.is_dir())
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def _split_folders(path: Path) -> tuple[Path, Path]:
     train = path / "train"
     if not train.is_dir() or not class_names(train):
-        raise UsageError(
-            f"{train} has no class folders; needed are PATH/train/CLASS/... and PATH/test or PATH/val"
-        )
+        raise UsageError(f"{train} has no class folders; needed are PATH/train/CLASS/... and PATH/test or PATH/val")
     for name in ("test", "val", "valid"):
+        if (path / name / ANNOTATIONS).is_file():
+            return train, path / name
         if (path / name).is_dir() and class_names(path / name) == class_names(train):
             return train, path / name
     count = len(class_names(train))
@@ -59,6 +60,8 @@ def _split_folders(path: Path) -> tuple[Path, Path]:
 
 
 def image_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
+    if (folder / ANNOTATIONS).is_file():
+        return _annotated_files(folder, classes)
     found = []
     for label, name in enumerate(classes):
         files = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
@@ -66,6 +69,15 @@ def image_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
             raise UsageError(f"{folder / name} holds no image")
         found += [(path, label) for path in files]
     return found
+
+
+def _annotated_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
+    """Tiny-ImageNet's way: all images in one folder, and a file that says the class of each."""
+    lines = [line.split("\t") for line in (folder / ANNOTATIONS).read_text().splitlines() if line.strip()]
+    unknown = [line[0] for line in lines if len(line) < 2 or line[1] not in classes]
+    if unknown or not lines:
+        raise UsageError(f"{folder / ANNOTATIONS} gives no class of train/ to {(unknown or ['any image'])[0]}")
+    return [(folder / "images" / line[0], classes.index(line[1])) for line in lines]
 
 
 def read(dataset: Dataset) -> tuple[Split, Split, list[str]]:

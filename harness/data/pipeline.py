@@ -13,6 +13,7 @@ from harness.data.augment.mixing import Mix, draw_mix
 from harness.data.canonical import Split
 from harness.data.load import ImageData
 from harness.recipes import Recipe
+from variants.fields import UsageError
 
 CHUNK_BYTES = 24 * 2**20  # augmented at once: 8192 images of 32 pixels; a fixed number, since it shapes the draws
 
@@ -61,6 +62,8 @@ def to_device(split: Split, device: torch.device) -> DeviceSplit:
 def held_out(train: Split, share: float) -> tuple[Split, Split]:
     """(train, validation): the first images in canonical order are a fixed and arbitrary choice, the same for all."""
     count = round(len(train) * share)
+    if not 0 < count < len(train):
+        raise UsageError(f"holdout={share}: leaves {len(train) - count} training images and holds out {count}")
     return train.part(slice(count, None)), train.part(slice(count))
 
 

@@ -32,11 +32,14 @@ def read_arrays(folder: Path, dataset: Dataset) -> tuple[Split, Split]:
 
 def _load_array(path: Path) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise UsageError(f"{path} is missing") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} cannot be read as an array: {str(error).splitlines()[0]}") from None
+    if not isinstance(array, np.ndarray):
+        raise UsageError(f"{path} cannot be read as an array: it is an archive of several")
+    return array
 
 
 def check_images(images: np.ndarray, path: Path, image_size: int) -> None:
@@ -75,7 +78,9 @@ def read_svhn(data_dir: Path, dataset: Dataset) -> tuple[Split, Split]:
         url, filename, md5 = SVHN.split_list[name]
         path = data_dir / filename
         if not path.is_file():
-            download_url(url, str(data_dir), filename, md5)
+            partial = data_dir / "partial"  # an interrupted download never gets the name of a whole one
+            download_url(url, str(partial), filename, md5)
+            (partial / filename).replace(path)
         splits.append(read_svhn_file(path, dataset))
     return splits[0], splits[1]
 

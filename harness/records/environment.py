@@ -2,6 +2,7 @@
 Refuses to import torch: versions come from the packages' metadata, device facts from the caller.
 """
 
+import functools
 import hashlib
 import platform
 import subprocess
@@ -22,18 +23,22 @@ def source_digest(root: Path = ROOT) -> str:
 
 
 def environment(device_facts: dict[str, Any], data_digest: str) -> dict[str, Any]:
-    commit = _git("rev-parse", "HEAD")
-    status = _git("status", "--porcelain", "--", "variants", "harness")
     return {
         **device_facts,
         "python": platform.python_version(),
         "platform": platform.platform(),
         **{name: _version(name) for name in PACKAGES},
-        "commit": commit,
-        "dirty": None if commit is None or status is None else bool(status),
-        "source_digest": source_digest(),
+        **_code(),
         "data_digest": data_digest,
     }
+
+
+@functools.cache  # the code that runs was imported at the start: what is edited during a sweep is not what ran
+def _code() -> dict[str, Any]:
+    commit = _git("rev-parse", "HEAD")
+    status = _git("status", "--porcelain", "--", "variants", "harness")
+    dirty = None if commit is None or status is None else bool(status)
+    return {"commit": commit, "dirty": dirty, "source_digest": source_digest()}
 
 
 def _version(package: str) -> str | None:

@@ -63,7 +63,7 @@ def run_state(folder: Path) -> State:
     result = folder / "result.json"
     if not result.is_file():
         return "unfinished" if (folder / "config.json").is_file() else "missing"
-    try:
-        return "done" if json.loads(result.read_text())["outcome"] == "ok" else "failed"
+    try:  # what cannot be read cannot be reported, so it is not done
+        return "done" if read_run(folder).ok else "failed"
     except (OSError, ValueError, KeyError, TypeError):
         return "failed"

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.records.schema import FILES, RESULT_FIELDS, SCHEMA
+from harness.records.schema import EPOCH_FIELDS, FILES, RESULT_FIELDS, SCHEMA
+from variants.fields import UsageError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -33,6 +34,16 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
+def prepare(out: Path) -> None:
+    """The folder that runs go into; one that cannot be written is better refused before hours are spent."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write into {out}: {error.strerror or error}") from None
+
+
 class RunWriter:
     """One run's folder, written in the order of the flow: begin, an epoch at a time, finish."""
 
@@ -49,6 +60,8 @@ class RunWriter:
         (self.folder / "epochs.jsonl").touch()
 
     def epoch(self, line: dict[str, Any]) -> None:
+        if missing := set(EPOCH_FIELDS) - line.keys():
+            raise ValueError(f"the epoch's line lacks {', '.join(sorted(missing))}")
         with (self.folder / "epochs.jsonl").open("a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 

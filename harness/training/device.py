@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,10 @@ def choose(name: str) -> torch.device:
 
 def defaults(device: torch.device) -> tuple[str, bool]:
     """(precision, compile)"""
-    return ("bf16", True) if device.type == "cuda" else ("fp32", False)
+    if device.type != "cuda":
+        return "fp32", False
+    native = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+    return ("bf16" if native else "fp32"), True
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
@@ -55,26 +59,46 @@ def describe(device: torch.device) -> dict[str, Any]:
     return facts
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Starts the peak anew, so that a cell of a sweep does not report that of a larger one before it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_bytes(device: torch.device) -> int | None:
-    """Of the device, or on the CPU of this whole process so far."""
+    """Since it was last forgotten: of the device, or on the CPU of this process, where Linux tells."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:
-        return None
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def is_shared(device: torch.device) -> bool | None:
     """Whether others are computing here: another process on the GPU, or half again as many running as cores."""
     if device.type == "cuda":
-        pids = _query("--query-compute-apps=pid")
-        return None if pids is None else len(set(pids.split())) > 1
+        uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+        pids = set((_query("--query-compute-apps=pid", "-i", uuid) or "").split())
+        return len(pids) > 1 if str(os.getpid()) in pids else None  # a container may hide who is there
     if not hasattr(os, "getloadavg"):
         return None
     return os.getloadavg()[0] > 1.5 * (os.cpu_count() or 1)
+
+
+class Neighbours:
+    """Remembers whether anybody else computed on the device while a run went on; looks at most once a minute."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.seen, self.looked_s = device, is_shared(device), time.monotonic()
+
+    def look(self, last: bool = False) -> None:
+        if time.monotonic() - self.looked_s < 60 and not last:
+            return
+        self.looked_s, now = time.monotonic(), is_shared(self.device)
+        self.seen = now if self.seen is None else self.seen or bool(now)
 
 
 def _driver() -> str | None:
@@ -82,10 +106,10 @@ def _driver() -> str | None:
     return text.split()[0] if text and text.split() else None
 
 
-def _query(what: str) -> str | None:
+def _query(*what: str) -> str | None:
     try:
         return subprocess.run(
-            ["nvidia-smi", what, "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=True
+            ["nvidia-smi", *what, "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=True
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None

@@ -24,9 +24,13 @@ FEW = 16  # images: few enough that a large model on a CPU answers at once
 SLOW_S = 0.2
 
 
-def seconds_of(config: RunConfig, dataset: Dataset, device: torch.device, steps: int = 3) -> float:
-    """Training and evaluation of the whole run. Compilation and data preparation are not in it."""
-    rate = training_rate(replace(config.variant, num_classes=10), config.recipe, config.precision, device, steps)
+def seconds_of(config: RunConfig, dataset: Dataset, device: torch.device, steps: int = 3) -> float | None:
+    """Training and evaluation of the whole run; compilation and data preparation are not in it. None where a step
+    fails or a config cannot be remembered: the run itself will say why."""
+    try:
+        rate = training_rate(replace(config.variant, num_classes=10), config.recipe, config.precision, device, steps)
+    except (RuntimeError, ValueError, TypeError):
+        return None
     per_epoch = dataset.train_count * (1 - config.holdout) + dataset.test_count / 3  # forward is a third of a step
     return config.recipe.epochs * per_epoch / rate
 

@@ -3,6 +3,7 @@ Refuses to write files: it yields a line an epoch and leaves the rest to its cal
 """
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,8 +51,6 @@ def train(
     """Trains `model` in place and yields after every pass, evaluated."""
     recipe, device, split_name = config.recipe, train_split.labels.device, "val" if config.holdout else "test"
     optimiser = make_optimiser(model, recipe)
-    average = Average(model, recipe.ema) if recipe.ema else None
-    forward = compute.forward if average is None else average.model
     steps_per_epoch = -(-len(train_split) // recipe.batch_size)
     torch.manual_seed(derive("dropout", config.seed))
     step = 0
@@ -72,8 +71,8 @@ def train(
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            if average is not None:
-                average.update(model, step)
+            if compute.average is not None:
+                compute.average.update(model, step)
             totals += sums
             first_bad = torch.where((first_bad < 0) & ~torch.isfinite(sums[0]), step, first_bad)
             images += len(batch.labels)
@@ -84,8 +83,9 @@ def train(
         if (bad := int(first_bad)) >= 0:
             raise DivergenceError(epoch, bad, learning_rate(recipe, bad, steps_per_epoch))
         start_s = time.perf_counter()
-        judged = model if average is None else average.model
-        evaluation = evaluate(judged, forward, eval_split, scale, config.precision)
+        evaluation = evaluate(compute.judged, compute.forward, eval_split, scale, config.precision)
+        if not math.isfinite(evaluation.nll):  # the last step's update is only seen here
+            raise DivergenceError(epoch, step - 1, lr)
         loss_sum, correct_sum = totals.tolist()
         line = {
             "epoch": epoch,
@@ -123,14 +123,6 @@ def batch_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[torch.Te
     return losses.mean(), torch.stack([losses.detach().double().sum(), correct.sum()])
 
 
-class Compute:
-    """The two functions that take the time, compiled once if the config says so: loss and forward pass."""
-
-    def __init__(self, model: nn.Module, config: RunConfig):
-        self.loss_of = torch.compile(batch_loss, dynamic=False) if config.compile else batch_loss
-        self.forward: Any = torch.compile(model, dynamic=False) if config.compile else model
-
-
 class Average:
     """Exponential moving average of the weights; short at first, so that it forgets the start."""
 
@@ -143,6 +135,22 @@ class Average:
         torch._foreach_lerp_(list(self.model.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
         for mine, theirs in zip(self.model.buffers(), model.buffers()):
             mine.copy_(theirs)
+
+
+class Compute:
+    """The two functions that take the time, compiled once if the config says so: the loss of the model in training,
+    and the forward pass of the model that is judged, which is its average if the recipe keeps one."""
+
+    def __init__(self, model: nn.Module, config: RunConfig):
+        self.average = Average(model, config.recipe.ema) if config.recipe.ema else None
+        self.judged = self.average.model if self.average else model
+        self.loss_of, self.forward = batch_loss, self.judged
+        if config.compile:
+            # PyTorch compiles a function for a few shapes a process and then silently stops: a sweep has many cells.
+            torch._dynamo.reset()
+            torch._dynamo.config.fail_on_recompile_limit_hit = True
+            self.loss_of = torch.compile(batch_loss, dynamic=False)
+            self.forward: Any = torch.compile(self.judged, dynamic=False)
 
 
 def warm_up(
@@ -168,7 +176,7 @@ def warm_up(
             loss, _ = compute.loss_of(model, batch, recipe)
         loss.backward()
         model.zero_grad(set_to_none=True)
-    evaluate(model, compute.forward, eval_split, scale, config.precision)
+    evaluate(compute.judged, compute.forward, eval_split, scale, config.precision)
     model.load_state_dict(before)
     synchronise(device)
     return time.perf_counter() - start_s

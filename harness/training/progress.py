@@ -2,6 +2,7 @@
 Refuses to touch the device more than twice a second.
 """
 
+import shutil
 import sys
 import time
 from typing import Any, TextIO
@@ -59,15 +60,20 @@ class Progress:
         )
         if self.bar:
             self._overwrite(text)
-            if line["epoch"] == self.epochs:
-                self.stream.write("\n")
         else:
             self.stream.write(text + "\n")
         self.stream.flush()
+
+    def close(self) -> None:
+        """Leaves the bar's line, however the run ended."""
+        if self.bar:
+            self.stream.write("\n")
+            self.stream.flush()
 
     def _left_s(self, epoch: int) -> float:
         return (time.monotonic() - self.start_s) / epoch * (self.epochs - epoch)
 
     def _overwrite(self, text: str) -> None:
-        self.stream.write(f"\r\x1b[2K{text}")
+        width = shutil.get_terminal_size((120, 24)).columns - 1  # a line that wraps cannot be overwritten
+        self.stream.write(f"\r\x1b[2K{text[:width]}")
         self.stream.flush()
