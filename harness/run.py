@@ -3,7 +3,7 @@
 examples:
   python -m harness.run --variant compact --dataset c100
   python -m harness.run --variant vanilla --dataset c10 --recipe published --seed 1
-  python -m harness.run --variant compact --dataset digits --recipe quick          (no download, a minute)
+  python -m harness.run --variant compact --dataset digits --recipe quick          (no download, seconds)
   python -m harness.run --variant my_variant.py:MINE --dataset c10 --set recipe.lr=5e-4 variant.pool=mean
   python -m harness.run --variant timm:resnet18 --dataset folder:data/tiny-imagenet --epochs 20 --dry-run
 """
