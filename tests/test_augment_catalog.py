@@ -1,4 +1,4 @@
-"""Holds what every named step promises: own randomness for each image, same seed same bytes, input untouched.
+"""Holds what every named step promises: own randomness for each image, same seed same bytes.
 Also that the names are importable without torch, and that a GPU, where there is one, agrees with the CPU.
 """
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from harness.augmentations import FLOAT_NAMES, MIX_NAMES, UINT8_NAMES
-from harness.data.augment.catalog import FLOAT_STEPS, UINT8_STEPS, augment_float, augment_uint8
+from harness.data.augment.catalog import FLOAT_STEPS, UINT8_STEPS, augment_float, augment_uint8_
 from harness.data.augment.mixing import draw_mix, mix_images
 from harness.data.augment.transfer import blocks
 
@@ -58,8 +58,11 @@ def _images(name: str, n: int = 512, is_same: bool = False) -> torch.Tensor:
 
 
 def _augment(images: torch.Tensor, name: str, settings: Settings, seed: int = 0) -> torch.Tensor:
-    run = augment_uint8 if name in UINT8_NAMES else augment_float
-    return run(images, (name,), settings, np.random.default_rng(seed))
+    """Of a copy, laid out in memory as the images are: the uint8 steps may overwrite what they are given."""
+    rng = np.random.default_rng(seed)
+    if name in UINT8_NAMES:
+        return augment_uint8_(images.clone(memory_format=torch.preserve_format), (name,), settings, rng)
+    return augment_float(images, (name,), settings, rng)
 
 
 def test_names_are_those_of_the_catalogue() -> None:
@@ -91,7 +94,7 @@ def test_each_image_of_a_batch_is_mixed_in_its_own_way() -> None:
 
 @pytest.mark.parametrize("name", ALL_NAMES)
 @pytest.mark.parametrize("interpolation, fill", [("nearest", "zero"), ("bilinear", "noise")])
-def test_same_seed_same_bytes_and_the_input_is_left_alone(name: str, interpolation: Any, fill: Any) -> None:
+def test_same_seed_same_bytes_and_float_images_are_left_alone(name: str, interpolation: Any, fill: Any) -> None:
     settings = Settings(interpolation=interpolation, erase_fill=fill)
     images = _images(name)
     before = images.clone()
@@ -152,21 +155,21 @@ def test_every_setting_is_read(field: str, value: object, name: str) -> None:
 def test_steps_run_in_the_given_order_from_one_generator() -> None:
     images, rng = _images("crop"), np.random.default_rng(0)
     settings = Settings()
-    expected = UINT8_STEPS["flip"](UINT8_STEPS["crop"](images, settings, rng), settings, rng)
-    both = augment_uint8(images, ("crop", "flip"), settings, np.random.default_rng(0))
-    turned = augment_uint8(images, ("flip", "crop"), settings, np.random.default_rng(0))
+    expected = UINT8_STEPS["flip"](UINT8_STEPS["crop"](images.clone(), settings, rng), settings, rng)
+    both = augment_uint8_(images.clone(), ("crop", "flip"), settings, np.random.default_rng(0))
+    turned = augment_uint8_(images.clone(), ("flip", "crop"), settings, np.random.default_rng(0))
     assert torch.equal(both, expected) and not torch.equal(both, turned)
 
 
 def test_steps_of_the_other_kind_are_skipped_without_a_draw() -> None:
     settings, rng = Settings(), np.random.default_rng(0)
     images = _images("crop")
-    assert torch.equal(augment_uint8(images, FLOAT_NAMES, settings, rng), images)
+    assert torch.equal(augment_uint8_(images, FLOAT_NAMES, settings, rng), images)
     assert torch.equal(augment_float(images.float(), UINT8_NAMES, settings, rng), images.float())
     assert rng.random() == np.random.default_rng(0).random()
 
 
-@pytest.mark.parametrize("run", [augment_uint8, augment_float])
+@pytest.mark.parametrize("run", [augment_uint8_, augment_float])
 def test_an_unknown_name_is_refused_with_the_near_matches(run: Callable) -> None:
     with pytest.raises(ValueError, match=r"'autoaugment_cifar'.*autoaugment-cifar"):
         run(_images("crop", n=1), ("crop", "autoaugment_cifar"), Settings(), np.random.default_rng(0))

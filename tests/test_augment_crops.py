@@ -11,11 +11,11 @@ from torchvision.transforms import functional as F
 
 from harness.data.augment.crops import (
     Windows,
-    crop,
+    crop_,
     draw_crops,
     draw_flips,
     draw_resized_crops,
-    flip,
+    flip_,
     resized_crop,
 )
 
@@ -39,11 +39,9 @@ def _images(n: int, height: int, width: int) -> torch.Tensor:
 def test_crop_equals_torchvision(padding: int, size: tuple[int, int]) -> None:
     images = _images(500, *size)
     corners = draw_crops(500, padding, np.random.default_rng(2))
-    before = images.clone()
-    ours = crop(images, corners, padding)
+    ours = crop_(images.clone(), corners, padding)
     for image, (top, left), our in zip(images, corners.tolist(), ours, strict=True):
         assert torch.equal(our, F.crop(F.pad(image, [padding]), top, left, *size))
-    assert torch.equal(images, before) and ours.data_ptr() != images.data_ptr()
 
 
 def test_crop_corners_are_uniform_with_both_edges() -> None:
@@ -55,18 +53,16 @@ def test_crop_corners_are_uniform_with_both_edges() -> None:
 def test_flip_equals_torchvision_and_happens_half_the_time() -> None:
     images = _images(400, 8, 9)
     flips = draw_flips(400, np.random.default_rng(4))
-    before = images.clone()
-    ours = flip(images, flips)
+    ours = flip_(images.clone(), flips)
     for image, is_flipped, our in zip(images, flips, ours, strict=True):
         assert torch.equal(our, F.hflip(image) if is_flipped else image)
-    assert torch.equal(images, before)
     assert abs(draw_flips(40_000, np.random.default_rng(5)).mean() - 0.5) < 0.01
 
 
 @pytest.mark.parametrize("flips", [np.zeros(3, dtype=bool), np.ones(3, dtype=bool)])
 def test_flip_of_none_and_of_all(flips: np.ndarray) -> None:
     images = _images(3, 8, 8)
-    assert torch.equal(flip(images, flips), images.flip(3) if flips[0] else images)
+    assert torch.equal(flip_(images.clone(), flips), images.flip(3) if flips[0] else images)
 
 
 def _resized_by_torchvision(image: torch.Tensor, window: tuple[int, ...]) -> torch.Tensor:

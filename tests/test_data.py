@@ -235,6 +235,21 @@ def test_an_epoch_is_every_image_once(tmp_path):
     assert [len(b.labels) for b in batches(data, unit({}))] == [32, 32, 6]
 
 
+@pytest.mark.parametrize("augment", ["crop,flip,autoaugment-cifar", "resized-crop,randaugment", "flip", ""])
+def test_augmenting_in_place_touches_neither_the_data_nor_earlier_batches(tmp_path, monkeypatch, augment):
+    monkeypatch.setattr("harness.data.pipeline.CHUNK_BYTES", 32 * 3 * 32 * 32)  # three chunks share one memory
+    recipe, device = unit({"augment": augment}), torch.device("cpu")
+    data = labelled_data(tmp_path)
+    split, scale = to_device(data.train, device), scaling(data, recipe, device)
+    before = split.images.clone()
+    kept, copies = [], []
+    for batch in training_batches(split, recipe, scale, data_generator(0, 1)):
+        kept.append(batch.images)
+        copies.append(batch.images.clone())
+    assert len(kept) == 3 and all(torch.equal(a, b) for a, b in zip(kept, copies))
+    assert torch.equal(split.images, before)
+
+
 def test_order_depends_on_seed_and_epoch(tmp_path):
     data = labelled_data(tmp_path)
     labels = {k: torch.cat([b.labels for b in batches(data, unit({}), *k)]) for k in [(0, 1), (0, 2), (1, 1)]}
@@ -245,13 +260,14 @@ def test_order_depends_on_seed_and_epoch(tmp_path):
 
 def test_scaling_by_hand(tmp_path):
     data = labelled_data(tmp_path)
-    pixels = torch.full((1, 3, 1, 1), 51, dtype=torch.uint8)  # .2
+    pixels = torch.full((1, 3, 32, 32), 51, dtype=torch.uint8)  # .2
     wanted = {
         "dataset": [(0.2 - m) / s for m, s in zip(data.mean, data.std)], "half": [-0.6] * 3, "unit": [0.2] * 3,
     }  # fmt: skip
     for name, values in wanted.items():
         scaled = scaling(data, unit({"scaling": name}), torch.device("cpu"))(pixels)
-        torch.testing.assert_close(scaled.flatten(), torch.tensor(values), rtol=1e-5, atol=1e-6)
+        wanted_BCHW = torch.tensor(values).view(1, 3, 1, 1).expand(1, 3, 32, 32)
+        torch.testing.assert_close(scaled, wanted_BCHW, rtol=1e-5, atol=1e-6)
 
 
 def test_holdout_is_fixed_and_disjoint():

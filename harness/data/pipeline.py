@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from harness.data.augment.catalog import augment_float, augment_uint8
+from harness.data.augment.catalog import augment_float, augment_uint8_
 from harness.data.augment.mixing import Mix, draw_mix
 from harness.data.canonical import Split
 from harness.data.load import ImageData
@@ -40,18 +40,19 @@ class Batch:
 class Scaling:
     """uint8 pixels -> what the model sees, as one multiplication and one addition a channel."""
 
-    factor_C11: torch.Tensor
-    shift_C11: torch.Tensor
+    factor_CHW: torch.Tensor  # one value a channel, written out: broadcast over pixels, a CPU takes three times as long
+    shift_CHW: torch.Tensor
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.addcmul(self.shift_C11, images.to(torch.float32), self.factor_C11)
+        values = images.to(torch.float32)
+        return torch.addcmul(self.shift_CHW, values, self.factor_CHW, out=values)
 
 
 def scaling(data: ImageData, recipe: Recipe, device: torch.device) -> Scaling:
     means_stds = {"dataset": (data.mean, data.std), "half": ((0.5,) * 3, (0.5,) * 3), "unit": ((0.0,) * 3, (1.0,) * 3)}
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in means_stds[recipe.scaling])
-    factor, shift = 1 / (255 * std), -mean / std
-    return Scaling(*(x.float().reshape(3, 1, 1).to(device) for x in (factor, shift)))
+    factor, shift, side = 1 / (255 * std), -mean / std, data.dataset.image_size
+    return Scaling(*(x.float().reshape(3, 1, 1).expand(3, side, side).contiguous().to(device) for x in (factor, shift)))
 
 
 def to_device(split: Split, device: torch.device) -> DeviceSplit:
@@ -72,10 +73,12 @@ def training_batches(split: DeviceSplit, recipe: Recipe, scale: Scaling, rng: np
     order = rng.permutation(len(split))
     size = recipe.batch_size
     chunk = max(1, CHUNK_BYTES // split.images[0].numel() // size) * size
+    space = torch.empty_like(split.images[:chunk])  # one for all chunks: fresh memory costs as much as filling it
     for start in range(0, len(order), chunk):
         index = torch.from_numpy(order[start : start + chunk]).to(split.labels.device)
-        images = augment_uint8(split.images[index], recipe.augment, recipe, rng)
-        labels = split.labels[index]
+        images = torch.index_select(split.images, 0, index, out=space[: len(index)])
+        images = augment_uint8_(images, recipe.augment, recipe, rng)
+        labels = split.labels.index_select(0, index)
         for first in range(0, len(labels), size):
             batch = augment_float(scale(images[first : first + size]), recipe.augment, recipe, rng)
             mix = draw_mix(len(batch), *batch.shape[2:], recipe, rng).to(batch.device) if recipe.mix != "none" else None

@@ -5,7 +5,6 @@ Refuses to draw, and to group on the device: the grouping needs no answer from i
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from harness.data.augment.boxes import put_images
@@ -17,22 +16,21 @@ from harness.data.augment.transfer import blocks, to_device
 _GEOMETRY_IDS = [OPS.index(op) for op in GEOMETRY_OPS]
 
 
-def apply_rounds(images: Tensor, rounds: Sequence[Round], interpolation: str) -> Tensor:
+def apply_rounds_(images: Tensor, rounds: Sequence[Round], interpolation: str) -> Tensor:
     for drawn in rounds:
-        images = apply_round(images, drawn, interpolation)
+        apply_round_(images, drawn, interpolation)
     return images
 
 
-def apply_round(images: Tensor, drawn: Round, interpolation: str) -> Tensor:
-    """images uint8 n x 3 x H x W -> a new tensor in which image i went through operation drawn.ops[i]."""
-    result = images.clone(memory_format=torch.contiguous_format)
+def apply_round_(images: Tensor, drawn: Round, interpolation: str) -> Tensor:
+    """images uint8 n x 3 x H x W, contiguous: image i goes through operation drawn.ops[i], in place."""
     for name, rows in _groups(drawn.ops):
         for block in blocks(len(rows), images.shape[1:].numel(), images.device):
             chosen = rows[block]
             on_device = to_device(chosen, images.device)
             picked = images.index_select(0, on_device)
-            put_images(result, on_device, _operate(name, picked, chosen, drawn, interpolation))
-    return result
+            put_images(images, on_device, _operate(name, picked, chosen, drawn, interpolation))
+    return images
 
 
 def _groups(ops: np.ndarray) -> list[tuple[str, np.ndarray]]:

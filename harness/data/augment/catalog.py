@@ -8,8 +8,8 @@ from difflib import get_close_matches
 import numpy as np
 from torch import Tensor
 
-from harness.data.augment.apply import apply_rounds
-from harness.data.augment.crops import crop, draw_crops, draw_flips, draw_resized_crops, flip, resized_crop
+from harness.data.augment.apply import apply_rounds_
+from harness.data.augment.crops import crop_, draw_crops, draw_flips, draw_resized_crops, flip_, resized_crop
 from harness.data.augment.erasing import draw_erasures, erase
 from harness.data.augment.paste import crop_paste, draw_pastes
 from harness.data.augment.policies import (
@@ -24,9 +24,9 @@ from harness.data.augment.settings import AugmentSettings
 Step = Callable[[Tensor, AugmentSettings, np.random.Generator], Tensor]
 
 
-def augment_uint8(images: Tensor, names: Sequence[str], settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
-    """images uint8 n x 3 x H x W, left as they are; returns the augmented ones on the same device."""
-    return _run(images, names, UINT8_STEPS, settings, rng)
+def augment_uint8_(images: Tensor, names: Sequence[str], settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
+    """images uint8 n x 3 x H x W, which may be overwritten; returns the augmented ones on the same device."""
+    return _run(images.contiguous(), names, UINT8_STEPS, settings, rng)
 
 
 def augment_float(images: Tensor, names: Sequence[str], settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
@@ -53,7 +53,7 @@ def _check_known(name: str) -> None:
 
 
 def _crop(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
-    return crop(images, draw_crops(len(images), settings.crop_padding, rng), settings.crop_padding)
+    return crop_(images, draw_crops(len(images), settings.crop_padding, rng), settings.crop_padding)
 
 
 def _resized_crop(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
@@ -63,28 +63,28 @@ def _resized_crop(images: Tensor, settings: AugmentSettings, rng: np.random.Gene
 
 
 def _flip(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
-    return flip(images, draw_flips(len(images), rng))
+    return flip_(images, draw_flips(len(images), rng))
 
 
 def _autoaugment_cifar(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
     n, _, height, width = images.shape
-    return apply_rounds(images, draw_autoaugment(CIFAR10_POLICY, n, height, width, rng), settings.interpolation)
+    return apply_rounds_(images, draw_autoaugment(CIFAR10_POLICY, n, height, width, rng), settings.interpolation)
 
 
 def _autoaugment_svhn(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
     n, _, height, width = images.shape
-    return apply_rounds(images, draw_autoaugment(SVHN_POLICY, n, height, width, rng), settings.interpolation)
+    return apply_rounds_(images, draw_autoaugment(SVHN_POLICY, n, height, width, rng), settings.interpolation)
 
 
 def _randaugment(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
     n, _, height, width = images.shape
     ops, magnitude_bin = settings.randaugment_ops, settings.randaugment_magnitude
-    return apply_rounds(images, draw_randaugment(n, height, width, ops, magnitude_bin, rng), settings.interpolation)
+    return apply_rounds_(images, draw_randaugment(n, height, width, ops, magnitude_bin, rng), settings.interpolation)
 
 
 def _trivialaugment(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
     n, _, height, width = images.shape
-    return apply_rounds(images, draw_trivialaugment(n, height, width, rng), settings.interpolation)
+    return apply_rounds_(images, draw_trivialaugment(n, height, width, rng), settings.interpolation)
 
 
 def _erase(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from harness.data.augment.boxes import gather_pixels, put_images
-from harness.data.augment.transfer import blocks, per_image, to_device
+from harness.data.augment.transfer import blocks, to_device
 
 TRIES = 10  # as often as torchvision looks for a crop that fits
 
@@ -29,39 +29,36 @@ def draw_crops(n: int, padding: int, rng: np.random.Generator) -> np.ndarray:
     return rng.integers(2 * padding + 1, size=(n, 2))
 
 
-def crop(images: Tensor, corners: np.ndarray, padding: int) -> Tensor:
-    """The H x W window at each image's corner of the image padded with zeros."""
-    height, width = images.shape[-2:]
+def crop_(images: Tensor, corners: np.ndarray, padding: int) -> Tensor:
+    """Contiguous images become, in place, the H x W window at each one's corner of the image padded with zeros."""
+    (height, width), device = images.shape[-2:], images.device
     padded_width = width + 2 * padding
     window = torch.arange(height)[:, None] * padded_width + torch.arange(width)
-    window = window.view(1, -1).to(images.device)
-    starts = to_device(corners[:, 0] * padded_width + corners[:, 1], images.device)[:, None]
-    result = torch.empty_like(images, memory_format=torch.contiguous_format)
-    for block in blocks(len(images), images.shape[1:].numel(), images.device):
-        padded = _padded(images[block], padding)
-        result[block] = gather_pixels(padded, starts[block] + window, height, width)
-    return result
-
-
-def _padded(images: Tensor, padding: int) -> Tensor:
-    # Zeros and a copy: several times faster than torch's own padding of uint8.
-    n, channels, height, width = images.shape
-    padded = images.new_zeros(n, channels, height + 2 * padding, width + 2 * padding)
-    padded[:, :, padding : padding + height, padding : padding + width] = images
-    return padded
+    window = window.view(1, -1).to(device)
+    starts = to_device(corners[:, 0] * padded_width + corners[:, 1], device)[:, None]
+    padded = source = None
+    for block in blocks(len(images), images.shape[1:].numel(), device):
+        here = images[block]
+        if padded is None or source is None:  # the first block is the largest, the others use its memory again
+            padded = images.new_zeros(len(here), images.shape[1], height + 2 * padding, padded_width)
+            source = starts.new_empty(len(here), height * width)
+        # Zeros around a copy: several times faster than torch's own padding of uint8.
+        padded[: len(here), :, padding : padding + height, padding : padding + width] = here
+        torch.add(starts[block], window, out=source[: len(here)])
+        gather_pixels(padded[: len(here)], source[: len(here)], height, width, into_BCHW=here)
+    return images
 
 
 def draw_flips(n: int, rng: np.random.Generator) -> np.ndarray:
     return rng.random(n) < 0.5
 
 
-def flip(images: Tensor, flips: np.ndarray) -> Tensor:
-    """Mirrors left and right where flips is true."""
+def flip_(images: Tensor, flips: np.ndarray) -> Tensor:
+    """Mirrors contiguous images left and right, in place, where flips is true."""
     rows = to_device(np.flatnonzero(flips), images.device)
-    result = images.clone(memory_format=torch.contiguous_format)
     for block in blocks(len(rows), images.shape[1:].numel(), images.device):
-        put_images(result, rows[block], images.index_select(0, rows[block]).flip(3))
-    return result
+        put_images(images, rows[block], images.index_select(0, rows[block]).flip(3))
+    return images
 
 
 def draw_resized_crops(
@@ -95,23 +92,30 @@ def _largest_centre_crop(height: int, width: int, ratio: tuple[float, float]) ->
 
 def resized_crop(images: Tensor, windows: Windows) -> Tensor:
     """Each image's window, resized to the image's own size: bilinear, antialiased, rounded."""
-    # The resize is separable and torch works along rows first, so two passes grouped by one side each give the same
-    # bits as one pass for each of up to H x W window shapes, in H + W launches.
-    stretched = _resize_columns(images.float(), windows.lefts, windows.widths)
-    stretched = _resize_columns(stretched.transpose(2, 3), windows.tops, windows.heights).transpose(2, 3)
-    return stretched.round_().to(torch.uint8).contiguous()
-
-
-def _resize_columns(images: Tensor, starts: np.ndarray, lengths: np.ndarray) -> Tensor:
-    """Columns start .. start + length of every image, stretched to the full width. float32 in and out."""
-    n, channels, height, width = images.shape
-    result = torch.empty(n, channels, height, width, device=images.device)
-    for length in np.unique(lengths).tolist():
-        rows = np.flatnonzero(lengths == length)
-        on_device = to_device(rows, images.device)
-        first = per_image(starts[rows], images.device, torch.int64)
-        columns = (first + torch.arange(length, device=images.device)).expand(-1, channels, height, -1)
-        window = images.index_select(0, on_device).gather(3, columns)
-        resized = interpolate(window, size=(height, width), mode="bilinear", align_corners=False, antialias=True)
-        put_images(result, on_device, resized)
+    height, width = images.shape[-2:]
+    result = torch.empty_like(images, memory_format=torch.contiguous_format)
+    for rows in _same_shape(windows):
+        for block in blocks(len(rows), images.shape[1:].numel(), images.device):
+            chosen = rows[block]
+            on_device = to_device(chosen, images.device)
+            window = _cut(images.index_select(0, on_device), Windows(*(part[chosen] for part in windows)))
+            resized = interpolate(
+                window.float(), size=(height, width), mode="bilinear", align_corners=False, antialias=True
+            )
+            put_images(result, on_device, resized.round_().to(torch.uint8))
     return result
+
+
+def _same_shape(windows: Windows) -> list[np.ndarray]:
+    """The rows of each window shape: one call of torch resizes images of one shape only."""
+    shapes = windows.heights * (windows.widths.max(initial=0) + 1) + windows.widths
+    order = np.argsort(shapes, kind="stable")
+    return [rows for rows in np.split(order, np.flatnonzero(np.diff(shapes[order])) + 1) if len(rows)]
+
+
+def _cut(images: Tensor, windows: Windows) -> Tensor:
+    """The windows, all of one shape."""
+    image_width, (height, width) = images.shape[-1], (int(windows.heights[0]), int(windows.widths[0]))
+    within = (np.arange(height)[:, None] * image_width + np.arange(width)).reshape(1, -1)
+    source = (windows.tops * image_width + windows.lefts)[:, None] + within
+    return gather_pixels(images, to_device(source, images.device), height, width)
