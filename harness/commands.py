@@ -25,6 +25,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\nsee {self.prog} --help\n")
 
 
+def whole(text: str) -> int:
+    """An argument that counts something: 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number, 1 or more, is needed")
+    return int(text)
+
+
 def run_command(main: Callable[[list[str] | None], int], arguments: list[str] | None = None) -> NoReturn:
     """Runs a command's main and exits: 2 for what cannot be done as asked, 130 when interrupted."""
     try:

@@ -13,6 +13,7 @@ examples:
 from pathlib import Path
 
 from harness.commands import Parser, run_command
+from harness.evidence.benchmarks import read_measured
 from harness.evidence.figures import write_figures
 from harness.evidence.groups import read_evidence
 from harness.evidence.paper import all_tables, write_tables
@@ -20,7 +21,7 @@ from harness.evidence.readme import read_parts, write_results
 from harness.studies import STUDIES
 from variants.fields import UsageError, near_matches
 
-OWN_RUNS, REFERENCE_RUNS = Path("results/runs"), Path("results/reference")
+OWN_RUNS, REFERENCE_RUNS, BENCHMARKS = Path("results/runs"), Path("results/reference"), Path("results/bench")
 
 
 def parser() -> Parser:
@@ -28,6 +29,7 @@ def parser() -> Parser:
     p.add_argument("--results", type=Path, nargs="+", action="extend", metavar="DIR", help="(default: see above)")
     p.add_argument("--out", type=Path, default=Path("paper"), metavar="DIR", help="(default: paper)")
     p.add_argument("--study", default="main", help=f"whose rows the tables have: {', '.join(STUDIES)} (default: main)")
+    p.add_argument("--bench", type=Path, default=BENCHMARKS, metavar="DIR", help=f"(default: {BENCHMARKS})")
     p.add_argument("--readme", type=Path, metavar="FILE", help="also put the main table between FILE's results markers")
     return p
 
@@ -41,9 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
         read_parts(args.readme)  # a README without markers is refused before anything is written
     evidence = read_evidence(folders_of(args.results))
     print(evidence.source if evidence.groups else f"{evidence.source} The tables hold nothing but holes.")
-    tables = all_tables(evidence, study)
+    measured = read_measured(args.bench)
+    tables = all_tables(evidence, study, measured)
     try:
-        lines = write_tables(tables, args.out / "tables") + write_figures(evidence, study, args.out / "figures")
+        lines = write_tables(tables, args.out / "tables")
+        lines += write_figures(evidence, study, args.out / "figures", measured)
         if args.readme:
             write_results(args.readme, tables[0])
             lines.append(f"{args.readme}: the results between its markers")

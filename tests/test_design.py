@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # The flow inside harness/: a file imports only what stands before it, or files of its own room.
 FLOW = (
     "augmentations", "datasets", "recipes", "config", "studies", "data", "counting", "training", "records",
-    "evidence", "experiment", "commands", "cost", "run", "sweep", "report",
+    "evidence", "experiment", "timing", "commands", "cost", "run", "sweep", "bench", "report",
 )  # fmt: skip
 
 
@@ -62,7 +62,15 @@ def test_rooms_without_torch(room):
 
 @pytest.mark.parametrize(
     "module",
-    ["harness.report", "harness.run", "harness.sweep", "harness.cost", "harness.studies", "variants.catalog"],
+    [
+        "harness.report",
+        "harness.run",
+        "harness.sweep",
+        "harness.cost",
+        "harness.bench",
+        "harness.studies",
+        "variants.catalog",
+    ],
 )
 def test_importing_a_command_imports_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -50,6 +50,15 @@ def test_round_trip(tmp_path):
     assert run_config_from_plain(run.config).run_id == CONFIG.run_id == folder.name
 
 
+@pytest.mark.parametrize("lines", ['{"epoch": 1\n"lr": 2}\n', '{"epoch": 1}, {"epoch": 2}\n', '{"epoch": 1}\n{"ep'])
+def test_a_line_that_is_no_epoch_is_refused(tmp_path, lines):
+    """All lines are parsed at once: two halves must not pass for one epoch, nor one line for two."""
+    folder = write(tmp_path)
+    (folder / "epochs.jsonl").write_text(lines)
+    with pytest.raises(ValueError, match=r"hold|line 2"):
+        read_run(folder).epochs()
+
+
 @pytest.mark.parametrize("name", ["vanilla", "timm", "vit-224", "timm:resnet18"])
 def test_a_run_can_be_repeated_from_its_config_alone(name):
     config = resolve(name, DATASETS["svhn"], "common", settings=["recipe.crop_scale=.5,1"], seed=3, label="mine")

@@ -15,16 +15,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+ValuesAt = dict[int, list[float]]  # one for each seed, by pass
+
 
 def curves_data(groups: Sequence[Group], dataset: str, split: str = "test") -> dict[str, Any]:
     """Plain data of the figure, for its digest and for drawing it."""
+    kinds = {"accuracy": (f"{split}_accuracy", 100), "loss": (f"{split}_loss", 1), "train_loss": ("train_loss", 1)}
     lines = []
     for group in (group for group in groups if group.dataset == dataset and group.runs):
-        seeds = [line for run in group.runs if (line := _epochs(run))]
-        kinds = {"accuracy": (f"{split}_accuracy", 100), "loss": (f"{split}_loss", 1), "train_loss": ("train_loss", 1)}
-        series = {kind: _series(seeds, name, scale) for kind, (name, scale) in kinds.items()}
+        values: dict[str, ValuesAt] = {kind: {} for kind in kinds}
+        n = 0
+        for run in group.runs:  # one at a time: the epochs of all seeds at once would fill the memory
+            epochs = _epochs(run)
+            n += bool(epochs)
+            for kind, (name, scale) in kinds.items():
+                _collect(values[kind], epochs, name, scale)
+        series = {kind: _series(at, n) for kind, at in values.items()}
         if any(part["epoch"] for part in series.values()):
-            lines.append({"row": list(group.row), "n": len(seeds), **series})
+            lines.append({"row": list(group.row), "n": n, **series})
     return {"title": title(dataset), "split": split, "lines": lines}
 
 
@@ -36,17 +44,18 @@ def _epochs(run: Run) -> list[dict[str, Any]]:
         return []
 
 
-def _series(seeds: Sequence[list[dict[str, Any]]], name: str, scale: float) -> dict[str, list[Any]]:
+def _collect(at: ValuesAt, epochs: list[dict[str, Any]], name: str, scale: float) -> None:
+    for line in epochs:
+        if (value := finite(line.get(name))) is not None:
+            at.setdefault(line["epoch"], []).append(value * scale)
+
+
+def _series(at: ValuesAt, seeds: int) -> dict[str, list[Any]]:
     """Mean, lowest and highest over the seeds, at the passes where every seed has a value."""
-    at: dict[int, list[float]] = {}
-    for lines in seeds:
-        for line in lines:
-            if (value := finite(line.get(name))) is not None:
-                at.setdefault(line["epoch"], []).append(value * scale)
-    shared = sorted(epoch for epoch, values in at.items() if len(values) == len(seeds))
+    shared = sorted(epoch for epoch, values in at.items() if len(values) == seeds)
     return {
         "epoch": shared,
-        "mean": [sum(at[epoch]) / len(seeds) for epoch in shared],
+        "mean": [sum(at[epoch]) / seeds for epoch in shared],
         "low": [min(at[epoch]) for epoch in shared],
         "high": [max(at[epoch]) for epoch in shared],
     }

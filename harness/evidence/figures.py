@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.evidence.benchmarks import Measured, benchmark_data, draw_benchmarks
 from harness.evidence.curves import curves_data, draw_curves
 from harness.evidence.digest import data_digest, pdf_bytes, png_bytes, read_digest
 from harness.evidence.groups import Evidence, Group
@@ -19,7 +20,7 @@ from harness.evidence.tradeoffs import draw_tradeoff, tradeoff_data
 from harness.records.write import write_atomically
 from harness.studies import Study
 
-FIXED_NAMES = ("accuracy-vs-params", "accuracy-vs-macs", "accuracy-vs-time", "model-size")
+FIXED_NAMES = ("accuracy-vs-params", "accuracy-vs-macs", "accuracy-vs-time", "model-size", "benchmarks")
 MOST_ROWS = 24
 
 
@@ -37,7 +38,7 @@ def shown_groups(groups: Sequence[Group], study: Study) -> list[Group]:
     return [group for row in rows[:MOST_ROWS] for group in row.groups]
 
 
-def plans(evidence: Evidence, study: Study) -> list[Plan]:
+def plans(evidence: Evidence, study: Study, measured: Measured = ()) -> list[Plan]:
     groups = shown_groups(evidence.groups, study)
     validation = shown_groups(evidence.validation, study)
     found = []
@@ -52,12 +53,15 @@ def plans(evidence: Evidence, study: Study) -> list[Plan]:
         found.append(Plan(f"accuracy-vs-{against}", data, draw_tradeoff, lacking))
     data = sizes_data(groups)
     found.append(Plan("model-size", data, draw_sizes, "" if data["bars"] else "no run recorded a parameter count"))
+    if measured:
+        data = benchmark_data(measured)
+        found.append(Plan("benchmarks", data, draw_benchmarks, "" if data["panels"] else "nothing was measured"))
     return found
 
 
-def write_figures(evidence: Evidence, study: Study, folder: Path) -> list[str]:
+def write_figures(evidence: Evidence, study: Study, folder: Path, measured: Measured = ()) -> list[str]:
     """Writes each figure as PDF and PNG; one line of text for each figure written, skipped or removed."""
-    planned = plans(evidence, study)
+    planned = plans(evidence, study, measured)
     wanted = [plan for plan in planned if not plan.lacking]
     skipped = [f"figures/{plan.name}: skipped, {plan.lacking}" for plan in planned if plan.lacking]
     lines = _draw_all(wanted, evidence, folder) if wanted else []

@@ -31,8 +31,11 @@ class Run:
         return self.result["outcome"] == "ok"
 
     def epochs(self) -> list[dict[str, Any]]:
-        lines = (self.folder / "epochs.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines if line.strip()]
+        lines = [line for line in (self.folder / "epochs.jsonl").read_text().splitlines() if line.strip()]
+        epochs = json.loads("[" + ",\n".join(lines) + "]")  # once: line by line takes half as long again
+        if len(epochs) != len(lines):
+            raise ValueError(f"{len(lines)} lines hold {len(epochs)} epochs")
+        return epochs
 
     def predictions(self) -> dict[str, np.ndarray]:
         with np.load(self.folder / "predictions.npz", allow_pickle=False) as arrays:

@@ -30,8 +30,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, value: Any) -> None:
-    write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    write_atomically(path, json_bytes(value))
 
 
 def prepare(out: Path) -> None:

@@ -13,7 +13,7 @@ from harness.data.augment.pixels import PIXEL_OPS
 from harness.data.augment.policies import OPS, Round
 from harness.data.augment.transfer import blocks, to_device
 
-_GEOMETRY_IDS = [OPS.index(op) for op in GEOMETRY_OPS]
+_IS_GEOMETRY = np.array([op in GEOMETRY_OPS for op in OPS])
 
 
 def apply_rounds_(images: Tensor, rounds: Sequence[Round], interpolation: str) -> Tensor:
@@ -35,7 +35,7 @@ def apply_round_(images: Tensor, drawn: Round, interpolation: str) -> Tensor:
 
 def _groups(ops: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """(operation, rows) for every operation that changes something; all geometry is one group, as its tables mix."""
-    groups = [("geometry", np.flatnonzero(np.isin(ops, _GEOMETRY_IDS)))]
+    groups = [("geometry", np.flatnonzero(_IS_GEOMETRY[ops]))]
     groups += [(name, np.flatnonzero(ops == OPS.index(name))) for name in PIXEL_OPS]
     return [(name, rows) for name, rows in groups if len(rows)]
 

@@ -14,6 +14,8 @@ OPS = ("Identity", *SIGNED_OPS, *UNSIGNED_OPS, *BINLESS_OPS)
 RANDOM_OPS = OPS[:-1]  # RandAugment and TrivialAugment never invert; a position here is a position in OPS
 NARROW_BINS, WIDE_BINS = 10, 31  # AutoAugment's bins; RandAugment's and TrivialAugment's
 
+_IS_SIGNED = np.array([op in SIGNED_OPS for op in OPS])
+
 Choice = tuple[str, float, int | None]  # operation, probability, magnitude bin
 SubPolicy = tuple[Choice, Choice]
 
@@ -151,5 +153,4 @@ def _space(bins: int, height: int, width: int, wide: bool) -> np.ndarray:
 
 
 def _signed(ops: np.ndarray, magnitudes: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    is_signed = np.isin(ops, [OPS.index(op) for op in SIGNED_OPS])
-    return np.where(is_signed & negative, -magnitudes, magnitudes)
+    return np.where(_IS_SIGNED[ops] & negative, -magnitudes, magnitudes)

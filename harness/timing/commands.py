@@ -1,0 +1,72 @@
+"""Owns the benchmarks of whole commands: how soon help appears, and what a report on many records takes.
+Refuses to run them in this process, whose imports and memory would count.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from harness.records.benchmarks import Comparison
+from harness.records.environment import ROOT
+from harness.timing.goals import goal
+from harness.timing.synthetic import write_records
+from harness.timing.turns import Way, take_turns
+
+HELP, TORCH = "python -m harness.run --help", 'python -c "import torch"'
+
+
+def compare_start(rounds: int) -> Comparison:
+    ways = {
+        HELP: lambda: spent(["-m", "harness.run", "--help"])[0],
+        TORCH: lambda: spent(["-c", "import torch"])[0],
+    }
+    timings = take_turns(ways, rounds)
+    facts = {"help_seconds": timings.median_s(HELP), "import_torch_seconds": timings.median_s(TORCH)}
+    return timings.compare("start", "starts/s", dict.fromkeys(ways, 1.0), (HELP, TORCH), goal("cpu", "start"), facts)
+
+
+def compare_reports(records: int, epochs: int, rounds: int) -> Comparison:
+    """So many records against a tenth of them: a ratio of 1 is a time that grows as the records do."""
+    few = max(1, records // 10)
+    all_of, tenth = f"{records:,} records", f"{few:,} records"
+    peaks: dict[str, list[int]] = {all_of: [], tenth: []}
+    with tempfile.TemporaryDirectory() as folder:
+        ways = {}
+        for name, count in ((all_of, records), (tenth, few)):
+            write_records(Path(folder) / str(count), count, epochs)
+            ways[name] = _report(Path(folder) / str(count), Path(folder) / "paper", peaks[name])
+        timings = take_turns(ways, rounds)
+    facts = {"seconds": timings.median_s(all_of), "epochs": epochs}
+    facts["peak_memory_bytes"] = max(peaks[all_of]) or None
+    amounts = {all_of: float(records), tenth: float(few)}
+    return timings.compare(f"report {records}", "records/s", amounts, (all_of, tenth), None, facts)
+
+
+def _report(runs: Path, out: Path, peaks: list[int]) -> Way:
+    def once() -> float:
+        seconds, peak = spent(["-m", "harness.report", "--results", str(runs), "--out", str(out)])
+        peaks.append(peak)
+        return seconds
+
+    return once
+
+
+def spent(arguments: list[str]) -> tuple[float, int]:
+    """Wall seconds and peak bytes (0 where the system does not tell) of one Python command that must succeed."""
+    start_s = time.perf_counter()
+    child = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    error = child.stderr.read() if child.stderr else b""
+    if hasattr(os, "wait4"):
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    else:
+        child.wait()
+        peak = 0
+    seconds = time.perf_counter() - start_s
+    if child.returncode:
+        raise subprocess.CalledProcessError(child.returncode, arguments, stderr=error)
+    return seconds, peak

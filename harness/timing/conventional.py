@@ -1,0 +1,126 @@
+"""Owns the conventional way to train on small images, to compare with: torchvision's transforms of one PIL image after
+another in a DataLoader, and an eager step with autocast and a GradScaler.
+Refuses every trick of ours; nothing of the suite trains through it.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from harness.recipes import Recipe
+from variants.fields import UsageError
+
+
+class Images(Dataset):
+    """What torchvision's CIFAR classes do: an array in memory, an image and its label at a time."""
+
+    def __init__(self, images_NHWC: np.ndarray, labels: np.ndarray, transform: Any):
+        self.images_NHWC, self.labels, self.transform = images_NHWC, labels, transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.images_NHWC[index])), int(self.labels[index])
+
+
+class Mixing:
+    """Collates a batch and mixes it by torchvision's MixUp and CutMix; labels become shares of classes."""
+
+    def __init__(self, recipe: Recipe, classes: int):
+        from torchvision.transforms import v2
+
+        ways: dict[str, list[Any]] = {"mixup": [v2.MixUp(alpha=recipe.mixup_alpha, num_classes=classes)]}
+        ways["cutmix"] = [v2.CutMix(alpha=recipe.cutmix_alpha, num_classes=classes)]
+        ways["either"] = ways["mixup"] + ways["cutmix"]
+        self.mix, self.prob, self.classes = v2.RandomChoice(ways[recipe.mix]), recipe.mix_prob, classes
+
+    def __call__(self, samples: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = default_collate(samples)
+        if len(labels) > 1 and torch.rand(()) < self.prob:
+            return self.mix(images, labels)
+        return images, F.one_hot(labels, self.classes).float()
+
+
+def transforms(recipe: Recipe, image_size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Any:
+    """The recipe's augmentation as torchvision's own transforms, in the recipe's order."""
+    from torchvision import transforms as tv
+
+    mode = tv.InterpolationMode(recipe.interpolation)
+    policies = tv.AutoAugmentPolicy
+    makers: dict[str, Any] = {
+        "crop": lambda: tv.RandomCrop(image_size, padding=recipe.crop_padding),
+        "resized-crop": lambda: tv.RandomResizedCrop(image_size, recipe.crop_scale, recipe.crop_ratio),
+        "flip": tv.RandomHorizontalFlip,
+        "autoaugment-cifar": lambda: tv.AutoAugment(policies.CIFAR10, mode),
+        "autoaugment-svhn": lambda: tv.AutoAugment(policies.SVHN, mode),
+        "randaugment": lambda: tv.RandAugment(recipe.randaugment_ops, recipe.randaugment_magnitude, interpolation=mode),
+        "trivialaugment": lambda: tv.TrivialAugmentWide(interpolation=mode),
+    }
+    fill: Any = "random" if recipe.erase_fill == "noise" else 0
+    after = {"erase": lambda: tv.RandomErasing(recipe.erase_prob, value=fill)}
+    if unknown := [name for name in recipe.augment if name not in makers and name not in after]:
+        raise UsageError(f"torchvision has no transform for {', '.join(unknown)}: nothing to compare this recipe with")
+    before_tensor = [makers[name]() for name in recipe.augment if name in makers]
+    after_tensor = [after[name]() for name in recipe.augment if name in after]
+    return tv.Compose([*before_tensor, tv.ToTensor(), tv.Normalize(mean, std), *after_tensor])
+
+
+def loader(dataset: Images, recipe: Recipe, classes: int, workers: int) -> DataLoader:
+    """Its workers start once and stay, so that no round holds their start."""
+    collate = Mixing(recipe, classes) if recipe.mix != "none" else None
+    return DataLoader(
+        dataset,
+        batch_size=recipe.batch_size,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        collate_fn=collate,
+    )
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Loop:
+    """One epoch after another of the loop that tutorials show."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, batches: DataLoader, device: torch.device):
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+        self.model, self.recipe, self.batches, self.device = model, recipe, batches, device
+        self.optimiser = kind(
+            model.parameters(), lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), weight_decay=recipe.weight_decay
+        )
+        self.on_cuda = device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.on_cuda)
+
+    def epoch(self) -> float:
+        """Returns the mean loss, read step by step as such loops do."""
+        self.model.train()
+        total = 0.0
+        for images, labels in self._on_device():
+            with torch.autocast(self.device.type, torch.float16, enabled=self.on_cuda):
+                logits = self.model(images)
+                loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+            self.optimiser.zero_grad()
+            self.scaler.scale(loss).backward()
+            if self.recipe.clip:
+                self.scaler.unscale_(self.optimiser)
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
+            total += loss.item()
+        return total / max(1, len(self.batches))
+
+    def _on_device(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for images, labels in self.batches:
+            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)

@@ -1,0 +1,252 @@
+"""harness.bench: timing in turn, the baselines, the floors, and what is kept and shown of it all."""
+
+import ctypes
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness import bench, report
+from harness.config import resolve
+from harness.counting.cost import cost_of
+from harness.datasets import DATASETS
+from harness.evidence.benchmarks import benchmark_data, benchmark_table, read_measured
+from harness.evidence.digest import read_digest
+from harness.recipes import RECIPES, fitted
+from harness.records.benchmarks import Comparison, file_of, read_comparisons, write_comparisons
+from harness.timing import floors as floors_module
+from harness.timing.body import timms
+from harness.timing.commands import spent
+from harness.timing.conventional import Images, Loop, loader, transforms
+from harness.timing.energy import Meter
+from harness.timing.floors import Floors, floors, step_bytes, step_flops
+from harness.timing.goals import GOALS, goal
+from harness.timing.pipeline import compare_pipelines, conventional_images
+from harness.timing.staging import made_up
+from harness.timing.step import compare_training
+from harness.timing.turns import Rounds, take_turns
+from variants.catalog import CATALOG, build
+from variants.config import ViTConfig
+from variants.fields import UsageError
+
+CPU = torch.device("cpu")
+ONE = Comparison(
+    "pipeline s1", "images/s", 200.0, 10.0, "torchvision", 20.0, 18.0, 22.0, 5, goal=25.0, facts={"a": None}
+)
+
+
+def test_ways_take_turns_and_the_first_round_does_not_count():
+    called, clocks = [], {"a": iter([9.0, 1.0, 2.0, 6.0]), "b": iter([9.0, 2.0, 8.0, 6.0])}
+
+    def way(name):
+        return lambda: (called.append(name), next(clocks[name]))[1]
+
+    rounds = take_turns({"a": way("a"), "b": way("b")}, 3)
+    assert called == ["a", "b", "b", "a", "a", "b", "b", "a"]
+    assert rounds.seconds == {"a": [1.0, 2.0, 6.0], "b": [2.0, 8.0, 6.0]}
+    assert rounds.ratios("a", "b") == [2.0, 4.0, 1.0]
+
+
+def test_a_ratio_is_of_speeds_and_paired_by_round():
+    rounds = Rounds({"a": [1.0, 2.0, 6.0], "b": [2.0, 8.0, 6.0]})
+    one = rounds.compare("x", "images/s", {"a": 30.0, "b": 10.0}, ("a", "b"), goal=7.0)
+    assert (one.ours, one.baseline) == (15.0, pytest.approx(10 / 6))  # medians of 2 and 6 seconds
+    assert (one.ratio, one.ratio_low, one.ratio_high, one.rounds) == (6.0, 3.0, 12.0, 3)
+    assert one.reached is False and replace(one, goal=5.9).reached is True and replace(one, goal=None).reached is None
+
+
+def test_comparisons_replace_those_of_their_name_and_stay_with_their_device(tmp_path):
+    path = write_comparisons(tmp_path, "NVIDIA H200", [ONE, replace(ONE, name="start")])
+    assert path == file_of(tmp_path, "NVIDIA H200") == tmp_path / "nvidia-h200.json"
+    write_comparisons(tmp_path, "NVIDIA H200", [replace(ONE, ratio=30.0)])
+    write_comparisons(tmp_path, "AMD EPYC, 2 cores", [ONE])
+    device, found = read_comparisons(path)
+    assert device == "NVIDIA H200" and [(one.name, one.ratio) for one in found] == [
+        ("pipeline s1", 30.0),
+        ("start", 20.0),
+    ]
+    assert [device for device, _ in read_measured(tmp_path)] == ["AMD EPYC, 2 cores", "NVIDIA H200"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"schema": 1, "device_name": "x", "comparisons": [{}]}', '{"schema": 99}'])
+def test_a_broken_file_is_named(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(UsageError, match=r"x\.json"):
+        read_comparisons(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_baseline_knows_every_recipes_augmentation(name):
+    recipe = fitted(RECIPES[name], DATASETS["c10"])
+    recipe = replace(recipe, batch_size=8)
+    data = made_up(DATASETS["c10"], 12)
+    images, labels = next(iter(loader(conventional_images(data, recipe), recipe, 10, workers=0)))
+    assert images.shape == (8, 3, 32, 32) and images.dtype == torch.float32
+    assert labels.shape == ((8,) if recipe.mix == "none" else (8, 10))
+
+
+def test_the_baseline_refuses_what_torchvision_lacks():
+    with pytest.raises(UsageError, match="crop-paste"):
+        transforms(replace(RECIPES["s1"], augment=("crop-paste",)), 32, (0.5,) * 3, (0.5,) * 3)
+
+
+def test_the_conventional_loop_learns():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(2, size=64)
+    images = (labels * 200)[:, None, None, None] + rng.integers(0, 20, (64, 8, 8, 3))
+    recipe = replace(RECIPES["quick"], batch_size=16)
+    data = Images(images.astype(np.uint8), labels, transforms(recipe, 8, (0.5,) * 3, (0.5,) * 3))
+    torch.manual_seed(0)
+    loop = Loop(build("compact", 8, 2), recipe, loader(data, recipe, 2, workers=0), CPU)
+    first = loop.epoch()
+    assert [loop.epoch() for _ in range(5)][-1] < 0.8 * first
+
+
+def test_the_floors_by_hand(monkeypatch):
+    variant = ViTConfig(image_size=8, patch=4, width=4, depth=1, heads=2, mlp_width=8, pool="mean", num_classes=3)
+    config = resolve("compact", DATASETS["c10"], "quick", batch_size=5)
+    config = replace(config, variant=variant)
+    cost = cost_of("x", variant, "c10", check=False)
+    assert cost.macs is not None and cost.params is not None and cost.activations_without_head is not None
+    # tokens 4: tokenizer 16, qkv 48, scores 32, values 16, proj 16, mlp 32 + 16, head 3
+    assert cost.activations_without_head + 3 == 16 + 48 + 32 + 16 + 16 + 32 + 16 + 3
+    assert step_flops(config, cost) == 6 * cost.macs * 5
+    assert step_bytes(config) == 40 * cost.params + 4 * 5 * (179 - 32) * 5
+    assert step_bytes(replace(config, precision="bf16")) == 40 * cost.params + 2 * 5 * (179 - 32) * 5
+    monkeypatch.setattr(floors_module, "matrix_rate", lambda device, precision: 1e9)
+    monkeypatch.setattr(floors_module, "bandwidth", lambda device: 1e6)
+    found = floors(config, cost, CPU)
+    assert found.flops_s == 30 * cost.macs / 1e9 and found.bound_s == found.bytes_s
+    assert found.bytes_s == (40 * cost.params + 4 * 5 * (179 - 32) * 5) / 1e6
+    assert Floors(None, None).bound_s is None and Floors(2.0, None).bound_s == 2.0
+
+
+class Library:
+    """NVIDIA's, as far as we call it."""
+
+    def __init__(self, readings_mj, found=0):
+        self.readings_mj, self.found = iter(readings_mj), found
+
+    def nvmlInit_v2(self):
+        return 0
+
+    def nvmlDeviceGetHandleByUUID(self, uuid, handle):
+        return self.found
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle, value):
+        ctypes.cast(value, ctypes.POINTER(ctypes.c_ulonglong))[0] = next(self.readings_mj)
+        return 0
+
+
+def test_joules_are_a_difference_of_readings(monkeypatch):
+    properties = type("Properties", (), {"uuid": "1"})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    cuda = torch.device("cuda")
+    assert Meter(cuda, Library([5000, 7500])).joules() == 2.5  # type: ignore[arg-type]
+    assert Meter(cuda, Library([], found=6)).joules() is None  # type: ignore[arg-type]
+    assert Meter(CPU, Library([])).joules() is None  # type: ignore[arg-type]
+
+
+def test_pipelines_are_compared_over_the_same_images():
+    recipe = replace(fitted(RECIPES["s1"], DATASETS["c10"]), batch_size=16)
+    one = compare_pipelines("s1", recipe, made_up(DATASETS["c10"], 40), CPU, workers=1, rounds=1)
+    assert one.name == "pipeline s1" and one.goal == 25 and one.ours > 0 and one.baseline > 0
+    assert one.facts["images"] == 40 and one.facts["augment"] == ["crop", "flip", "autoaugment-cifar"]
+
+
+@pytest.mark.parametrize("settings", [[], ["recipe.clip=1.0", "recipe.ema=0.9", "recipe.mix=cutmix"]])
+def test_training_is_compared_with_both_baselines(settings, monkeypatch):
+    monkeypatch.setitem(floors_module.MATRIX_SIDE, "cpu", 64)
+    monkeypatch.setitem(floors_module.COPY_BYTES, "cpu", 2**16)
+    config = resolve("compact", DATASETS["digits"], "quick", batch_size=8, settings=settings)
+    cost = cost_of("compact", config.variant, "digits", check=False)
+    found = compare_training(config, cost, made_up(DATASETS["digits"], 20), CPU, workers=1, rounds=2)
+    assert [one.name for one in found] == ["train compact quick batch 8", "loop compact quick batch 8"]
+    train, loop = found
+    assert train.rounds == loop.rounds == 2 and train.ours == loop.ours > 0
+    assert loop.facts["epoch_over_staged"] == pytest.approx(loop.baseline / loop.ours)
+    missing = {name for name, value in train.facts.items() if value is None}
+    assert missing == {"compile_seconds", "joules_per_1000_images"}
+    assert train.facts["share_of_bound"] == pytest.approx(
+        max(train.facts["flops_floor_ms"], train.facts["bytes_floor_ms"]) / train.facts["step_ms"]
+    )
+
+
+def test_timms_body_has_our_shape_and_others_are_refused():
+    config = CATALOG[bench.BODY]
+    assert isinstance(config, ViTConfig)
+    counts = [sum(p.numel() for p in model.parameters()) for model in (timms(config), config.module())]
+    assert counts[0] == counts[1]
+    with pytest.raises(UsageError, match="pool"):
+        timms(CATALOG["compact"])
+
+
+def test_every_goal_belongs_to_a_benchmark_that_can_be_run():
+    assert goal("cpu", "pipeline s1") == 25 and goal("cuda", "nonsense") is None
+    assert {name.split()[0] for _, name in GOALS} <= {*bench.KINDS, "loop"}
+
+
+def test_a_command_is_measured_from_outside():
+    seconds, peak = spent(["-c", "import time; time.sleep(0.2); x = bytearray(10**8)"])
+    assert seconds > 0.2 and peak > 10**8
+    with pytest.raises(subprocess.CalledProcessError):
+        spent(["-c", "raise SystemExit(3)"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["pipelin"], "invalid choice"),
+        (["pipeline", "--rounds", "0"], "1 or more"),
+        (["pipeline", "--dataset", "c11"], "c10"),
+        (["train", "--variant", "compct"], "compact"),
+        (["infer", "--batch-sizes", "many"], "whole number"),
+        (["start", "--device", "cpu"], "--device"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, words, tmp_path):
+    command = [sys.executable, "-m", "harness.bench", *arguments]
+    if arguments[0] != "pipelin":
+        command += ["--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) <= 3
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_measures_prints_and_keeps(tmp_path, capsys):
+    arguments = ["infer", "--dataset", "digits", "--batch-sizes", "1", "2", "--rounds", "1", "--device", "cpu"]
+    assert bench.main([*arguments, "--out", str(tmp_path), "--json"]) == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["name"] for one in printed] == ["infer compact batch 1", "infer compact batch 2"]
+    assert printed[0]["env"]["source_digest"] and printed[0]["facts"]["latency_ms"] > 0
+    assert bench.main([*arguments, "--out", str(tmp_path)]) == 0
+    assert "times as fast" in capsys.readouterr().out
+    assert len(read_measured(tmp_path)[0][1]) == 2
+
+
+def test_the_report_shows_every_comparison_and_every_miss(tmp_path):
+    write_comparisons(tmp_path / "bench", "AMD EPYC, 2 cores", [ONE, replace(ONE, name="start", goal=None)])
+    measured = read_measured(tmp_path / "bench")
+    assert benchmark_table(measured).rows[0] == (
+        *("AMD EPYC, 2 cores", "pipeline s1", "images/s", "200", "10", "20.00 (18.00 to 22.00)"),
+        *("5", "25.00", "no", "torchvision"),
+    )
+    assert benchmark_table(measured).rows[1][7:9] == ("—", "—")
+    assert [bar["reached"] for bar in benchmark_data(measured)["panels"][0]["bars"]] == [False, None]
+    empty = tmp_path / "runs"
+    empty.mkdir()
+    for folder in ("bench", "nothing"):
+        out = tmp_path / f"paper-{folder}"
+        report.main(["--results", str(empty), "--bench", str(tmp_path / folder), "--out", str(out)])
+        assert (out / "tables" / "benchmarks.md").exists() == (folder == "bench")
+        drawn = read_digest(out / "figures" / "benchmarks.png") if folder == "bench" else None
+        assert (drawn is not None) == (folder == "bench")
+
+
+def test_paths_stay_inside_the_folder():
+    assert file_of(Path("x"), "../../A B/c").parent == Path("x")
