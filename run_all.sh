@@ -58,7 +58,7 @@ narrowing() {
 quick() {
   local code=0
   "$PYTHON" -m harness.sweep quick --device cpu --out results-quick/runs || code=$?
-  "$PYTHON" -m harness.report --study quick --results results-quick/runs --out results-quick/paper || code=$?
+  "$PYTHON" -m harness.report --study quick --results results-quick/runs --bench results-quick/bench --out results-quick/paper || code=$?
   exit "$code"
 }
 

@@ -166,7 +166,8 @@ def test_training_is_compared_with_both_baselines(settings, monkeypatch):
     config = resolve("compact", DATASETS["digits"], "quick", batch_size=8, settings=settings)
     cost = cost_of("compact", config.variant, "digits", check=False)
     found = compare_training(config, cost, made_up(DATASETS["digits"], 20), CPU, workers=1, rounds=2)
-    assert [one.name for one in found] == ["train compact quick batch 8", "loop compact quick batch 8"]
+    name = ", ".join(["compact quick batch 8", "digits", *sorted(settings)])
+    assert [one.name for one in found] == [f"train {name}", f"loop {name}"]
     train, loop = found
     assert train.rounds == loop.rounds == 2 and train.ours == loop.ours > 0
     assert loop.facts["epoch_over_staged"] == pytest.approx(loop.baseline / loop.ours)
@@ -222,7 +223,7 @@ def test_the_command_measures_prints_and_keeps(tmp_path, capsys):
     arguments = ["infer", "--dataset", "digits", "--batch-sizes", "1", "2", "--rounds", "1", "--device", "cpu"]
     assert bench.main([*arguments, "--out", str(tmp_path), "--json"]) == 0
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [one["name"] for one in printed] == ["infer compact batch 1", "infer compact batch 2"]
+    assert [one["name"] for one in printed] == ["infer compact batch 1, digits", "infer compact batch 2, digits"]
     assert printed[0]["env"]["source_digest"] and printed[0]["facts"]["latency_ms"] > 0
     assert bench.main([*arguments, "--out", str(tmp_path)]) == 0
     assert "times as fast" in capsys.readouterr().out

@@ -453,6 +453,26 @@ def test_every_variant_trains_compiled_on_cuda(name):
     assert math.isfinite(epoch.line["train_loss"]) and epoch.line["images_seen"] == 1437
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("settings", [(), ("recipe.mix=either", "recipe.clip=1.0", "recipe.ema=0.9")])
+def test_cuda_graphs_give_the_losses_of_the_eager_step(settings):
+    """In float32, over full and short batches: what a replayed graph overwrites must have been read before."""
+    device = torch.device("cuda")
+    data = load("digits", None)  # type: ignore[arg-type]
+    lines = {}
+    for compiled in (False, True):
+        config = resolve("compact", DATASETS["digits"], "quick", epochs=2, compile=compiled, settings=settings)
+        model = fresh(config).to(device)
+        compute, scale = Compute(model, config), scaling(data, config.recipe, device)
+        train_split, eval_split = to_device(data.train, device), to_device(data.test, device)
+        loop.warm_up(config, model, compute, train_split, eval_split, scale)
+        progress = Progress("", 2, len(train_split), quiet=True)
+        lines[compiled] = [e.line for e in train(config, model, compute, train_split, eval_split, scale, progress)]
+    for eager, graphed in zip(lines[False], lines[True], strict=True):
+        for name in ("train_loss", "test_loss"):
+            assert graphed[name] == pytest.approx(eager[name], rel=0.02), name
+
+
 def test_neighbours_on_the_device_are_remembered(monkeypatch):
     """One look that finds somebody is enough; looks are a minute apart."""
     answers, now = [False, True, False], [0.0]

@@ -47,8 +47,8 @@ class Attention(nn.Module):
         return self._scores(q, k, self._bias(x_BND)).softmax(dim=-1)
 
     def _qkv_BHNd(self, x_BND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        qkv = self.qkv(x_BND).unflatten(-1, (3, self.heads, self.head_width)).permute(2, 0, 3, 1, 4)
-        return qkv[0], qkv[1], qkv[2]
+        q, k, v = self.qkv(x_BND).unflatten(-1, (3, self.heads, self.head_width)).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v  # unbound at once, their gradients are stacked once, not added up from three full tensors
 
     def _bias(self, x_BND: torch.Tensor) -> torch.Tensor | None:
         """What is added to the scaled scores (H or 1, N, N): relative positions, and -inf on a masked diagonal."""

@@ -15,7 +15,7 @@ from harness.records.benchmarks import Comparison
 from harness.timing.goals import goal
 from harness.timing.infer import repeated
 from harness.timing.pipeline import OURS
-from harness.timing.turns import take_turns, timed
+from harness.timing.turns import take_turns, timed, titled
 from harness.training.device import autocast
 from variants.config import ViTConfig
 from variants.fields import UsageError, difference
@@ -43,7 +43,7 @@ def compare_bodies(config: RunConfig, device: torch.device, rounds: int) -> Comp
     repeats, ways = {}, {}
     for name, model in ((OURS, ours.train()), (TIMM, theirs.train())):
         repeats[name], ways[name] = repeated(timed(partial(step, model), device))
-    title = f"body {config.variant_name} batch {size}"
+    title = titled(f"body {config.variant_name} batch {size}", config)
     amounts = {name: float(size * repeats[name]) for name in ways}
     facts = {"params": counts[0], "precision": config.precision}
     timings = take_turns(ways, rounds)

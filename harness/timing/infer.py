@@ -12,7 +12,7 @@ from harness.config import RunConfig
 from harness.experiment import build_model
 from harness.records.benchmarks import Comparison
 from harness.timing.pipeline import OURS
-from harness.timing.turns import Way, take_turns, timed
+from harness.timing.turns import Way, take_turns, timed, titled
 from harness.training.device import autocast
 from harness.training.loop import Compute
 from variants.config import ViTConfig
@@ -45,7 +45,9 @@ def compare_inference(config: RunConfig, device: torch.device, batch_size: int, 
     facts |= {"precision": config.precision, "compile": config.compile}
     amounts = {name: float(batch_size * repeats[name]) for name in ways}
     return timings.compare(
-        f"infer {config.variant_name} batch {batch_size}", "images/s", amounts, (OURS, TEXTBOOK), None, facts
+        titled(f"infer {config.variant_name} batch {batch_size}", config),
+        *("images/s", amounts, (OURS, TEXTBOOK)),
+        facts=facts,
     )
 
 

@@ -25,7 +25,7 @@ from harness.timing.energy import Meter
 from harness.timing.floors import bandwidth, floors, matrix_rate, step_flops
 from harness.timing.goals import goal
 from harness.timing.pipeline import OURS, conventional_images
-from harness.timing.turns import Rounds, take_turns, timed
+from harness.timing.turns import Rounds, take_turns, timed, titled
 from harness.training import device as devices
 from harness.training.loop import Compute, Epoch, train, warm_up
 from harness.training.optimiser import learning_rate, make_optimiser, set_rate
@@ -77,7 +77,7 @@ def compare_training(
     timings = take_turns(ways, rounds)
     facts |= measured_facts(config, cost, device, timings, len(split), ours)
     amounts = dict.fromkeys(ways, float(len(split)))
-    name = f"{config.variant_name} {config.recipe_source} batch {recipe.batch_size}"
+    name = titled(f"{config.variant_name} {config.recipe_source} batch {recipe.batch_size}", config)
     return [
         timings.compare(title, "images/s", amounts, (OURS, baseline), goal(device.type, title), extra)
         for title, baseline, extra in (

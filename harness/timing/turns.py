@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from harness.config import RunConfig
 from harness.records.benchmarks import Comparison
 from harness.training.device import synchronise
 
@@ -66,6 +67,13 @@ def take_turns(ways: Mapping[str, Way], rounds: int) -> Rounds:
             if turn:
                 seconds[name].append(elapsed_s)
     return Rounds(seconds)
+
+
+def titled(name: str, config: RunConfig) -> str:
+    """A benchmark's name with all that is not the default: another setting is another benchmark."""
+    shape = [] if config.dataset == "c10" else [config.dataset]
+    own = [text for text in config.overrides if not text.startswith("batch_size=")]
+    return ", ".join((name, *shape, *own))
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> Way:

@@ -23,6 +23,8 @@ from harness.training.optimiser import learning_rate, make_optimiser, set_rate
 from harness.training.progress import Progress
 from harness.training.seeds import data_generator, derive
 
+WARM_STEPS = 3  # the first compiles, the second runs as the graph will, the third records it
+
 
 class DivergenceError(RuntimeError):
     """The loss is no longer a number."""
@@ -149,7 +151,10 @@ class Compute:
             # PyTorch compiles a function for a few shapes a process and then silently stops: a sweep has many cells.
             torch._dynamo.reset()
             torch._dynamo.config.fail_on_recompile_limit_hit = True
-            self.loss_of = torch.compile(batch_loss, dynamic=False)
+            # A small ViT's step is hundreds of short kernels: as one CUDA graph they start together. What it returns
+            # the next step overwrites, so the loop reads it at once; evaluation keeps its results and gets no graph.
+            mode = "reduce-overhead" if next(model.parameters()).is_cuda else "default"
+            self.loss_of = torch.compile(batch_loss, dynamic=False, mode=mode)
             self.forward: Any = torch.compile(self.judged, dynamic=False)
 
 
@@ -171,11 +176,12 @@ def warm_up(
     model.train()
     for count in {min(size, len(train_split)), len(train_split) % size} - {0}:
         few = DeviceSplit(train_split.images[:count], train_split.labels[:count])
-        batch = next(training_batches(few, recipe, scale, data_generator(config.seed, 0)))
-        with autocast(device, config.precision):
-            loss, _ = compute.loss_of(model, batch, recipe)
-        loss.backward()
-        model.zero_grad(set_to_none=True)
+        for _ in range(WARM_STEPS):
+            batch = next(training_batches(few, recipe, scale, data_generator(config.seed, 0)))
+            with autocast(device, config.precision):
+                loss, _ = compute.loss_of(model, batch, recipe)
+            loss.backward()
+            model.zero_grad(set_to_none=True)
     evaluate(compute.judged, compute.forward, eval_split, scale, config.precision)
     model.load_state_dict(before)
     synchronise(device)
