@@ -16,7 +16,7 @@ from harness.datasets import DATASETS
 from harness.recipes import PUBLISHED, RECIPES, Recipe, fitted, recipe_of, shortened
 from harness.training import device as devices
 from harness.training import loop
-from harness.training.evaluate import evaluate
+from harness.training.evaluate import BATCH_IMAGES, evaluate
 from harness.training.loop import Average, Compute, DivergenceError, batch_loss, train
 from harness.training.optimiser import learning_rate, make_optimiser, parameter_groups
 from harness.training.progress import Progress, duration
@@ -300,7 +300,7 @@ def test_evaluation_is_in_eval_mode_and_leaves_training_mode(digits):
 def test_evaluation_in_several_batches_counts_every_image(digits, monkeypatch):
     model = fresh(quick("compact"))
     whole = evaluate(model, model, digits[1], digits[2], "fp32")
-    monkeypatch.setattr("harness.training.evaluate.BATCH_PIXELS", 50 * 64)
+    monkeypatch.setitem(BATCH_IMAGES, "cpu", 50 * 64 / 1024)  # 50 images of 8 pixels
     parts = evaluate(model, model, digits[1], digits[2], "fp32")
     assert len(parts.predicted) == 360 and parts.nll == pytest.approx(whole.nll, rel=1e-4)
 
