@@ -57,7 +57,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dataset": {"default": "c10", "help": f"whose shape: {', '.join(DATASETS)} (default: c10)"},
     "batch-size": {"type": whole, "help": "(default: the recipe's)"},
     "batch-sizes": {"type": whole, "nargs": "+", "default": [1, 64, 512], "help": "(default: 1 64 512)"},
-    "images": {"type": whole, "default": 20_000, "help": "of one pass (default: 20000)"},
+    "images": {"type": whole, "default": 50_000, "help": "of one pass (default: 50000)"},
     "steps": {"type": whole, "default": 20, "help": "of one epoch (default: 20)"},
     "workers": {"type": whole, "help": "of the DataLoader (default: as many as there are cores)"},
     "device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, ... (default: auto)"},
