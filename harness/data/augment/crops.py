@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from harness.data.augment.boxes import gather_pixels, put_images
+from harness.data.augment.pixels import truncated
 from harness.data.augment.transfer import blocks, to_device
 
 TRIES = 10  # as often as torchvision looks for a crop that fits
@@ -102,7 +103,7 @@ def resized_crop(images: Tensor, windows: Windows) -> Tensor:
             resized = interpolate(
                 window.float(), size=(height, width), mode="bilinear", align_corners=False, antialias=True
             )
-            put_images(result, on_device, resized.round_().to(torch.uint8))
+            put_images(result, on_device, truncated(resized.round_()))
     return result
 
 

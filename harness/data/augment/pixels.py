@@ -67,7 +67,7 @@ def equalize(images: Tensor, magnitudes: np.ndarray) -> Tensor:
     step = torch.div(height * width - in_brightest_bin, 255, rounding_mode="floor").float()
     below = counts.cumsum(1, dtype=torch.int32).sub_(counts).float()
     # Float division of whole numbers below 2**23 never rounds up to the next whole number, and is fast.
-    levels = _truncated(below.add_((step * 0.5).floor_()).div_(step.clamp(min=1.0)).clamp_(0, 255))
+    levels = truncated(below.add_((step * 0.5).floor_()).div_(step.clamp(min=1.0)).clamp_(0, 255))
     unchanged = torch.arange(256, dtype=torch.uint8, device=images.device)
     table = torch.where(step > 0, levels, unchanged)
     return table.gather(1, planes).view_as(images)
@@ -100,10 +100,10 @@ def _blend(images: Tensor, other: Tensor, magnitudes: np.ndarray) -> Tensor:
 
 def _to_uint8(values: Tensor) -> Tensor:
     """Clips in place, then drops the fraction."""
-    return _truncated(values.clamp_(0, 255))
+    return truncated(values.clamp_(0, 255))
 
 
-def _truncated(values: Tensor) -> Tensor:
+def truncated(values: Tensor) -> Tensor:
     """Values of 0 to below 256 without their fraction; by way of int16, torch takes half the time on a CPU."""
     return values.to(torch.int16).to(torch.uint8)
 
@@ -111,7 +111,7 @@ def _truncated(values: Tensor) -> Tensor:
 def _grey(images: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
     luma = (0.2989 * red).add_(0.587 * green).add_(0.114 * blue)
-    return _truncated(luma).unsqueeze(1)
+    return truncated(luma).unsqueeze(1)
 
 
 def _smoothed(images: Tensor) -> Tensor:
