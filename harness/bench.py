@@ -102,12 +102,13 @@ def _pipeline(args: Namespace) -> Iterator[Comparison]:
     from harness.timing.conventional import cores
     from harness.timing.pipeline import compare_pipelines
     from harness.timing.staging import made_up
-    from harness.training.device import choose
+    from harness.training.device import choose, keep_freed_memory
 
-    dataset = dataset_of(args)
+    dataset, device = dataset_of(args), choose(args.device)
+    keep_freed_memory(device)
     config = resolve("compact", dataset, args.recipe, batch_size=args.batch_size)
     data, workers = made_up(dataset, args.images), args.workers or cores()
-    yield compare_pipelines(config.recipe_source, config.recipe, data, choose(args.device), workers, args.rounds)
+    yield compare_pipelines(config.recipe_source, config.recipe, data, device, workers, args.rounds)
 
 
 def _train(args: Namespace) -> Iterator[Comparison]:
@@ -171,9 +172,10 @@ def configured(
     args: Namespace, variants: list[str], recipe: str = "common", batch_size: int | None = None
 ) -> tuple[torch.device, list[RunConfig]]:
     """Everything checked before the first clock starts."""
-    from harness.training.device import choose, defaults
+    from harness.training.device import choose, defaults, keep_freed_memory
 
     dataset, device = dataset_of(args), choose(args.device)
+    keep_freed_memory(device)  # the baselines in this process have it too
     precision, compiled = defaults(device)
     precision, compiled = args.precision or precision, compiled if args.compile is None else args.compile == "on"
     chosen: dict[str, Any] = {"precision": precision, "compile": compiled, "settings": args.set}

@@ -73,6 +73,7 @@ def build_model(config: RunConfig, device: torch.device) -> nn.Module:
 def run_cell(config: RunConfig, data_dir: Path, out: Path, device: torch.device, quiet: bool = False) -> Run:
     """Trains one cell and leaves its record. A run that diverges is recorded as failed and returned as such."""
     prepare(out)
+    devices.keep_freed_memory(device)
     devices.forget_peak_memory(device)
     model = build_model(config, device)  # first, so that a model that cannot be built costs nobody the data
     data = load(config.dataset, data_dir)

@@ -1,6 +1,9 @@
 """Training: the schedule worked by hand, who decays, what the loop counts, and a loss that may not move."""
 
 import math
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -328,6 +331,33 @@ def test_a_batch_norm_is_not_left_with_one_image():
     check_batches(nn.Linear(1, 1), 97, 32)
     with pytest.raises(UsageError, match="last batch of 1"):
         check_batches(normed, 97, 32)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="glibc's allocator is tuned")
+def test_freed_memory_is_kept_for_the_next_step_and_given_back_for_the_next_cell():
+    """In a process of its own: page faults of steps that use 20 MB each, and the memory left after a cell."""
+    code = """
+import resource, torch
+from harness.training import device as devices
+cpu = torch.device("cpu")
+devices.keep_freed_memory(cpu)
+def step(): return [torch.ones(2**20) for _ in range(5)]
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+step(), step()
+before = faults()
+for _ in range(20): step()
+kept = faults() - before
+def resident(): return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+large = [torch.ones(2**20) for _ in range(100)]
+del large
+high = resident()
+devices.forget_peak_memory(cpu)
+print(kept, high - resident())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    faults, given_back = map(int, done.stdout.split())
+    assert faults < 5120, "20 steps of 5 x 1024 pages each, had none been kept"
+    assert given_back > 3e8
 
 
 def test_peak_memory_is_forgotten_between_cells():
