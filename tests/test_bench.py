@@ -64,13 +64,16 @@ def test_comparisons_replace_those_of_their_name_and_stay_with_their_device(tmp_
     path = write_comparisons(tmp_path, "NVIDIA H200", [ONE, replace(ONE, name="start")])
     assert path == file_of(tmp_path, "NVIDIA H200") == tmp_path / "nvidia-h200.json"
     write_comparisons(tmp_path, "NVIDIA H200", [replace(ONE, ratio=30.0)])
+    sizes = [replace(ONE, name=f"infer batch {size}") for size in (512, 64, 1)]
+    sized = read_comparisons(write_comparisons(tmp_path, "sizes", sizes))[1]
+    assert [one.name for one in sized] == ["infer batch 1", "infer batch 64", "infer batch 512"]
     write_comparisons(tmp_path, "AMD EPYC, 2 cores", [ONE])
     device, found = read_comparisons(path)
     assert device == "NVIDIA H200" and [(one.name, one.ratio) for one in found] == [
         ("pipeline s1", 30.0),
         ("start", 20.0),
     ]
-    assert [device for device, _ in read_measured(tmp_path)] == ["AMD EPYC, 2 cores", "NVIDIA H200"]
+    assert [device for device, _ in read_measured(tmp_path)] == ["AMD EPYC, 2 cores", "NVIDIA H200", "sizes"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"schema": 1, "device_name": "x", "comparisons": [{}]}', '{"schema": 99}'])
@@ -233,8 +236,8 @@ def test_the_report_shows_every_comparison_and_every_miss(tmp_path):
     write_comparisons(tmp_path / "bench", "AMD EPYC, 2 cores", [ONE, replace(ONE, name="start", goal=None)])
     measured = read_measured(tmp_path / "bench")
     assert benchmark_table(measured).rows[0] == (
-        *("AMD EPYC, 2 cores", "pipeline s1", "images/s", "200", "10", "20.00 (18.00 to 22.00)"),
-        *("5", "25.00", "no", "torchvision"),
+        *("AMD EPYC, 2 cores", "pipeline s1", "images/s", "200", "10", "20.0 (18.0 to 22.0)"),
+        *("5", "25.0", "no", "torchvision"),
     )
     assert benchmark_table(measured).rows[1][7:9] == ("—", "—")
     assert [bar["reached"] for bar in benchmark_data(measured)["panels"][0]["bars"]] == [False, None]

@@ -34,11 +34,16 @@ def benchmark_table(measured: Measured) -> Table:
 
 
 def _cells(device: str, one: Comparison) -> tuple[str, ...]:
-    goal = HOLE if one.goal is None else f"{one.goal:.2f}"
+    goal = HOLE if one.goal is None else _ratio(one.goal)
     reached = {None: HOLE, True: "yes", False: "no"}[one.reached]
-    spread = f"{one.ratio:.2f} ({one.ratio_low:.2f} to {one.ratio_high:.2f})"
+    spread = f"{_ratio(one.ratio)} ({_ratio(one.ratio_low)} to {_ratio(one.ratio_high)})"
     speeds = (f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}" for speed in (one.ours, one.baseline))
     return device, one.name, one.unit, *speeds, spread, str(one.rounds), goal, reached, one.baseline_name
+
+
+def _ratio(value: float) -> str:
+    """Thousandths near 1, where they decide."""
+    return f"{value:.3f}" if value < 2 else f"{value:.1f}"
 
 
 def benchmark_data(measured: Measured) -> dict[str, Any]:
@@ -71,9 +76,10 @@ def _panel(axes: Any, panel: dict[str, Any]) -> None:
     spread = [[bar["ratio"] - bar["ratio_low"] for bar in bars], [bar["ratio_high"] - bar["ratio"] for bar in bars]]
     axes.barh(places, [bar["ratio"] for bar in bars], height=0.65, color=colors, xerr=spread, error_kw={"lw": 0.8})
     for place, bar in zip(places, bars):
-        goal = "" if bar["goal"] is None else f"   goal {bar['goal']:.2f}: {'reached' if bar['reached'] else 'missed'}"
+        word = "reached" if bar["reached"] else "missed"
+        goal = "" if bar["goal"] is None else f"   goal {_ratio(bar['goal'])}: {word}"
         axes.annotate(
-            f"{bar['ratio']:.2f}{goal}",
+            f"{_ratio(bar['ratio'])}{goal}",
             (bar["ratio_high"], place),
             xytext=(4, 0),
             textcoords="offset points",
@@ -83,6 +89,6 @@ def _panel(axes: Any, panel: dict[str, Any]) -> None:
     axes.axvline(1, color="#000000", linewidth=0.6, linestyle=":")
     axes.set_yticks(places, [shortened(bar["name"], 40) for bar in bars])
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.25 * max(bar["ratio_high"] for bar in bars) + 0.5)
+    axes.set_xlim(0, 1.4 * max(bar["ratio_high"] for bar in bars) + 0.5)
     axes.grid(False, axis="y")
     axes.set_title(panel["device"])
