@@ -15,13 +15,14 @@ from pathlib import Path
 from harness.commands import Parser, run_command
 from harness.evidence.benchmarks import read_measured
 from harness.evidence.figures import write_figures
+from harness.evidence.folders import folders_of
 from harness.evidence.groups import read_evidence
 from harness.evidence.paper import all_tables, write_tables
 from harness.evidence.readme import read_parts, write_results
 from harness.studies import STUDIES
 from variants.fields import UsageError, near_matches
 
-OWN_RUNS, REFERENCE_RUNS, BENCHMARKS = Path("results/runs"), Path("results/reference"), Path("results/bench")
+BENCHMARKS = Path("results/bench")
 
 
 def parser() -> Parser:
@@ -55,14 +56,6 @@ def main(arguments: list[str] | None = None) -> int:
         raise UsageError(f"cannot write {error.filename or args.out}: {error.strerror or error}") from None
     print("\n".join([f"wrote below {args.out}:", *lines, "", tables[0].to_markdown()]), end="")
     return 0
-
-
-def folders_of(named: list[Path] | None) -> list[Path]:
-    """The folders to read; a named one must exist."""
-    for folder in named or []:
-        if not folder.is_dir():
-            raise UsageError(f"--results {folder}: there is no such folder")
-    return named or [OWN_RUNS if any(OWN_RUNS.glob("*/result.json")) else REFERENCE_RUNS]
 
 
 if __name__ == "__main__":

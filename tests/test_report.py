@@ -15,15 +15,16 @@ import pytest
 from harness.evidence.curves import curves_data
 from harness.evidence.digest import data_digest, read_digest
 from harness.evidence.figures import plans, slug
+from harness.evidence.folders import folders_of
 from harness.evidence.groups import read_evidence
 from harness.evidence.paper import all_tables, write_tables
-from harness.evidence.statistics import mean_interval
 from harness.evidence.style import styles
 from harness.evidence.table import Table
 from harness.evidence.text import spread
 from harness.records.schema import RESULT_FIELDS
 from harness.records.write import RunWriter
-from harness.report import folders_of, main
+from harness.report import main
+from harness.statistics.intervals import mean_interval
 from harness.studies import STUDIES
 from variants.catalog import CATALOG
 from variants.fields import UsageError

@@ -99,7 +99,7 @@ class Evidence:
 
 def read_evidence(folders: Iterable[Path]) -> Evidence:
     folders = tuple(dict.fromkeys(folders))
-    runs = _unique([run for folder in folders for run in load_runs([folder]) if _usable(run)])
+    runs = _unique([run for folder in folders for run in load_runs([folder]) if usable(run)])
     judged_on_val = [bool(run.config.get("holdout")) or run.result.get("split") == "val" for run in runs]
     groups = [_group([run for run, val in zip(runs, judged_on_val) if val == wanted]) for wanted in (False, True)]
     return Evidence(folders, tuple(groups[0]), tuple(groups[1]))
@@ -126,7 +126,7 @@ def dataset_of(run: Run) -> str:
     return f"folder:{Path(name[7:]).name}" if name.startswith("folder:") else name
 
 
-def _usable(run: Run) -> bool:
+def usable(run: Run) -> bool:
     """Says on stderr which record lacks what a table needs."""
     kinds = {"cell_id": str, "variant_name": str, "dataset": str, "recipe_name": str, "seed": int, "recipe": dict}
     wrong = [name for name, kind in kinds.items() if not isinstance(run.config.get(name), kind)]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from harness.datasets import title
 from harness.evidence.groups import Evidence, Group
 from harness.evidence.published import PUBLISHED_NUMBERS, Published
-from harness.evidence.statistics import mean_interval
 from harness.evidence.table import HOLE, Table
 from harness.evidence.text import DAGGER, spread, whole
+from harness.statistics.intervals import mean_interval
 
 COLUMNS = (
     *("source", "variant", "data set", "published (%)", "ours (%)", "difference", "passes, published / ours"),

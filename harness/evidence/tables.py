@@ -5,9 +5,9 @@ Refuses to judge: no bold, no winner.
 from harness.datasets import title
 from harness.evidence.groups import Evidence, Group, count, finite
 from harness.evidence.rows import Row, datasets_of, rows_of
-from harness.evidence.statistics import LEVEL, mean_interval
 from harness.evidence.table import HOLE, Table
 from harness.evidence.text import DAGGER, half_width, joined, mean, minutes, scaled, spread, whole
+from harness.statistics.intervals import LEVEL, mean_interval
 from harness.studies import Study
 
 CELL_COLUMNS = (

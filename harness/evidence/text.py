@@ -4,8 +4,8 @@ Refuses to compute more than a mean and its interval.
 
 from collections.abc import Iterable, Sequence
 
-from harness.evidence.statistics import mean_interval
 from harness.evidence.table import HOLE
+from harness.statistics.intervals import mean_interval
 
 DAGGER = "†"
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from harness.datasets import title
 from harness.evidence.groups import Group, count
 from harness.evidence.rows import datasets_of
-from harness.evidence.statistics import mean_interval
 from harness.evidence.style import COLUMN_IN, LEGEND_LINE_IN, PAGE_IN, Style, legend_columns, shortened
+from harness.statistics.intervals import mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,76 @@
+"""Owns what predictions on one set of images say: two models against each other, calibration, accuracy by class.
+Refuses to speak of seeds: these p values and intervals are about two trained models, not about two recipes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.statistics.intervals import RESAMPLES, TAIL
+
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How many images both models have right, one alone, neither."""
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+
+    @property
+    def n(self) -> int:
+        return self.both + self.only_first + self.only_second + self.neither
+
+    @property
+    def difference(self) -> float:
+        """Accuracy of the second minus that of the first."""
+        return (self.only_second - self.only_first) / self.n
+
+
+def agreement(labels_N: np.ndarray, first_N: np.ndarray, second_N: np.ndarray) -> Agreement:
+    if not labels_N.size or not labels_N.shape == first_N.shape == second_N.shape:
+        raise ValueError("two models are compared on the same images, at least one")
+    a, b = first_N == labels_N, second_N == labels_N
+    return Agreement(*(int(np.count_nonzero(both)) for both in (a & b, a & ~b, ~a & b, ~a & ~b)))
+
+
+def mcnemar_p(only_first: int, only_second: int) -> float:
+    """Exact and two-sided: the images on which one alone is right, against a fair coin; 1 where there are none."""
+    from scipy.special import bdtr
+
+    fewer = min(only_first, only_second)
+    return min(1.0, 2 * float(bdtr(fewer, only_first + only_second, 0.5)))
+
+
+def difference_interval(
+    counts: Agreement, seed: int | Sequence[int], resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """95 % percentile bootstrap over images of the second's accuracy minus the first's.
+
+    An image is one of four cases, so that drawing n images with replacement is one multinomial draw: no loop over them.
+    """
+    cases = np.array([counts.both + counts.neither, counts.only_first, counts.only_second])
+    drawn = np.random.default_rng(seed).multinomial(counts.n, cases / counts.n, size=resamples)
+    low, high = np.quantile((drawn[:, 2] - drawn[:, 1]) / counts.n, [TAIL, 1 - TAIL])
+    return float(low), float(high)
+
+
+def calibration_error(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error (Guo et al. 2017): |accuracy - confidence| in bins of equal width, by their share."""
+    if not confidence_N.size or confidence_N.shape != correct_N.shape:
+        raise ValueError("a confidence and a verdict for each image are needed, at least one")
+    confidence_N = confidence_N.astype(float)
+    bin_N = np.clip(np.ceil(confidence_N * bins).astype(int) - 1, 0, bins - 1)  # (0, 1/15], (1/15, 2/15], ...
+    gaps = np.bincount(bin_N, correct_N.astype(float) - confidence_N, minlength=bins)
+    return float(np.abs(gaps).sum() / confidence_N.size)
+
+
+def class_accuracy(labels_N: np.ndarray, predicted_N: np.ndarray, classes: int) -> np.ndarray:
+    """One accuracy a class; NaN for a class without an image."""
+    images_K = np.bincount(labels_N, minlength=classes)
+    right_K = np.bincount(labels_N[labels_N == predicted_N], minlength=classes)
+    return np.divide(right_K, images_K, out=np.full(images_K.size, np.nan), where=images_K > 0)

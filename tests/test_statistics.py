@@ -1,0 +1,269 @@
+"""Owns the proof that the statistics are right: values worked out by hand, and SciPy's where it has the same thing.
+Refuses records: plain numbers alone.
+"""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.statistics import intervals
+from harness.statistics.images import (
+    Agreement,
+    agreement,
+    calibration_error,
+    class_accuracy,
+    difference_interval,
+    mcnemar_p,
+)
+from harness.statistics.improvement import probability_of_improvement
+from harness.statistics.intervals import bca_interval, mean_interval, sample_spread
+from harness.statistics.paired import MOST_FLIPPED, holm, of_differences, paired, sign_flip_p, smallest_p
+from harness.statistics.power import power, seeds_needed
+from harness.statistics.variance import Shares, variance_shares
+
+SKEWED = np.random.default_rng(5).exponential(size=25)
+COUNTS = Agreement(both=50, only_first=10, only_second=30, neither=10)
+
+# --- intervals -------------------------------------------------------------------------------------------------------
+
+
+def test_spread_by_hand():
+    """1..5: squares of -2, -1, 0, 1, 2 add up to 10; 10 / 4."""
+    assert sample_spread([1, 2, 3, 4, 5]) == pytest.approx(math.sqrt(2.5)) and sample_spread([7.0]) is None
+
+
+def test_t_interval_equals_scipy():
+    mean, half, _ = mean_interval(SKEWED.tolist())
+    low, high = stats.t.interval(0.95, len(SKEWED) - 1, SKEWED.mean(), stats.sem(SKEWED))
+    assert half is not None and (mean - half, mean + half) == pytest.approx((low, high), rel=1e-9)
+
+
+def test_bca_of_two_values_by_hand():
+    """Resampled means of 0 and 1: 0, .5, 1 in a quarter, a half, a quarter; half are below .5 (ties count half), so
+    there is no bias; no skew, so no acceleration: the 2.5 % and 97.5 % quantiles, 0 and 1."""
+    assert bca_interval([0.0, 1.0], seed=0) == (0.0, 1.0)
+
+
+def test_bca_acceleration_by_hand():
+    """0, 0, 3: deviations -1, -1, 2; cubes add up to 6, squares to 6; 6 / (6 x 6^1.5) = 6^-1.5 = .0680."""
+    assert intervals._acceleration(np.array([0.0, 0.0, 3.0])) == pytest.approx(6**-1.5)
+
+
+def test_bca_equals_scipy():
+    """Both are random: at 100,000 resamples the ends agree to 2 % of the width, and the plain percentiles do not."""
+    ours = bca_interval(SKEWED, seed=1, resamples=100_000)
+    assert ours is not None
+    theirs, plain = (
+        stats.bootstrap((SKEWED,), np.mean, n_resamples=100_000, method=method, rng=2).confidence_interval
+        for method in ("BCa", "percentile")
+    )
+    width = theirs.high - theirs.low
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.02 * width)
+    assert abs(ours[1] - plain.high) > 0.04 * width, "an interval without the correction would have passed"
+
+
+def test_bca_where_there_is_nothing_to_draw():
+    assert bca_interval([3.0], 0) is None and bca_interval([], 0) is None
+    assert bca_interval([3.0, 3.0, 3.0], 0) == (3.0, 3.0)
+
+
+DRAWS = {
+    "bca": lambda seed: bca_interval(SKEWED, seed),
+    "images": lambda seed: difference_interval(Agreement(5003, 1007, 1501, 2489), seed),
+    "improvement": lambda seed: probability_of_improvement(SKEWED[:12], SKEWED[12:], seed, resamples=500).interval,
+}
+
+
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+def test_the_seed_reaches_the_draw(draw):
+    assert draw(1) == draw(1) != draw(2)
+
+
+# --- paired differences ----------------------------------------------------------------------------------------------
+
+
+def test_paired_by_hand():
+    """Differences 1, 2, 3; seed 9 and seed 4 have no partner. Mean 2, sd 1, se 1/sqrt(3) = .57735, t(2) = 4.30265:
+    2.4841. t = 2 / .57735 = sqrt(12); with 2 degrees p = 1 - t / sqrt(2 + t^2) = 1 - sqrt(12/14) = .07418.
+    Signs: of 8 sums of +-1 +-2 +-3 only 6 and -6 are as far from 0: 2/8."""
+    found = paired({0: 76, 1: 77, 2: 78, 9: 1}, {2: 81, 1: 79, 0: 77, 4: 90})
+    assert (found.n, found.dropped, found.mean, found.spread) == (3, 2, 2, 1)
+    assert found.half == pytest.approx(2.4841, abs=1e-4)
+    assert (
+        found.t_p == pytest.approx(1 - math.sqrt(12 / 14)) and found.sign_flip_p == 0.25 == found.smallest_sign_flip_p
+    )
+
+
+def test_paired_equals_scipy():
+    a, b = SKEWED[:12], SKEWED[12:24]
+    found = paired(dict(enumerate(a)), dict(enumerate(b)))
+    assert found.t_p == pytest.approx(stats.ttest_rel(b, a).pvalue, rel=1e-9)
+    exact = stats.permutation_test((b - a,), np.sum, permutation_type="samples", n_resamples=5000)  # 2^12 are all
+    assert found.sign_flip_p == pytest.approx(exact.pvalue, rel=1e-9)
+
+
+def test_sign_flips_by_hand():
+    """1, 1, -1: the sum is 1, and no sum of three odd numbers is nearer to 0. All of one sign: 2 of 2^n."""
+    assert sign_flip_p([1, 1, -1]) == 1
+    assert sign_flip_p([0.1, 0.2, 0.3, 0.4, 0.5]) == smallest_p(5) == 0.0625
+    assert smallest_p(6) < 0.05 < smallest_p(5)
+    assert sign_flip_p([1.0] * MOST_FLIPPED) == 2 / 2**MOST_FLIPPED and sign_flip_p([1.0] * (MOST_FLIPPED + 1)) is None
+
+
+def test_rounding_does_not_hide_a_tie():
+    """The sum is .3. With the first sign as it is: .9, .3, .3, -.3, .5, -.1, -.1, -.7, so 6 of 8; in floating point one
+    of the .3 comes out a little smaller."""
+    assert sign_flip_p([0.1, 0.2, 0.3, -0.3]) == 0.75
+
+
+def test_one_pair_is_undecided_and_none_is_nothing():
+    one = paired({3: 50.0}, {3: 51.0})
+    assert (one.n, one.mean) == (1, 1.0)
+    assert (one.half, one.spread, one.t_p, one.sign_flip_p, one.smallest_sign_flip_p) == (None,) * 5
+    none = paired({0: 1.0}, {1: 2.0})
+    assert (none.n, none.dropped, none.mean, none.t_p) == (0, 2, None, None)
+
+
+def test_differences_without_spread():
+    """All 0: nothing was seen. All the same but not 0, if only by rounding: t is undecided, the signs are not."""
+    zero = of_differences([0.0] * 5)
+    assert (zero.mean, zero.half, zero.spread, zero.t_p, zero.sign_flip_p) == (0, 0, 0, 1, 1)
+    for same in ([0.2] * 5, [0.3 - 0.1, 0.2, 0.4 - 0.2, 0.2, 0.2]):
+        found = of_differences(same)
+        assert (found.half, found.spread, found.t_p, found.sign_flip_p) == (None, 0, None, 0.0625)
+
+
+def test_the_smallest_real_spread_is_one():
+    """One image of 10,000 more, in percent, next to rounding at 77.25: a spread, not rounding."""
+    found = of_differences([100 * 0.7726 - 100 * 0.7725, 100 * 0.7727 - 100 * 0.7725])
+    assert found.spread == pytest.approx(0.01 / math.sqrt(2), rel=1e-6) and found.t_p is not None
+
+
+def test_holm_by_hand():
+    """In order: 4 x .005 = .02, 3 x .01 = .03, 2 x .03 = .06, 1 x .04 = .04, which may not fall below .06."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1, 1] and holm([]) == []
+
+
+def test_holm_leaves_out_what_has_no_p():
+    assert holm([None, 0.02, None, 0.03]) == [None, 0.04, None, 0.04]
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+def test_agreement_by_hand():
+    labels, a, b = np.array([0, 1, 2, 3, 4]), np.array([0, 1, 2, 0, 0]), np.array([0, 0, 0, 3, 1])
+    found = agreement(labels, a, b)
+    assert found == Agreement(1, 2, 1, 1) and found.n == 5 and found.difference == pytest.approx(-0.2)
+    with pytest.raises(ValueError, match="same images"):
+        agreement(labels, a, b[:4])
+
+
+def test_mcnemar_by_hand():
+    """1 against 5: 2 x (1 + 6) / 2^6 = .21875. 3 against 3: twice the half with the middle is above 1. None: 1."""
+    assert mcnemar_p(1, 5) == mcnemar_p(5, 1) == pytest.approx(0.21875)
+    assert mcnemar_p(3, 3) == 1 == mcnemar_p(0, 0)
+    assert mcnemar_p(310, 402) == pytest.approx(stats.binomtest(310, 712).pvalue, rel=1e-9)
+
+
+def test_image_bootstrap_by_hand_and_by_scipy():
+    """30 - 10 of 100: .2; one image has variance .4 - .2^2 = .36, the mean of 100 has sd .06: .2 +- 1.96 x .06."""
+    ours = difference_interval(COUNTS, seed=0, resamples=50_000)
+    assert ours == pytest.approx((0.2 - 1.96 * 0.06, 0.2 + 1.96 * 0.06), abs=0.006)
+    cases = np.repeat([0, -1, 1], [60, 10, 30])
+    theirs = stats.bootstrap((cases,), np.mean, n_resamples=50_000, method="percentile", rng=1).confidence_interval
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.011), "the means are multiples of .01"
+
+
+def test_image_bootstrap_of_models_that_never_differ():
+    assert difference_interval(Agreement(7, 0, 0, 3), 0) == (0, 0)
+
+
+def test_calibration_by_hand():
+    """Bins of 1/15. Above 14/15: .95 right and .97 wrong, 1 right against 1.92: .92. On both sides of 10/15: .64 right
+    (.36), .68 wrong (.68). .2 is the upper end of a bin, wrong, and .19 is in it, right: .61. Together 2.57 / 6."""
+    confidence = np.array([0.95, 0.97, 0.64, 0.68, 0.2, 0.19])
+    right = np.array([True, False, True, False, False, True])
+    assert calibration_error(confidence, right) == pytest.approx(2.57 / 6)
+    assert calibration_error(np.array([1.0, 1.0, 0.0]), np.array([True, True, False])) == 0
+    assert calibration_error(confidence, right, bins=1) == pytest.approx(abs(3 - 3.63) / 6)
+    with pytest.raises(ValueError, match="at least one"):
+        calibration_error(np.array([]), np.array([]))
+
+
+def test_class_accuracy_by_hand():
+    found = class_accuracy(np.array([0, 0, 1, 3]), np.array([0, 1, 1, 0]), 4)
+    assert found.tolist()[:2] == [0.5, 1] and math.isnan(found[2]) and found[3] == 0
+
+
+# --- runs, grids, power ----------------------------------------------------------------------------------------------
+
+
+def test_improvement_by_hand():
+    """1, 3 against 2, 3: lost, lost, won, tied: 1.5 of 4."""
+    assert probability_of_improvement([1, 3], [2, 3], 0).probability == 0.375
+    assert probability_of_improvement([5], [2, 3], 0).interval is None
+    assert probability_of_improvement([5, 6], [2, 3], 0).interval == (1, 1)
+    with pytest.raises(ValueError, match="at least one run"):
+        probability_of_improvement([], [1], 0)
+
+
+def test_improvement_equals_scipy():
+    x, y = SKEWED[:9], SKEWED[9:16]
+    found = probability_of_improvement(x, y, 0, resamples=50_000)
+    assert found.probability == pytest.approx(stats.mannwhitneyu(x, y).statistic / (9 * 7))
+
+    def share(x, y):
+        return float(np.mean(np.subtract.outer(x, y) > 0))
+
+    theirs = stats.bootstrap((x, y), share, n_resamples=10_000, method="percentile", vectorized=False, rng=1)
+    assert found.interval == pytest.approx(tuple(theirs.confidence_interval), abs=0.025)
+
+
+def test_variance_by_hand():
+    """Cells 0 2 / 4 10, two replicates each at -1 and +1; mean 4. Rows are -3, +3 off: 8 x 9 = 72. Columns -2, +2:
+    8 x 4 = 32. What is left of the cells is +-1: 8. Replicates: 8. Of 120."""
+    grid = np.array([[0, 2], [4, 10]])[:, :, None] + np.array([-1, 1])
+    found = variance_shares(grid)
+    assert found is not None
+    assert vars(found) == pytest.approx(vars(Shares(72 / 120, 32 / 120, 8 / 120, 8 / 120)))
+
+
+def test_variance_of_uneven_levels_adds_up_and_knows_its_axes():
+    """2 x 3 x 4: with noise alone the parts still make 1; a pure row effect is all the first factor's."""
+    noise = variance_shares(np.random.default_rng(0).normal(size=(2, 3, 4)))
+    assert noise is not None and sum(vars(noise).values()) == pytest.approx(1)
+    rows = variance_shares(np.broadcast_to(np.array([1.0, 5.0])[:, None, None], (2, 3, 4)))
+    assert rows is not None and vars(rows) == pytest.approx(vars(Shares(1, 0, 0, 0)))
+
+
+def test_variance_needs_a_full_grid_with_replicates():
+    assert variance_shares(np.full((2, 2, 2), 0.1)) is None
+    for wrong in (np.zeros((2, 2, 1)), np.zeros((2, 2)), np.full((2, 2, 2), np.nan)):
+        with pytest.raises(ValueError, match="full grid"):
+            variance_shares(wrong)
+
+
+@pytest.mark.parametrize(("size", "seeds"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
+def test_seeds_needed_by_hand(size, seeds):
+    """About (1.960 + .8416)^2 / d^2 + 1.96^2 / 2: 198.1, 33.3, 14.2, 9.8 for d = .2, .5, .8, 1, rounded up."""
+    assert seeds_needed(size * 3, 3.0) == seeds_needed(-size, 1.0) == seeds
+    assert power(seeds, size, 1) >= 0.8 > power(seeds - 1, size, 1)
+
+
+def test_power_equals_scipy():
+    for seeds, size in ((2, 1.0), (5, 0.7), (5, 20.0), (40, 0.1)):
+        bound, shift = stats.t.ppf(0.975, seeds - 1), size * math.sqrt(seeds)
+        theirs = 1 - stats.nct.cdf(bound, seeds - 1, shift) + stats.nct.cdf(-bound, seeds - 1, min(shift, 9))
+        assert power(seeds, size, 1.0) == pytest.approx(theirs, abs=1e-8)
+    assert power(5, 0.0, 1.0) == pytest.approx(0.05)
+
+
+def test_seeds_needed_where_there_is_no_answer():
+    assert seeds_needed(0.0, 1.0) is None and seeds_needed(1.0, 0.0) is None and seeds_needed(1e-6, 1.0) is None
+    assert seeds_needed(1e6, 1.0) == 2
+    with pytest.raises(ValueError, match="two pairs"):
+        power(1, 1.0, 1.0)
