@@ -345,12 +345,13 @@ def test_curves_of_a_data_set_with_holdout_runs_only_are_validation_curves(tmp_p
 def test_stale_figures_of_ours_go_and_others_stay(tmp_path: Path) -> None:
     figures = tmp_path / "figures"
     write_run(tmp_path / "runs", "compact", "svhn", 0)
-    main(["--results", str(tmp_path / "runs"), "--out", str(tmp_path)])
+    unmeasured = ["--bench", str(tmp_path / "nothing"), "--out", str(tmp_path)]
+    main(["--results", str(tmp_path / "runs"), *unmeasured])
     (figures / "curves-mine.png").write_bytes(b"\x89PNG\r\n\x1a\nsomebody's own")
     (figures / "notes.txt").touch()
     assert (figures / "curves-svhn.pdf").exists()
     (tmp_path / "empty").mkdir()
-    main(["--results", str(tmp_path / "empty"), "--out", str(tmp_path)])
+    main(["--results", str(tmp_path / "empty"), *unmeasured])
     assert sorted(path.name for path in figures.iterdir()) == ["curves-mine.png", "notes.txt"]
 
 
