@@ -86,15 +86,14 @@ def parser() -> Parser:
 
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
-    found = list(MEASURES[args.kind](args))
-    device_name, found = signed(found, getattr(args, "device", "cpu"))
     from harness.records.benchmarks import write_comparisons
 
-    path = write_comparisons(args.out, device_name, found)
-    if args.json:
-        print("\n".join(json.dumps(asdict(one)) for one in found))
-    else:
-        print("\n\n".join(text(one) for one in found) + f"\n\n{device_name}\nwritten: {path}")
+    for one in MEASURES[args.kind](args):  # each shown and kept at once: the next may take minutes, or fail
+        device_name, one = signed(one, getattr(args, "device", "cpu"))
+        print(json.dumps(asdict(one)) if args.json else text(one), flush=True)
+        path = write_comparisons(args.out, device_name, [one])
+        if not args.json:
+            print(f"\n{device_name}\nwritten: {path}\n")
     return 0
 
 
@@ -116,12 +115,16 @@ def _train(args: Namespace) -> Iterator[Comparison]:
     from harness.timing.conventional import cores
     from harness.timing.staging import made_up
     from harness.timing.step import compare_training
+    from harness.training.loop import DivergenceError
 
     device, configs = configured(args, args.variant, args.recipe, args.batch_size)
     for config in configs:
         cost = cost_of(config.variant_name, config.variant, config.dataset, check=False)
         data = made_up(DATASETS[config.dataset], args.steps * config.recipe.batch_size)
-        yield from compare_training(config, cost, data, device, args.workers or cores(), args.rounds)
+        try:
+            yield from compare_training(config, cost, data, device, args.workers or cores(), args.rounds)
+        except DivergenceError as error:
+            raise UsageError(f"{config.variant_name} on noise: {error}; --set recipe.lr to a lower one") from None
 
 
 def _infer(args: Namespace) -> Iterator[Comparison]:
@@ -182,15 +185,15 @@ def configured(
     return device, [resolve(name, dataset, recipe, batch_size=batch_size, **chosen) for name in variants]
 
 
-def signed(found: list[Comparison], device: str) -> tuple[str, list[Comparison]]:
-    """The device's name, and the comparisons with where and by what code they were made."""
+def signed(one: Comparison, device: str) -> tuple[str, Comparison]:
+    """The device's name, and the comparison with where and by what code it was made."""
     from harness.records.environment import environment
     from harness.training.device import choose, describe, is_shared
 
     chosen = choose(device)
     facts = describe(chosen)
     env = {**environment(facts, "made up"), "shared_device": is_shared(chosen)}
-    return facts["device_name"], [replace(one, env=env) for one in found]
+    return facts["device_name"], replace(one, env=env)
 
 
 def text(one: Comparison) -> str:

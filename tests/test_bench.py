@@ -14,9 +14,11 @@ import torch
 from harness import bench, report
 from harness.config import resolve
 from harness.counting.cost import cost_of
+from harness.data.pipeline import scaling, to_device
 from harness.datasets import DATASETS
-from harness.evidence.benchmarks import benchmark_data, benchmark_table, read_measured
+from harness.evidence.benchmarks import benchmark_data, benchmark_table, read_measured, training_table
 from harness.evidence.digest import read_digest
+from harness.experiment import build_model
 from harness.recipes import RECIPES, fitted
 from harness.records.benchmarks import Comparison, file_of, read_comparisons, write_comparisons
 from harness.timing import floors as floors_module
@@ -28,8 +30,10 @@ from harness.timing.floors import Floors, floors, step_bytes, step_flops
 from harness.timing.goals import GOALS, goal
 from harness.timing.pipeline import compare_pipelines, conventional_images
 from harness.timing.staging import made_up
-from harness.timing.step import compare_training
+from harness.timing.step import Staged, compare_training
 from harness.timing.turns import Rounds, take_turns
+from harness.training.loop import Compute, train
+from harness.training.progress import Progress
 from variants.catalog import CATALOG, build
 from variants.config import ViTConfig
 from variants.fields import UsageError
@@ -40,7 +44,7 @@ ONE = Comparison(
 )
 
 
-def test_ways_take_turns_and_the_first_round_does_not_count():
+def test_ways_take_turns_and_the_first_round_does_not_count(capsys):
     called, clocks = [], {"a": iter([9.0, 1.0, 2.0, 6.0]), "b": iter([9.0, 2.0, 8.0, 6.0])}
 
     def way(name):
@@ -48,6 +52,8 @@ def test_ways_take_turns_and_the_first_round_does_not_count():
 
     rounds = take_turns({"a": way("a"), "b": way("b")}, 3)
     assert called == ["a", "b", "b", "a", "a", "b", "b", "a"]
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 4 and "warmed up" in told[0] and told[3].startswith("round 3 of 3, about 0 s")
     assert rounds.seconds == {"a": [1.0, 2.0, 6.0], "b": [2.0, 8.0, 6.0]}
     assert rounds.ratios("a", "b") == [2.0, 4.0, 1.0]
 
@@ -180,6 +186,24 @@ def test_training_is_compared_with_both_baselines(settings, monkeypatch):
     )
 
 
+def test_the_staged_steps_are_those_of_the_real_loop(monkeypatch):
+    """On the same batches both end with the same weights: what the loop is compared with leaves nothing out."""
+    monkeypatch.setattr("harness.training.loop.data_generator", lambda seed, epoch: np.random.default_rng(0))
+    settings = ["recipe.clip=0.5", "recipe.ema=0.9", "recipe.mix=cutmix", "recipe.warmup_epochs=1"]
+    config = resolve("compact", DATASETS["digits"], "quick", epochs=2, batch_size=8, settings=settings)
+    data, weights = made_up(DATASETS["digits"], 20), []
+    split, few, scale = to_device(data.train, CPU), to_device(data.test, CPU), scaling(data, config.recipe, CPU)
+    for staged in (False, True):
+        model = build_model(config, CPU)
+        compute = Compute(model, config)
+        if staged:
+            Staged(config, model, compute, split, scale).epoch()
+        else:
+            next(train(config, model, compute, split, few, scale, Progress("", 2, 20, quiet=True)))
+        weights.append([*model.parameters(), *compute.judged.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
 def test_timms_body_has_our_shape_and_others_are_refused():
     config = CATALOG[bench.BODY]
     assert isinstance(config, ViTConfig)
@@ -240,6 +264,9 @@ def test_the_report_shows_every_comparison_and_every_miss(tmp_path):
         *("5", "25.0", "no", "torchvision"),
     )
     assert benchmark_table(measured).rows[1][7:9] == ("—", "—")
+    trained = replace(ONE, name="train x", facts={"step_ms": 2.0, "share_of_bound": 0.5, "peak_memory_bytes": 3e6})
+    table = training_table([("here", [ONE, trained])])
+    assert table.rows == (("here", "x", "2.0", "—", "—", "50.0", "—", "—", "3.0", "—", "—"),)
     assert [bar["reached"] for bar in benchmark_data(measured)["panels"][0]["bars"]] == [False, None]
     empty = tmp_path / "runs"
     empty.mkdir()

@@ -503,6 +503,30 @@ def test_cuda_graphs_give_the_losses_of_the_eager_step(settings):
             assert graphed[name] == pytest.approx(eager[name], rel=0.02), name
 
 
+class NoWaiting(Progress):
+    """Between the first and the last step of an epoch, any wait of the host for the device is an error."""
+
+    def batch(self, epoch, images, totals):
+        torch.cuda.set_sync_debug_mode("error" if images < self.images_per_epoch else "default")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_no_step_waits_for_the_device(compiled):
+    device = torch.device("cuda")
+    data = load("digits", None)  # type: ignore[arg-type]
+    config = resolve("compact", DATASETS["digits"], "common", epochs=1, precision="bf16", compile=compiled)
+    model = fresh(config).to(device)
+    compute, scale = Compute(model, config), scaling(data, config.recipe, device)
+    train_split, eval_split = to_device(data.train, device), to_device(data.test, device)
+    loop.warm_up(config, model, compute, train_split, eval_split, scale)
+    try:
+        progress = NoWaiting("", 1, len(train_split), quiet=True)
+        list(train(config, model, compute, train_split, eval_split, scale, progress))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_neighbours_on_the_device_are_remembered(monkeypatch):
     """One look that finds somebody is enough; looks are a minute apart."""
     answers, now = [False, True, False], [0.0]

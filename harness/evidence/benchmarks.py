@@ -21,6 +21,22 @@ CAPTION = (
     "was, with the lowest and highest round. Speeds are medians; more is better. A goal is what this project had set "
     f"itself, {HOLE} where it had set none. Measured with python -m harness.bench."
 )
+TRAINING = {
+    "step (ms)": ("step_ms", 1.0),
+    "FLOPs floor (ms)": ("flops_floor_ms", 1.0),
+    "bytes floor (ms)": ("bytes_floor_ms", 1.0),
+    "share of the bound (%)": ("share_of_bound", 100.0),
+    "FLOP utilisation (%)": ("model_flop_utilisation", 100.0),
+    "pipeline (% of an epoch)": ("pipeline_share", 100.0),
+    "peak memory (MB)": ("peak_memory_bytes", 1e-6),
+    "J per 1,000 images": ("joules_per_1000_images", 1.0),
+    "compiling (s)": ("compile_seconds", 1.0),
+}
+TRAINING_CAPTION = (
+    "A training step beside its two floors: its FLOPs over the measured matrix rate of the device, and an estimate of "
+    "the bytes it must move over the measured bandwidth; the slower one is the bound. "
+    f"{HOLE} was not measured, or cannot be."
+)
 MET, MISSED, FREE = "#009E73", "#D55E00", "#0072B2"
 
 
@@ -44,6 +60,22 @@ def _cells(device: str, one: Comparison) -> tuple[str, ...]:
 def _ratio(value: float) -> str:
     """Thousandths near 1, where they decide."""
     return f"{value:.3f}" if value < 2 else f"{value:.1f}"
+
+
+def training_table(measured: Measured) -> Table:
+    """What the steps of harness.bench train cost, and how far that is from what the device could do."""
+    rows = [
+        (device, one.name.removeprefix("train "), *(_fact(one.facts, *column) for column in TRAINING.values()))
+        for device, comparisons in measured
+        for one in comparisons
+        if "step_ms" in one.facts
+    ]
+    return Table("training-speed", ("device", "training", *TRAINING), tuple(rows), TRAINING_CAPTION)
+
+
+def _fact(facts: dict[str, Any], name: str, factor: float) -> str:
+    value = facts.get(name)
+    return HOLE if value is None else f"{factor * value:,.1f}"
 
 
 def benchmark_data(measured: Measured) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Refuses to compute; and it never touches a file that it does not write itself.
 
 from pathlib import Path
 
-from harness.evidence.benchmarks import Measured, benchmark_table
+from harness.evidence.benchmarks import Measured, benchmark_table, training_table
 from harness.evidence.costs import cost_table
 from harness.evidence.groups import Evidence
 from harness.evidence.reproduced import published_table
@@ -17,7 +17,7 @@ from harness.studies import Study
 def all_tables(evidence: Evidence, study: Study, measured: Measured = ()) -> list[Table]:
     """The main table first; benchmarks only where some were measured."""
     runs = [main_table(evidence, study), cells_table(evidence, study), cost_table(evidence), published_table(evidence)]
-    return runs + ([benchmark_table(measured)] if measured else [])
+    return runs + ([benchmark_table(measured), training_table(measured)] if measured else [])
 
 
 def write_tables(tables: list[Table], folder: Path) -> list[str]:

@@ -13,9 +13,7 @@ from harness.statistics.intervals import RESAMPLES, TAIL
 @dataclass(frozen=True)
 class Improvement:
     probability: float  # of X > Y, a tie counting half
-    interval: (
-        tuple[float, float] | None
-    )  # 95 % percentile bootstrap over the runs of each side; none if one has one run
+    interval: tuple[float, float] | None  # 95 % percentile bootstrap over the runs of each side; none for a single run
 
 
 def probability_of_improvement(

@@ -3,6 +3,7 @@ Refuses to average: a median, and the spread of the paired ratios, say what time
 """
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from harness.config import RunConfig
 from harness.records.benchmarks import Comparison
 from harness.training.device import synchronise
+from harness.training.progress import duration
 
 Way = Callable[[], float]  # does the thing once and returns its seconds
 
@@ -59,13 +61,18 @@ class Rounds:
 
 
 def take_turns(ways: Mapping[str, Way], rounds: int) -> Rounds:
-    """Each way once a round, every other round in the opposite order; a first round warms up and does not count."""
+    """Each way once a round, every other round in the opposite order; a first round warms up and does not count.
+    Each round is told on stderr: some take minutes."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    start_s = time.monotonic()
     for turn in range(rounds + 1):
         for name in list(ways)[:: 1 if turn % 2 == 0 else -1]:
             elapsed_s = ways[name]()
             if turn:
                 seconds[name].append(elapsed_s)
+        left_s = (time.monotonic() - start_s) / (turn + 1) * (rounds - turn)
+        done = f"round {turn} of {rounds}" if turn else "warmed up"
+        print(f"{done}, about {duration(left_s)} left", file=sys.stderr)
     return Rounds(seconds)
 
 
