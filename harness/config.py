@@ -25,6 +25,9 @@ SEMANTICS = 1  # raised by hand when a change of the code changes results
 
 OWN_TYPES = {"vit": ViTConfig, "timm": TimmConfig}
 
+# Fields that came after the first records, with the value that those were made with: it is no part of an identity.
+LATER_FIELDS = {"train_share": 1.0, "small_stem": False}
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -52,15 +55,26 @@ class RunConfig:
     @property
     def identity(self) -> dict[str, Any]:
         return {
-            "variant": dataclasses.asdict(self.variant),
-            "variant_type": variant_type(self.variant),
-            "dataset": self.dataset_name,
-            "recipe": dataclasses.asdict(self.recipe),
+            **self.plan,
             "precision": self.precision,
             "compile": self.compile,
+        }
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What a study can say of a cell before the device has chosen precision and compilation."""
+        return {
+            "variant": without_later(dataclasses.asdict(self.variant)),
+            "variant_type": variant_type(self.variant),
+            "dataset": self.dataset_name,
+            "recipe": without_later(dataclasses.asdict(self.recipe)),
             "holdout": self.holdout,
             "semantics": SEMANTICS,
         }
+
+    @property
+    def plan_id(self) -> str:
+        return plan_id(self.plan)
 
     @property
     def dataset_name(self) -> str:
@@ -82,7 +96,21 @@ class RunConfig:
     def to_plain(self) -> dict[str, Any]:
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("variant", "recipe")}
         plain |= {"run_id": self.run_id, "cell_id": self.cell_id, **self.identity, "overrides": list(self.overrides)}
+        plain |= {name: dataclasses.asdict(getattr(self, name)) for name in ("variant", "recipe")}
         return json.loads(json.dumps(plain | {"dataset": self.dataset}))
+
+
+def without_later(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: v for name, v in fields.items() if name not in LATER_FIELDS or v != LATER_FIELDS[name]}
+
+
+def plan_id(config: Mapping[str, Any]) -> str:
+    """Of `RunConfig.plan`, or of a record's config.json: the same for the cells that a study cannot tell apart."""
+    name = config["dataset"]
+    dataset = f"folder:{Path(name[7:]).name}" if name.startswith("folder:") else name
+    parts = {part: without_later(config[part]) for part in ("variant", "recipe")}
+    rest = {name: config[name] for name in ("variant_type", "holdout", "semantics")}
+    return _digest({**parts, **rest, "dataset": dataset})
 
 
 def _digest(value: Any) -> str:

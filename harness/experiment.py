@@ -14,7 +14,7 @@ from harness.config import RunConfig
 from harness.counting.cost import Cost, cost_of
 from harness.data.canonical import Split
 from harness.data.load import ImageData, load
-from harness.data.pipeline import held_out, scaling, to_device
+from harness.data.pipeline import held_out, scaling, shown_more_often, to_device
 from harness.records.environment import environment
 from harness.records.read import Run, read_run
 from harness.records.write import RunWriter, prepare
@@ -78,6 +78,7 @@ def run_cell(config: RunConfig, data_dir: Path, out: Path, device: torch.device,
     model = build_model(config, device)  # first, so that a model that cannot be built costs nobody the data
     data = load(config.dataset, data_dir)
     splits = (data.train, data.test) if not config.holdout else held_out(data.train, config.holdout)
+    splits = (shown_more_often(splits[0], config.recipe.train_share), splits[1])
     check_batches(model, len(splits[0]), config.recipe.batch_size)
     cost = counted(config, model)
     writer = RunWriter(out / config.run_id)

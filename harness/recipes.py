@@ -46,6 +46,7 @@ class Recipe:
     cutmix_alpha: float = 1.0
     mix_per_image: bool = False
     label_smoothing: float = 0.0
+    train_share: float = 1.0  # of each class's training images; they are shown so much more often, as many a pass
 
     dropout: float | None = None
     attention_dropout: float | None = None
@@ -98,6 +99,8 @@ class Recipe:
         for name in ("erase_prob", "mix_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name}={getattr(self, name)}: a probability is needed")
+        if not 0 < self.train_share <= 1:
+            raise UsageError(f"train_share={self.train_share}: above 0 to 1 is needed")
         for name in ("mixup_alpha", "cutmix_alpha"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name}={getattr(self, name)}: a positive number is needed")

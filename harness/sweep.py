@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.commands import Parser, run_command
-from harness.config import RunConfig, resolve
+from harness.config import RunConfig
 from harness.data.load import dataset_facts
 from harness.datasets import Dataset
 from harness.records.read import run_state
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def resolve_cell(cell: Cell, dataset: Dataset, args: Namespace) -> RunConfig:
-    return resolve(cell.variant, dataset, cell.recipe, seed=cell.seed, epochs=args.epochs)
+    return cell.row.resolve(dataset, seed=cell.seed, epochs=args.epochs, holdout=cell.holdout)
 
 
 def announce(

@@ -170,11 +170,11 @@ def test_missing_data_fails_its_cells_alone(tmp_path, capsys, monkeypatch):
 def test_main_study_is_the_user_s_table():
     cells = STUDIES["main"].cells()
     assert len(cells) == 7 * 3 * 5 and {c.dataset for c in cells} == {"c10", "c100", "svhn"}
-    published = {c.variant for c in cells if c.recipe == "published"}
+    published = {c.row.variant for c in cells if c.row.recipe == "published"}
     assert published == {"vanilla", "compact", "patch2"}
-    assert {c.variant for c in cells if c.recipe == "common"} == published | {"timm"}
+    assert {c.row.variant for c in cells if c.row.recipe == "common"} == published | {"timm"}
     assert [c.seed for c in cells] == sorted(c.seed for c in cells), "seed by seed"
-    assert cells[0].variant == "compact" and cells[20].variant == "patch2", "cheapest first"
+    assert cells[0].row.variant == "compact" and cells[20].row.variant == "patch2", "cheapest first"
 
 
 def test_two_names_of_one_run_are_trained_once(tmp_path, capsys):
@@ -196,7 +196,7 @@ def test_a_model_that_cannot_be_counted_can_be_trained(tmp_path, monkeypatch, ca
 
 def test_narrowing():
     study = STUDIES["main"].narrowed(variants=["timm", "cct-7-3x1"], datasets=["c10"], seeds=[7])
-    assert {(c.variant, c.recipe) for c in study.cells()} == {
+    assert {(c.row.variant, c.row.recipe) for c in study.cells()} == {
         ("timm", "common"), ("cct-7-3x1", "published"), ("cct-7-3x1", "common"),
     }  # fmt: skip
     assert {(c.dataset, c.seed) for c in study.cells()} == {("c10", 7)}

@@ -13,7 +13,7 @@ from harness.config import resolve
 from harness.data import load as loading
 from harness.data.canonical import Split, canonical, digest
 from harness.data.load import channel_statistics, dataset_facts, load
-from harness.data.pipeline import held_out, scaling, to_device, training_batches
+from harness.data.pipeline import held_out, scaling, shown_more_often, to_device, training_batches
 from harness.data.sources import read_arrays, read_svhn_file
 from harness.datasets import DATASETS
 from harness.training.seeds import data_generator
@@ -310,3 +310,16 @@ def test_an_interrupted_download_is_not_taken_for_a_whole_one(tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         load("svhn", tmp_path)
     assert not (tmp_path / "train_32x32.mat").exists()
+
+
+def test_a_share_is_of_each_class_nested_and_as_long_as_all():
+    train = random_split(1000)
+    tenth, half = (shown_more_often(train, share) for share in (0.1, 0.5))
+    assert len(tenth) == len(half) == 1000 and shown_more_often(train, 1.0) is train
+    images = [{image.tobytes() for image in part.images} for part in (tenth, half, train)]
+    assert images[0] < images[1] < images[2]
+    for part, share in ((tenth, 0.1), (half, 0.5)):
+        for label, count in zip(*np.unique(train.labels, return_counts=True)):
+            kept = {image.tobytes() for image in part.images[part.labels == label]}
+            assert len(kept) == max(1, round(share * count))
+    assert len(np.unique(shown_more_often(train, 1e-9).labels)) == len(np.unique(train.labels)), "no class is lost"

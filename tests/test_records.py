@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.config import resolve, run_config_from_plain
+from harness.config import plan_id, resolve, run_config_from_plain
 from harness.datasets import DATASETS
 from harness.records.environment import environment, source_digest
 from harness.records.read import load_runs, read_run, run_state
@@ -64,7 +64,7 @@ def test_a_run_can_be_repeated_from_its_config_alone(name):
     config = resolve(name, DATASETS["svhn"], "common", settings=["recipe.crop_scale=.5,1"], seed=3, label="mine")
     plain = json.loads(json.dumps(config.to_plain()))
     again = run_config_from_plain(plain)
-    assert again == config and again.run_id == plain["run_id"]
+    assert again == config and again.run_id == plain["run_id"] and again.plan_id == plan_id(plain)
 
 
 def test_a_run_exists_when_its_result_does(tmp_path):
@@ -248,3 +248,12 @@ def test_planning_and_reading_need_no_torch():
     modules = "harness.studies, harness.config, harness.records.read, harness.records.environment"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_fields_that_came_later_leave_older_identities_alone():
+    plain = CONFIG.to_plain()
+    assert plain["recipe"].pop("train_share") == 1.0
+    assert run_config_from_plain(plain).run_id == CONFIG.run_id and plan_id(plain) == CONFIG.plan_id
+    tenth = replace(CONFIG, recipe=replace(CONFIG.recipe, train_share=0.1))
+    assert tenth.run_id != CONFIG.run_id and tenth.plan_id != CONFIG.plan_id
+    assert replace(CONFIG, precision="bf16").plan_id == CONFIG.plan_id

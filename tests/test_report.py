@@ -165,7 +165,7 @@ def test_every_planned_row_is_shown_with_no_run_at_all(tmp_path: Path, monkeypat
     assert "figures/model-size: skipped" in out
     with Path("paper/tables/main.csv").open(encoding="utf-8") as file:
         rows = list(csv.reader(file))[1:]
-    assert [(row[0], row[1]) for row in rows] == list(MAIN.rows)
+    assert [(row[0], row[1]) for row in rows] == [row.name for row in MAIN.rows]
     assert all(set(row[2:]) == {"—"} for row in rows)
     assert not list(Path("paper").rglob("*.png"))
 

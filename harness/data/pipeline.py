@@ -68,6 +68,20 @@ def held_out(train: Split, share: float) -> tuple[Split, Split]:
     return train.part(slice(count, None)), train.part(slice(count))
 
 
+def shown_more_often(train: Split, share: float) -> Split:
+    """A share of each class, repeated until a pass has as many images as before: only their variety changes.
+
+    The first images of a class in canonical order: arbitrary, the same for every seed, a smaller share within a larger.
+    """
+    if share == 1:
+        return train
+    chosen = np.zeros(len(train), bool)
+    for label in np.unique(train.labels):
+        of_class = np.flatnonzero(train.labels == label)
+        chosen[of_class[: max(1, round(share * len(of_class)))]] = True
+    return train.part(np.resize(np.flatnonzero(chosen), len(train)))
+
+
 def training_batches(split: DeviceSplit, recipe: Recipe, scale: Scaling, rng: np.random.Generator) -> Iterator[Batch]:
     """One pass: every image once, the last batch as short as it comes out."""
     order = rng.permutation(len(split))

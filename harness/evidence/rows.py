@@ -35,6 +35,6 @@ def rows_of(groups: Sequence[Group], study: Study) -> list[Row]:
         labels.setdefault((group.variant, group.recipe), set()).add(group.row)
     rows = []
     for planned in study.rows:
-        for label in sorted(labels.get(planned, {planned})):
+        for label in sorted(labels.get(planned.name, {planned.name})):
             rows.append(Row(*label, found.pop(label, {})))
     return rows + [Row(*label, on) for label, on in found.items()]
