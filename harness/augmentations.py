@@ -13,3 +13,6 @@ UINT8_NAMES = (
 )
 FLOAT_NAMES = ("erase", "crop-paste")
 MIX_NAMES = ("none", "mixup", "cutmix", "either")
+
+# How a trained model is disturbed, each at five strengths; see harness/data/corrupt.py.
+CORRUPTION_NAMES = ("noise", "blur", "contrast", "brightness", "pixelation", "jpeg", "occlusion")

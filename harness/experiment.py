@@ -3,6 +3,7 @@ Refuses to report and to choose: the accuracy recorded is that of the last plann
 """
 
 import sys
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from harness.records.environment import environment
 from harness.records.read import Run, read_run
 from harness.records.write import RunWriter, prepare
 from harness.training import device as devices
-from harness.training.evaluate import Evaluation
+from harness.training.energy import Meter
+from harness.training.evaluate import Evaluation, evaluate_corrupted
 from harness.training.loop import Compute, DivergenceError, train, warm_up
 from harness.training.progress import Progress
 from harness.training.seeds import derive
@@ -34,6 +36,9 @@ class Tally:
     params: int
     macs: int | None
     compile_seconds: float | None = None
+    energy_joules: float | None = None
+    corruption_accuracy: dict[str, list[float]] | None = None
+    corruption_seconds: float | None = None
     lines: list[dict[str, Any]] = field(default_factory=list)
     neighbours: devices.Neighbours | None = None
 
@@ -60,6 +65,9 @@ class Tally:
             "peak_memory_bytes": devices.peak_memory_bytes(device),
             "params": self.params,
             "macs": self.macs,
+            "energy_joules": self.energy_joules,
+            "corruption_accuracy": self.corruption_accuracy,
+            "corruption_seconds": self.corruption_seconds,
             "shared_device": self.neighbours.seen if self.neighbours else None,
         }
 
@@ -131,6 +139,7 @@ def _trained(
     tally.neighbours = devices.Neighbours(device)
     tally.compile_seconds = warm_up(config, model, compute, train_split, eval_split, scale)
     progress, evaluation = Progress(title(config), config.recipe.epochs, len(train_split), quiet=quiet), None
+    meter = Meter(device)
     try:
         for epoch in train(config, model, compute, train_split, eval_split, scale, progress):
             writer.epoch(epoch.line)
@@ -139,8 +148,17 @@ def _trained(
             tally.neighbours.look()
     finally:
         progress.close()
+        tally.energy_joules = meter.joules()
         tally.neighbours.look(last=True)
     assert evaluation is not None
+    if not config.holdout:  # which chooses, and needs nothing that the choice is not made by
+        start_s = time.perf_counter()
+        told = progress.judging("under corruptions", len(eval_split))
+        tally.corruption_accuracy = evaluate_corrupted(
+            compute.judged, compute.forward, eval_split, scale, config.precision, told
+        )
+        progress.close()
+        tally.corruption_seconds = time.perf_counter() - start_s
     return evaluation
 
 

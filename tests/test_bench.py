@@ -25,7 +25,7 @@ from harness.timing import floors as floors_module
 from harness.timing.body import timms
 from harness.timing.commands import spent
 from harness.timing.conventional import Images, Loop, loader, transforms
-from harness.timing.energy import Meter
+from harness.training.energy import Meter
 from harness.timing.floors import Floors, floors, step_bytes, step_flops
 from harness.timing.goals import GOALS, goal
 from harness.timing.pipeline import compare_pipelines, conventional_images

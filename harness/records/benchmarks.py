@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from harness.records.schema import SCHEMA
 from harness.records.write import write_json
 from variants.fields import UsageError
+
+SCHEMA = 1
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,10 @@ Refuses to fill a hole: a run that cannot be read is reported by name.
 """
 
 import json
+import os
+import platform
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.records.schema import SCHEMA
+from harness.records.schema import OWNER, SCHEMA, SINCE_2
 
-State = Literal["done", "failed", "unfinished", "missing"]
+State = Literal["done", "failed", "running", "unfinished", "missing"]
+
+QUIET_S = 3600  # after this long without a new epoch, a run of another machine counts as given up
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,10 @@ class Run:
 def read_run(folder: Path) -> Run:
     parts = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("config", "env", "cost", "result")}
     for name in ("config", "result"):
-        if parts[name]["schema"] != SCHEMA:
-            raise ValueError(f"schema {parts[name]['schema']}, this version reads {SCHEMA}")
+        if parts[name]["schema"] not in range(1, SCHEMA + 1):
+            raise ValueError(f"{name}.json has schema {parts[name]['schema']}, this version reads 1 to {SCHEMA}")
+    if parts["result"]["schema"] < SCHEMA:
+        parts["result"] = {**dict.fromkeys(SINCE_2), **parts["result"]}  # what was not measured then is null
     return Run(folder, **parts)
 
 
@@ -65,8 +72,24 @@ def run_state(folder: Path) -> State:
     """What there is of one run."""
     result = folder / "result.json"
     if not result.is_file():
-        return "unfinished" if (folder / "config.json").is_file() else "missing"
+        if not (folder / "config.json").is_file():
+            return "missing"
+        return "running" if _is_owned(folder) else "unfinished"
     try:  # what cannot be read cannot be reported, so it is not done
         return "done" if read_run(folder).ok else "failed"
     except (OSError, ValueError, KeyError, TypeError):
         return "failed"
+
+
+def _is_owned(folder: Path) -> bool:
+    """Whether the process that began the run still lives; on another machine, whether it still writes."""
+    try:
+        owner = json.loads((folder / OWNER).read_text())
+        if owner["host"] != platform.node():
+            return time.time() - (folder / "epochs.jsonl").stat().st_mtime < QUIET_S
+        os.kill(owner["pid"], 0)
+    except PermissionError:  # it lives, as another person's
+        return True
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return False
+    return True

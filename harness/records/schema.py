@@ -2,9 +2,11 @@
 Refuses to read or write them.
 """
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had neither corruption nor energy; what it lacks is read as null
 
 FILES = ("config.json", "env.json", "cost.json", "epochs.jsonl", "predictions.npz", "result.json")
+
+OWNER = "owner.json"  # host, pid and start of the process that writes the run; gone when the run is finished
 
 # What could not be measured is null, never 0.
 RESULT_FIELDS = (
@@ -25,8 +27,13 @@ RESULT_FIELDS = (
     "peak_memory_bytes",
     "params",
     "macs",
+    "energy_joules",  # of the GPU from the first step to the last evaluation; null on a CPU
+    "corruption_accuracy",  # kind -> accuracy at five strengths; null for a run with a holdout
+    "corruption_seconds",
     "shared_device",  # another process used the device meanwhile: its times enter no table
 )
+
+SINCE_2 = ("energy_joules", "corruption_accuracy", "corruption_seconds")
 
 # `loss` and `accuracy` of the evaluated split are named after it: test_loss or val_loss.
 EPOCH_FIELDS = ("epoch", "train_loss", "train_accuracy", "lr", "seconds", "eval_seconds", "images_seen")

@@ -4,13 +4,15 @@ Refuses to compute what it writes.
 
 import json
 import os
+import platform
 import tempfile
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.records.schema import EPOCH_FIELDS, FILES, RESULT_FIELDS, SCHEMA
+from harness.records.schema import EPOCH_FIELDS, FILES, OWNER, RESULT_FIELDS, SCHEMA
 from variants.fields import UsageError
 
 
@@ -58,6 +60,8 @@ class RunWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in reversed(FILES):  # the old result goes first: what is left is an unfinished run at any moment
             (self.folder / name).unlink(missing_ok=True)
+        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        write_json(self.folder / OWNER, {"host": platform.node(), "pid": os.getpid(), "started": started})
         write_json(self.folder / "config.json", {**config, "schema": SCHEMA})
         write_json(self.folder / "env.json", env)
         write_json(self.folder / "cost.json", cost)
@@ -76,6 +80,7 @@ class RunWriter:
         if predictions is not None:
             self._write_predictions(predictions)
         write_json(self.folder / "result.json", {**result, "schema": SCHEMA})
+        (self.folder / OWNER).unlink(missing_ok=True)
 
     def _write_predictions(self, predictions: dict[str, np.ndarray]) -> None:
         temporary = self.folder / ".predictions.npz"

@@ -21,7 +21,7 @@ from harness.experiment import build_model
 from harness.recipes import Recipe, shortened
 from harness.records.benchmarks import Comparison
 from harness.timing.conventional import Loop, loader
-from harness.timing.energy import Meter
+from harness.training.energy import Meter
 from harness.timing.floors import bandwidth, floors, matrix_rate, step_flops
 from harness.timing.goals import goal
 from harness.timing.pipeline import OURS, conventional_images

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.augmentations import CORRUPTION_NAMES
 from harness.config import RunConfig, resolve
 from harness.counting.cost import cost_of
 from harness.datasets import DATASETS
@@ -93,6 +94,11 @@ def _epochs(plain: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict(zip(columns, line)) for line in zip(*(column.tolist() for column in columns.values()))]
 
 
+def _corrupted(clean: float) -> dict[str, list[float]]:
+    """The stronger, the worse."""
+    return {kind: [clean * (1 - 0.1 * strength) for strength in range(1, 6)] for kind in CORRUPTION_NAMES}
+
+
 def _result(lines: list[dict[str, Any]], cost: dict[str, Any]) -> dict[str, Any]:
     last, seconds = lines[-1], sum(line["seconds"] for line in lines)
     return {
@@ -112,6 +118,9 @@ def _result(lines: list[dict[str, Any]], cost: dict[str, Any]) -> dict[str, Any]
         "peak_memory_bytes": 1_000_000_000,
         "params": cost["params"],
         "macs": cost["macs"],
+        "energy_joules": 300.0 * seconds,
+        "corruption_accuracy": _corrupted(last["test_accuracy"]),
+        "corruption_seconds": 5.0,
         "shared_device": False,
         "schema": SCHEMA,
     }

@@ -1,4 +1,4 @@
-"""Owns measuring a model on a split: accuracy, negative log-likelihood, a prediction for every image.
+"""Owns measuring a model on a split: accuracy, negative log-likelihood, a prediction for every image, robustness.
 Refuses to leave the model in another mode than it found it in.
 """
 
@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from harness.augmentations import CORRUPTION_NAMES
+from harness.data.corrupt import Corruptions
 from harness.data.pipeline import DeviceSplit, Scaling
 from harness.training.device import autocast
 
@@ -54,3 +56,28 @@ def evaluate(
         predicted=predicted.cpu().numpy().astype(np.uint16),
         confidence=confidence.cpu().numpy().astype(np.float32),
     )
+
+
+@torch.no_grad()
+def evaluate_corrupted(
+    model: nn.Module,
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    split: DeviceSplit,
+    scale: Scaling,
+    precision: str,
+    tell: Callable[[int], None],
+) -> dict[str, list[float]]:
+    """Accuracy under each corruption, weakest strength first. `tell` hears how many images are through."""
+    was_training = model.training
+    model.eval()
+    device, size, corruptions = split.labels.device, min(len(split), batch_size(split)), Corruptions()
+    correct = {kind: torch.zeros(5, dtype=torch.int64, device=device) for kind in CORRUPTION_NAMES}
+    for start in range(0, len(split), size):
+        labels = split.labels[start : start + size]
+        for kind, strength, images in corruptions.of(split.images[start : start + size]):
+            with autocast(device, precision):
+                logits = forward(scale(images))
+            correct[kind][strength] += (logits.argmax(dim=1) == labels).sum()
+        tell(start + len(labels))
+    model.train(was_training)
+    return {kind: [count / len(split) for count in counts.tolist()] for kind, counts in correct.items()}

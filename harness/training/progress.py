@@ -5,6 +5,7 @@ Refuses to touch the device more than twice a second.
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import torch
@@ -63,6 +64,21 @@ class Progress:
         else:
             self.stream.write(text + "\n")
         self.stream.flush()
+
+    def judging(self, what: str, images: int) -> Callable[[int], None]:
+        """Says what is evaluated after the training; the function that it returns hears how far."""
+        line = f"{self.title} evaluated {what}"
+        if not self.quiet:
+            self._overwrite(line) if self.bar else self.stream.write(line + "\n")
+            self.stream.flush()
+
+        def tell(done: int) -> None:
+            now_s = time.monotonic()
+            if self.bar and now_s - self.shown_s >= REFRESH_S:
+                self.shown_s = now_s
+                self._overwrite(f"{line}: {done / images:.0%}")
+
+        return tell
 
     def close(self) -> None:
         """Leaves the bar's line, however the run ended."""
