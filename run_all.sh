@@ -7,12 +7,13 @@
 #   bash run_all.sh --plan     how many cells are missing and about how long they take here; trains nothing
 #   bash run_all.sh --cpu      the full table although there is no CUDA device
 #
+# JOBS=4 trains four cells at once, on as many GPUs as there are (python -m harness.sweep --help has other studies)
 # narrowed by:  SEEDS="0 1"  VARIANTS="compact vanilla"  DATASETS="c10"  RECIPES="published common"  EPOCHS=20
 # places:       DATA_DIR=data  OUT=results/runs  (what is done there is not trained again)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-usage() { sed -n '2,11p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; }
+usage() { sed -n '2,12p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; }
 fail() { printf '%s\n' "$*" >&2; exit 2; }
 
 # Prints the modules that $1 cannot import, without importing anything large.
@@ -48,11 +49,12 @@ set_up() {
 list() { if [[ -n $2 ]]; then printf '%s\n' "$1"; tr ', ' '\n' <<<"$2" | sed '/^$/d'; fi; }
 
 narrowing() {
-  list --seeds "${SEEDS:-}"
+  list --seed "${SEEDS:-}"
   list --variants "${VARIANTS:-}"
   list --datasets "${DATASETS:-}"
   list --recipes "${RECIPES:-}"
   list --epochs "${EPOCHS:-}"
+  list --jobs "${JOBS:-}"
 }
 
 quick() {

@@ -16,3 +16,4 @@ MIX_NAMES = ("none", "mixup", "cutmix", "either")
 
 # How a trained model is disturbed, each at five strengths; see harness/data/corrupt.py.
 CORRUPTION_NAMES = ("noise", "blur", "contrast", "brightness", "pixelation", "jpeg", "occlusion")
+CORRUPTION_STRENGTHS = 5

@@ -1,12 +1,15 @@
-"""Rebuild every table and figure from the records: OUT/tables/*.{md,tex,csv}, OUT/figures/*.{pdf,png}.
+"""Rebuild every table and figure from the records: OUT/tables/*.{md,tex,csv}, OUT/figures/*.{pdf,png}, and what the
+paper says of them: OUT/numbers.tex and OUT/studies.tex. With --paper, OUT/main.pdf too, if a LaTeX is installed.
 
 Reads results/runs if it holds a finished run, else results/reference; never both unless both are named. What a study
 plans and no run has done is shown as a hole. The same records give the same bytes. Needs no torch and no data.
+Every study of which the base and another row were run has tables, figures and conclusions, whatever --study names.
 
 examples:
   python -m harness.report
   python -m harness.report --results results/reference --readme README.md
   python -m harness.report --results results-quick/runs --out results-quick/paper --study quick
+  python -m harness.report --paper
   python -m harness.report --results machine-a/runs machine-b/runs --out /tmp/both
 """
 
@@ -14,11 +17,14 @@ from pathlib import Path
 
 from harness.commands import Parser, run_command
 from harness.evidence.benchmarks import read_measured
+from harness.evidence.conclusions import headed
 from harness.evidence.figures import write_figures
 from harness.evidence.folders import folders_of
 from harness.evidence.groups import read_evidence
-from harness.evidence.paper import all_tables, write_tables
+from harness.evidence.instances import instances
+from harness.evidence.paper import all_tables, write_tables, write_text
 from harness.evidence.readme import read_parts, write_results
+from harness.evidence.typeset import typeset
 from harness.studies import STUDIES
 from variants.fields import UsageError, near_matches
 
@@ -29,9 +35,10 @@ def parser() -> Parser:
     p = Parser("harness.report", __doc__ or "")
     p.add_argument("--results", type=Path, nargs="+", action="extend", metavar="DIR", help="(default: see above)")
     p.add_argument("--out", type=Path, default=Path("paper"), metavar="DIR", help="(default: paper)")
-    p.add_argument("--study", default="main", help=f"whose rows the tables have: {', '.join(STUDIES)} (default: main)")
+    p.add_argument("--study", default="main", help=f"of the main table: {', '.join(STUDIES)} (default: main)")
     p.add_argument("--bench", type=Path, default=BENCHMARKS, metavar="DIR", help=f"(default: {BENCHMARKS})")
     p.add_argument("--readme", type=Path, metavar="FILE", help="also put the main table between FILE's results markers")
+    p.add_argument("--paper", action="store_true", help="also typeset OUT/main.tex, if a LaTeX is installed")
     return p
 
 
@@ -44,17 +51,21 @@ def main(arguments: list[str] | None = None) -> int:
         read_parts(args.readme)  # a README without markers is refused before anything is written
     evidence = read_evidence(folders_of(args.results))
     print(evidence.source if evidence.groups else f"{evidence.source} The tables hold nothing but holes.")
-    measured = read_measured(args.bench)
-    tables = all_tables(evidence, study, measured)
+    measured, studied = read_measured(args.bench), instances(evidence)
+    tables = all_tables(evidence, study, measured, studied)
     try:
         lines = write_tables(tables, args.out / "tables")
-        lines += write_figures(evidence, study, args.out / "figures", measured)
+        lines += write_figures(evidence, study, args.out / "figures", measured, studied)
+        lines += write_text(evidence, study, studied, args.out)
         if args.readme:
             write_results(args.readme, tables[0])
             lines.append(f"{args.readme}: the results between its markers")
+        if args.paper:
+            lines.append(typeset(args.out))
     except OSError as error:
         raise UsageError(f"cannot write {error.filename or args.out}: {error.strerror or error}") from None
-    print("\n".join([f"wrote below {args.out}:", *lines, "", tables[0].to_markdown()]), end="")
+    told = [line for instance in studied for line in ("", *headed(instance))]
+    print("\n".join([f"wrote below {args.out}:", *lines, "", tables[0].to_markdown().rstrip("\n"), *told]))
     return 0
 
 

@@ -1,147 +1,261 @@
-"""Owns the studies by name, as data: a table of rows, a base and its changes of one field, or a grid of factors.
+"""Owns the studies by name, as data: what each asks, its rows, and its small form on embedded data.
 Refuses to train or to read results; planning needs neither torch nor data.
+
+Unless a study says otherwise its base is `small-p4` (2.7 M parameters, patches of 4 pixels) under the common recipe on
+CIFAR-10: plain, and cheap enough for five seeds. `--dataset`, `--variants` and `--recipes` put it elsewhere.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
-from harness.config import RunConfig, resolve
-from harness.datasets import Dataset
-from harness.recipes import PUBLISHED
+from harness.study import SEEDS, Row, Study, changes, grid
 
-SEEDS = (0, 1, 2, 3, 4)
+BASE = Row("small-p4", "common")
 
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a study: a cell without data set and seed."""
-
-    variant: str
-    recipe: str
-    settings: tuple[str, ...] = ()  # as `harness.run --set` takes them
-    label: str = ""  # what tells it from the other rows of its study
-    levels: tuple[str, ...] = ()  # in a grid: its level of each factor
-
-    @property
-    def name(self) -> tuple[str, str]:
-        """Variant and recipe as the tables call the group of its runs."""
-        return self.variant, ", ".join((self.recipe, *sorted(self.settings)))
-
-    def resolve(
-        self,
-        dataset: Dataset,
-        *,
-        seed: int = 0,
-        epochs: int | None = None,
-        holdout: float = 0.0,
-        precision: str = "fp32",
-        compile: bool = False,
-    ) -> RunConfig:
-        return resolve(
-            self.variant,
-            dataset,
-            self.recipe,
-            seed=seed,
-            precision=precision,
-            compile=compile,
-            epochs=epochs,
-            holdout=holdout,
-            settings=self.settings,
-        )
+# Small forms: at most 6 cells of the smallest variant, 45 steps a pass. They show that the way works, nothing else.
+QUICK_BASE = Row("compact", "quick", ("recipe.epochs=3",))
+QUICK_QUESTION = "Does the whole way work?"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One square of a table, for one seed."""
-
-    row: Row
-    dataset: str
-    seed: int
-    holdout: float = 0.0
+def quick_changes(base: str, settings: Mapping[str, str], seeds: int = 1, **rest: Any) -> Study:
+    row = QUICK_BASE.but(rest.pop("also", ""), label=base)
+    return changes(QUICK_QUESTION, row, settings, datasets=("digits",), seeds=SEEDS[:seeds], **rest)
 
 
-@dataclass(frozen=True)
-class Study:
-    """The first row of a study of changes or of a grid is its base. `quick` is its small form on embedded data."""
-
-    question: str
-    rows: tuple[Row, ...]
-    datasets: tuple[str, ...] = ("c10",)
-    seeds: tuple[int, ...] = SEEDS
-    kind: str = "table"  # table | changes (each row differs from the base in one field) | grid (of factors)
-    factors: tuple[str, ...] = ()  # of a grid: what each of its rows' levels is a level of
-    holdout: float = 0.0
-    quick: "Study | None" = field(default=None, compare=False)
-
-    @property
-    def base(self) -> Row:
-        return self.rows[0]
-
-    def cells(self) -> list[Cell]:
-        """Seed by seed, cheapest rows first, so that a complete one-seed table stands early."""
-        return [
-            Cell(row, dataset, seed, self.holdout)
-            for seed in self.seeds
-            for row in self.rows
-            for dataset in self.datasets
-        ]
-
-    def narrowed(
-        self,
-        variants: Sequence[str] | None = None,
-        recipes: Sequence[str] | None = None,
-        datasets: Sequence[str] | None = None,
-        seeds: Sequence[int] | None = None,
-    ) -> "Study":
-        """The same study for fewer, or for others: a variant or recipe that has no row here gets one."""
-        rows = self.rows
-        if variants or recipes:
-            wanted_recipes = tuple(recipes or dict.fromkeys(row.recipe for row in rows))
-            wanted = tuple(variants or dict.fromkeys(row.variant for row in rows))
-            grid = [(v, r) for r in wanted_recipes for v in wanted if r != "published" or v in PUBLISHED]
-            known = {(row.variant, row.recipe) for row in rows}
-            rows = tuple(row for row in rows if (row.variant, row.recipe) in grid)
-            rows += tuple(Row(*pair) for pair in grid if pair not in known)
-        return replace(
-            self,
-            rows=rows,
-            datasets=tuple(datasets or self.datasets),
-            seeds=self.seeds if seeds is None else tuple(seeds),
-        )
+def quick_grid(factors: Mapping[str, Mapping[str, str]], seeds: int = 1, **rest: Any) -> Study:
+    row = QUICK_BASE.but(rest.pop("also", ""))
+    return grid(QUICK_QUESTION, row, factors, datasets=("digits",), seeds=SEEDS[:seeds], **rest)
 
 
-def changes(question: str, base: Row, settings: Mapping[str, str], **rest: object) -> Study:
-    """`settings` are label -> the one setting that changes."""
-    rows = [replace(base, settings=(*base.settings, one), label=label) for label, one in settings.items()]
-    return Study(question, (base, *rows), kind="changes", **rest)  # type: ignore[arg-type]
+def quick_table(*rows: Row, seeds: int = 1) -> Study:
+    return Study(QUICK_QUESTION, rows, datasets=("digits",), seeds=SEEDS[:seeds])
+
+
+MAIN_ROWS = (
+    Row("compact", "published"),
+    Row("compact", "common"),
+    Row("vanilla", "published"),
+    Row("timm", "common"),
+    Row("vanilla", "common"),
+    Row("patch2", "published"),
+    Row("patch2", "common"),
+)
+NEIGHBOURS = ("small-p4", "vit-lite-7-4", "cvt-7-4", "timm", "cct-7-3x1", "resnet18")  # cheapest first
+QUICK = quick_table(*(Row(variant, "quick") for variant in ("compact", "timm", "vanilla", "patch2")), seeds=2)
+
+POOLS = {"pool=cls": "variant.pool=cls", "pool=mean": "variant.pool=mean"}
+PATCHES = {"patch=8": "variant.patch=8", "patch=2": "variant.patch=2"}
+POSITIONS = {
+    "position=sincos": "variant.position=sincos",
+    "position=none": "variant.position=none",
+    "+relative bias": "variant.relative_bias=true",
+}
+TOKENIZERS = {
+    "tokens=conv-stem": "variant.tokenizer=conv-stem",
+    "tokens=cct-conv": "variant.tokenizer=cct-conv",
+    "tokens=shifted": "variant.tokenizer=shifted",
+}
+# The first two compute the same, up to rounding, by other means: what they change is time.
+ATTENTIONS = {
+    "merged": "variant.attention=merged",
+    "per-head": "variant.attention=per-head",
+    "scale=width": "variant.attention_scale=width",
+    "scale=learned": "variant.attention_scale=learned",
+}
+SMOOTHINGS = {f"smoothing={value}": f"recipe.label_smoothing={value}" for value in ("0", "0.05", "0.2")}
+# The variant's field: the recipe's would be two fields, its own and the variant's, which it sets.
+DROP_PATHS = {f"drop path={value}": f"variant.drop_path={value}" for value in ("0.05", "0.1", "0.2")}
+SCHEDULES = {
+    "constant": "recipe.schedule=constant",
+    "by epoch": "recipe.schedule_unit=epoch",
+    "no warm-up": "recipe.warmup_epochs=0",
+}
+AUGMENTS = {
+    "none": "recipe.augment=none",
+    "+autoaugment": "recipe.augment=crop,flip,autoaugment",
+    "+randaugment": "recipe.augment=crop,flip,randaugment",
+    "+erasing": "recipe.augment=crop,flip,erase",
+    "+mixup": "recipe.mix=mixup",
+    "+cutmix": "recipe.mix=cutmix",
+}
+# L2 and decoupled decay call for sizes a thousand times apart, so neither is judged at the other's alone: the full grid
+# of three fields is the smallest study that tells the optimiser from the size of the decay and from where it acts.
+OPTIMIZERS = {
+    "optimizer": {"adamw": "", "adam": "recipe.optimizer=adam"},
+    "decay": {"0.05": "recipe.weight_decay=0.05", "5e-5": "recipe.weight_decay=5e-5"},
+    "on": {"weights": "", "all": "recipe.decay=all"},
+}
+LOCALITY = {
+    "tokens": {"plain": "", "shifted": "variant.tokenizer=shifted"},
+    "attention": {"plain": "", "local": "variant.attention_scale=learned variant.mask_diagonal=true"},
+}
+
+
+def families(*names: str) -> dict[str, str]:
+    return {name: f"variant={name}" for name in names}
+
+
+def rates(*values: str) -> dict[str, str]:
+    return {value: f"recipe.lr={value}" for value in values}
+
+
+def budgets(*passes: int) -> dict[str, str]:
+    return {f"{count} pass{'es' * (count > 1)}": f"recipe.epochs={count}" for count in passes}
+
+
+def shares(*percents: int) -> dict[str, str]:
+    return {f"{percent} %": f"recipe.train_share={percent / 100}" for percent in percents}
+
+
+def widths(*values: int) -> dict[str, str]:
+    """As many hidden units of the MLP for each of the model's as the base has."""
+    return {str(width): f"variant.width={width} variant.mlp_width={2 * width}" for width in values}
+
+
+def depths(*values: int) -> dict[str, str]:
+    return {str(depth): f"variant.depth={depth}" for depth in values}
 
 
 STUDIES = {
     "main": Study(
         "What do the four families reach, under their own recipe and under a common one?",
-        tuple(
-            Row(variant, recipe)
-            for variant, recipe in (
-                ("compact", "published"),
-                ("compact", "common"),
-                ("vanilla", "published"),
-                ("timm", "common"),
-                ("vanilla", "common"),
-                ("patch2", "published"),
-                ("patch2", "common"),
-            )
-        ),
+        MAIN_ROWS,
         datasets=("c10", "c100", "svhn"),
+        quick=replace(QUICK, seeds=SEEDS[:1]),
     ),
-    "quick": Study(
-        "Does the whole way work?",
-        tuple(Row(variant, "quick") for variant in ("compact", "timm", "vanilla", "patch2")),
-        datasets=("digits",),
-        seeds=(0, 1),
+    "quick": QUICK,
+    "recipe-vs-architecture": grid(
+        "How much of a published accuracy is the recipe's, and how much the architecture's?",
+        BASE,
+        {
+            "variant": families("compact", "vanilla", "timm", "patch2"),
+            "recipe": {name: f"recipe={name}" for name in ("common", "s1", "s2", "s0-head")},
+        },
+        quick=quick_grid(
+            {
+                "variant": families("compact", "compact-cls"),
+                "recipe": {name: f"recipe={name}" for name in ("common", "s1", "s2")},
+            },
+            also="recipe.warmup_epochs=1",
+        ),
+    ),
+    "neighbours": Study(
+        "Where do published small ViTs and a ResNet stand under the common recipe?",
+        tuple(Row(name, "common") for name in NEIGHBOURS),
+        datasets=("c10", "c100"),
+        quick=quick_table(*(Row(name, "quick", ("recipe.epochs=1",)) for name in ("small-p4", "cvt-7-4", "resnet18"))),
     ),
     "pooling": changes(
         "Does pooling over the sequence beat a class token, and does either beat the mean?",
         Row("compact", "published", label="pool=seq"),
-        {"pool=cls": "variant.pool=cls", "pool=mean": "variant.pool=mean"},
+        POOLS,
+        quick=quick_changes("pool=seq", POOLS, seeds=2),
+    ),
+    "patch-size": changes(
+        "What do smaller patches gain for what they cost?",
+        BASE.but("", label="patch=4"),
+        PATCHES,
+        quick=quick_changes("patch=4", PATCHES, seeds=2),
+    ),
+    "position": changes(
+        "Must positions be learned, and must there be any?",
+        BASE.but("", label="position=learned"),
+        POSITIONS,
+        quick=quick_changes("position=learned", POSITIONS),
+    ),
+    "tokenizer": changes(
+        "What do convolutions or shifted patches give a tokenizer?",
+        BASE.but("", label="tokens=linear"),
+        TOKENIZERS,
+        quick=quick_changes("tokens=linear", TOKENIZERS),
+    ),
+    "attention": changes(
+        "Does how attention is computed or scaled matter?",
+        BASE.but("", label="fused, scale=head"),
+        ATTENTIONS,
+        quick=quick_changes("fused, scale=head", ATTENTIONS),
+    ),
+    "mlp-quirk": changes(
+        "Does the second GELU of S1's MLP help?",
+        Row("vanilla", "published", label="two GELUs"),
+        {"one GELU": "variant.mlp_out_activation=false"},
+        quick=quick_changes(
+            "two GELUs", {"one GELU": "variant.mlp_out_activation=false"}, 3, also="variant.mlp_out_activation=true"
+        ),
+    ),
+    "augmentation": changes(
+        "What does each augmentation add to crops and flips, and what do those add to nothing?",
+        BASE.but("recipe.augment=crop,flip recipe.mix=none", label="crop+flip"),
+        AUGMENTS,
+        quick=quick_changes(
+            "crop",
+            {
+                "none": "recipe.augment=none",
+                "+randaugment": "recipe.augment=crop,randaugment",
+                "+erasing": "recipe.augment=crop,erase",
+                "+mixup": "recipe.mix=mixup",
+                "+cutmix": "recipe.mix=cutmix",
+            },
+            also="recipe.augment=crop recipe.crop_padding=1",
+        ),
+    ),
+    "label-smoothing": changes(
+        "How much label smoothing, if any?",
+        BASE.but("", label="smoothing=0.1"),
+        SMOOTHINGS,
+        quick=quick_changes("smoothing=0.1", SMOOTHINGS),
+    ),
+    "drop-path": changes(
+        "Does dropping residual branches regularise so small a model?",
+        BASE.but("", label="drop path=0"),
+        DROP_PATHS,
+        quick=quick_changes("drop path=0", DROP_PATHS),
+    ),
+    "optimizer": grid(
+        "Adam with L2 or AdamW, how much decay, and on everything or on weights alone?",
+        BASE,
+        OPTIMIZERS,
+        quick=quick_grid({name: OPTIMIZERS[name] for name in ("optimizer", "decay")}),
+    ),
+    "schedule": changes(
+        "What of the learning rate's schedule matters: its fall, its steps, its warm-up, its restarts?",
+        BASE.but("", label="cosine"),
+        {**SCHEDULES, "4 cycles": "recipe.cycles=4"},
+        quick=quick_changes("cosine", {**SCHEDULES, "2 cycles": "recipe.cycles=2"}, also="recipe.epochs=4"),
+    ),
+    "budget": changes(
+        "What do more passes over the training images still gain?",
+        BASE.but("", label="200 passes"),
+        budgets(50, 100, 400, 800),
+        quick=quick_changes("2 passes", budgets(1, 4), 2, also="recipe.epochs=2 recipe.warmup_epochs=0.5"),
+    ),
+    "data-fraction": changes(
+        "How does accuracy grow with the training images, at the same number of steps?",
+        BASE.but("", label="100 %"),
+        shares(1, 5, 10, 25, 50),
+        quick=quick_changes("100 %", shares(1, 10), seeds=2),
+    ),
+    "width-depth": grid(
+        "Wider or deeper?",
+        BASE,
+        {"width": widths(96, 192, 384), "depth": depths(6, 9, 12)},
+        quick=quick_grid({"width": widths(24, 48), "depth": depths(2, 4)}),
+    ),
+    "locality": grid(
+        "Do shifted patches and locality attention (Lee et al.) help, apart and together?",
+        Row("small-p4", "published"),
+        LOCALITY,
+        quick=quick_grid(LOCALITY),
+    ),
+    "lr-sensitivity": grid(
+        "Does one learning rate do justice to every family? Judged on images held out of training, never on test.",
+        BASE,
+        {"variant": families("compact", "vanilla", "timm", "patch2"), "lr": rates("3e-4", "1e-3", "3e-3", "1e-2")},
+        seeds=SEEDS[:3],
+        holdout=0.1,
+        quick=quick_grid(
+            {"variant": families("compact", "compact-cls"), "lr": rates("3e-4", "1e-3", "1e-2")}, holdout=0.1
+        ),
     ),
 }

@@ -1,131 +1,273 @@
-"""Train every cell of a study that is not done yet, seed by seed and cheapest first.
+"""Train every cell of a study that is not done yet, seed by seed; failed and unfinished ones are tried again.
 
-A failed cell is named and does not stop the others; the exit code is 1 at the end if there was one.
+A failed cell is named and does not stop the others. The exit code is 0 when every cell asked for is done, else 1.
 
 examples:
-  python -m harness.sweep main --dry-run
-  python -m harness.sweep main --seeds 0 --datasets c10 --variants vanilla compact
-  python -m harness.sweep quick --out results-quick/runs
+  python -m harness.sweep --list                                what each study asks, and how many cells it has
+  python -m harness.sweep pooling --quick                       its small form on embedded data, in seconds
+  python -m harness.sweep tokenizer --seeds 3 --dataset c100    the first three seeds on another data set
+  python -m harness.sweep main --seed 0 --dataset c10 --variants vanilla compact
+  python -m harness.sweep main --dry-run                        which cells, and a guess of the time
+  python -m harness.sweep main --status                         done, running, failed, missing, time left
+  python -m harness.sweep main --jobs 4                         four at once, on as many GPUs as there are
+  python -m harness.sweep main --cell 17                        one cell: a task of a cluster's job array
 """
 
+import argparse
+import os
 import sys
 import traceback
 from argparse import Namespace
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from harness.commands import Parser, run_command
-from harness.config import RunConfig
+from harness.commands import Parser, run_command, whole
 from harness.data.load import dataset_facts
 from harness.datasets import Dataset
-from harness.records.read import run_state
-from harness.studies import STUDIES, Cell
+from harness.records.read import read_run, run_state
+from harness.studies import STUDIES
+from harness.study import Study
+from harness.sweeping.plan import Planned, on_device, plan
+from harness.sweeping.remaining import Guess, remaining
+from harness.sweeping.show import about, listing, plan_lines, status_text
+from harness.sweeping.standing import standings
+from harness.sweeping.workers import Job, Workers, environments, place_of
 from variants.catalog import config_of
-from variants.fields import UsageError
+from variants.fields import UsageError, near_matches
 
 if TYPE_CHECKING:
     import torch
 
 
+NO_DATA = "no data (see above)"
+
+
 def parser() -> Parser:
     p = Parser("harness.sweep", __doc__ or "")
-    p.add_argument("study", choices=sorted(STUDIES), help="which grid of cells")
-    p.add_argument("--seeds", type=int, nargs="+", help="(default: the study's)")
-    p.add_argument("--variants", nargs="+", help="(default: the study's)")
-    p.add_argument("--recipes", nargs="+", help="(default: the study's)")
-    p.add_argument("--datasets", nargs="+", help="(default: the study's)")
-    p.add_argument("--epochs", type=int, help="another number of passes for every cell")
+    p.add_argument("study", help=f"one of {', '.join(STUDIES)}")
+    seeds = p.add_mutually_exclusive_group()
+    seeds.add_argument(
+        "--seeds", type=seed_count, metavar="N", help="the first N seeds, 0 to N-1 (default: the study's)"
+    )
+    seeds.add_argument("--seed", type=int, nargs="+", metavar="S", help="these seeds")
+    p.add_argument("--dataset", "--datasets", nargs="+", metavar="NAME", help="(default: the study's)")
+    p.add_argument("--variants", nargs="+", metavar="NAME", help="(default: the study's)")
+    p.add_argument("--recipes", nargs="+", metavar="NAME", help="(default: the study's)")
+    p.add_argument("--epochs", type=int, metavar="N", help="another number of passes for every cell")
+    p.add_argument("--list", action=ListStudies, help="list the studies and exit")
+    p.add_argument("--quick", action="store_true", help="the study's small form on embedded data")
+    act = p.add_mutually_exclusive_group()
+    act.add_argument("--status", action="store_true", help="where the cells stand and how long is left; trains nothing")
+    act.add_argument("--cell", type=int, metavar="K", help="only the cell with this number, as --dry-run shows it")
+    act.add_argument("--jobs", type=whole, default=1, metavar="N", help="N cells at once, each in a process of its own")
+    p.add_argument("--dry-run", action="store_true", help="print how many cells, which, and a guess of the time")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     p.add_argument("--precision", choices=("fp32", "bf16"), help="(default: bf16 on CUDA, fp32 on the CPU)")
     p.add_argument("--compile", choices=("on", "off"), help="torch.compile (default: on for CUDA, off on the CPU)")
-    p.add_argument("--data-dir", type=Path, default=Path("data"), help="(default: data)")
-    p.add_argument("--out", type=Path, default=Path("results/runs"), help="(default: results/runs)")
-    p.add_argument("--dry-run", action="store_true", help="print how many cells, which, and a guess of the time")
+    p.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="(default: data)")
+    p.add_argument("--out", type=Path, default=Path("results/runs"), metavar="DIR", help="(default: results/runs)")
     return p
 
 
+class ListStudies(argparse.Action):
+    """Like --help: answers at once, whatever else was asked."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **named: Any):
+        super().__init__(option_strings, dest, nargs=0, **named)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(listing(STUDIES))
+        parser.exit()
+
+
+def seed_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seeds; seeds by name are --seed 0 1")
+    return int(text)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    args = parser().parse_args(arguments)
-    for name in args.variants or []:
-        config_of(name)  # a misspelt name must not just be missing from the plan
-    study = STUDIES[args.study].narrowed(args.variants, args.recipes, args.datasets, args.seeds)
+    words = sys.argv[1:] if arguments is None else arguments
+    args = parser().parse_args(words)
+    study = chosen(args)
     facts = {name: dataset_facts(name, args.data_dir) for name in study.datasets}
-    planned = [resolve_cell(cell, facts[cell.dataset], args) for cell in study.cells()]
+    planned = plan(study, facts, args.epochs)
     if not planned:
         raise UsageError("nothing to do: no variant here has such a recipe")
-    for name in sorted(set(args.variants or []) - {config.variant_name for config in planned}):
+    for name in sorted(set(args.variants or []) - {cell.config.variant_name for cell in planned}):
         print(f"note: {name} is left out, no recipe was published for it", file=sys.stderr)
+    if args.cell is not None and not 0 <= args.cell < len(planned):
+        raise UsageError(f"--cell {args.cell}: this plan has the cells 0 to {len(planned) - 1}")
+    if args.status:
+        return show_status(args, planned, facts)
+    if args.jobs > 1 and not args.dry_run:
+        return train_at_once(args, planned, words)
+    return train_in_turn(args, planned, facts)
+
+
+def chosen(args: Namespace) -> Study:
+    """The study as it was asked for; a misspelt name must not just be missing from the plan."""
+    if args.study not in STUDIES:
+        raise UsageError(f"unknown study {args.study!r}: {near_matches(args.study, STUDIES)}")
+    for name in args.variants or []:
+        config_of(name)
+    study = STUDIES[args.study]
+    if args.quick:
+        if study.quick is None:
+            raise UsageError(f"{args.study} has no small form: leave out --quick")
+        study = study.quick
+    seeds = range(args.seeds) if args.seeds else args.seed
+    return study.narrowed(args.variants, args.recipes, args.dataset, seeds)
+
+
+# --- what would be done, and what has been ---------------------------------------------------------------------------
+
+
+def guesser(facts: dict[str, Dataset], device: "torch.device") -> Guess:
+    """Tries a cell's model on this device, once for all seeds; the estimate itself, once for all steps alike."""
+    from harness.training.estimate import seconds_of
+
+    known: dict[str, float | None] = {}
+
+    def guess(cell: Planned) -> float | None:
+        if cell.plan_id not in known:
+            known[cell.plan_id] = seconds_of(cell.config, facts[cell.config.dataset], device)
+        return known[cell.plan_id]
+
+    return guess
+
+
+def show_status(args: Namespace, planned: Sequence[Planned], facts: dict[str, Dataset]) -> int:
+    """Needs torch only where the records do not say how long a cell takes."""
+
+    def device() -> "torch.device":
+        from harness.training import device as devices
+
+        return devices.choose(args.device)
+
+    def name() -> str:
+        from harness.training.device import describe
+
+        return describe(device())["device_name"]
+
+    compiles = None if args.compile is None else args.compile == "on"
+    cells = standings(planned, args.out, args.precision, compiles)
+    print(f"{args.study}: {len(cells)} cells in {args.out}\n")
+    left = remaining(cells, name, lambda cell: guesser(facts, device())(cell))
+    print(status_text(cells, left))
+    return 0
+
+
+def announce(cells: Sequence[Planned], todo: Sequence[Planned], guess: Guess, device_name: str, each: bool) -> None:
+    """How many cells, and about how long they take on this device."""
+    print(counted(cells, todo), flush=True)
+    if each:
+        print("\n".join(plan_lines(todo, guess)), flush=True)
+    seconds = [guess(cell) for cell in todo]
+    if todo:
+        more = " and what could not be guessed" if None in seconds else ""
+        total = about(sum(known or 0 for known in seconds))
+        print(f"about {total}{more} on {device_name} (a guess from a few uncompiled steps of each model)", flush=True)
+
+
+def counted(cells: Sequence[Planned], todo: Sequence[Planned]) -> str:
+    return f"{len(cells)} cell{'s' * (len(cells) > 1)}, {len(cells) - len(todo)} done, {len(todo)} to train"
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def train_in_turn(args: Namespace, planned: Sequence[Planned], facts: dict[str, Dataset]) -> int:
     from harness.training import device as devices
 
     device = devices.choose(args.device)
-    precision, compiles = devices.defaults(device)
-    precision, compiles = args.precision or precision, compiles if args.compile is None else args.compile == "on"
-    resolved = [replace(config, precision=precision, compile=compiles) for config in planned]
-    configs = list({config.run_id: config for config in resolved}.values())  # two names may mean one run
-    todo = [config for config in configs if run_state(args.out / config.run_id) != "done"]
-    announce(configs, todo, facts, device, args.dry_run)
+    cells = on_device(planned, *settled(args, *devices.defaults(device)))
+    if args.cell is not None:
+        cells = [cells[args.cell]]
+    todo = [cell for cell in cells if run_state(args.out / cell.config.run_id) != "done"]
+    if args.cell is None or args.dry_run:
+        name = devices.describe(device)["device_name"]
+        announce(cells, todo, guesser(facts, device), name, args.dry_run)
+    elif not todo:
+        print(f"cell {args.cell} is done already: {cells[0].title}, {outcome(args.out / cells[0].config.run_id)}")
     return 0 if args.dry_run else train_all(todo, args.data_dir, args.out, device)
 
 
-def resolve_cell(cell: Cell, dataset: Dataset, args: Namespace) -> RunConfig:
-    return cell.row.resolve(dataset, seed=cell.seed, epochs=args.epochs, holdout=cell.holdout)
+def settled(args: Namespace, precision: str, compiles: bool) -> tuple[str, bool]:
+    return args.precision or precision, compiles if args.compile is None else args.compile == "on"
 
 
-def announce(
-    configs: list[RunConfig], todo: list[RunConfig], facts: dict[str, Dataset], device: "torch.device", each: bool
-) -> None:
-    """How many cells, and about how long they take on this device."""
-    from harness.training.device import describe
-    from harness.training.estimate import seconds_of
-    from harness.training.progress import duration
-
-    cells = "cell" if len(configs) == 1 else "cells"
-    print(f"{len(configs)} {cells}, {len(configs) - len(todo)} done, {len(todo)} to train", flush=True)
-    seconds: dict[str, float | None] = {}
-    for config in todo:
-        if config.cell_id not in seconds:
-            guess_s = seconds[config.cell_id] = seconds_of(config, facts[config.dataset], device)
-            if each:
-                text = "unknown" if guess_s is None else f"about {duration(guess_s)} for each seed"
-                print(f"  {row_title(config)}: {text}", flush=True)
-    total_s = sum(seconds[config.cell_id] or 0 for config in todo)
-    if todo:
-        name = describe(device)["device_name"]
-        more = " and what could not be guessed" if None in seconds.values() else ""
-        print(
-            f"about {duration(total_s)}{more} on {name} (a guess from a few uncompiled steps of each model)", flush=True
-        )
+def train_all(todo: Sequence[Planned], data_dir: Path, out: Path, device: "torch.device") -> int:
+    problems, absent = [], absent_data({cell.config.dataset for cell in todo}, data_dir)
+    for count, cell in enumerate(todo, 1):
+        folder = out / cell.config.run_id
+        nth = f"[{count}/{len(todo)}] " if len(todo) > 1 else ""
+        print(f"{nth}cell {cell.number}: {cell.title} -> {folder}", flush=True)
+        reason = NO_DATA if cell.config.dataset in absent else attempt(cell, data_dir, out, device)
+        if reason is None:
+            print(f"{cell.title}: {outcome(folder)}", flush=True)
+        else:
+            problems.append(told(cell, reason))
+    return concluded(problems, len(todo))
 
 
-def row_title(config: RunConfig) -> str:
-    return f"{config.variant_name} {config.dataset_name} {config.recipe_name}"
+def attempt(cell: Planned, data_dir: Path, out: Path, device: "torch.device") -> str | None:
+    """Trains the cell unless another process is faster; what kept it from being done, or None."""
+    from harness.experiment import run_cell
+
+    folder = out / cell.config.run_id
+    if (state := run_state(folder)) in ("done", "running"):
+        return None if state == "done" else f"another process is at it; if none is, remove {folder}"
+    try:
+        run = run_cell(cell.config, data_dir, out, device)
+        return None if run.ok else run.result["reason"]
+    except UsageError as error:
+        return str(error)
+    except Exception as error:  # one broken cell must not cost the others
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}"
 
 
-def train_all(todo: list[RunConfig], data_dir: Path, out: Path, device: "torch.device") -> int:
-    from harness.experiment import run_cell, title
+def train_at_once(args: Namespace, planned: Sequence[Planned], words: Sequence[str]) -> int:
+    """Each cell by this command with --cell, in a process that has its own device or its share of the threads."""
+    place = place_of(args.device)
+    cells = on_device(planned, *settled(args, place.precision, place.compiles))
+    todo = [cell for cell in cells if run_state(args.out / cell.config.run_id) != "done"]
+    print(f"{counted(cells, todo)}, {args.jobs} at a time (--dry-run guesses how long)", flush=True)
+    absent = absent_data({cell.config.dataset for cell in todo}, args.data_dir)
+    problems = [told(cell, NO_DATA) for cell in todo if cell.config.dataset in absent]
+    command = [sys.executable, "-m", "harness.sweep", *without_jobs(words), "--cell"]
+    by_number = {cell.number: cell for cell in todo if cell.config.dataset not in absent}
+    jobs = [Job(cell.number, cell.title, [*command, str(cell.number)]) for cell in by_number.values()]
+    workers = Workers(environments(args.jobs, place, args.device, os.environ))
+    for count, (job, code) in enumerate(workers.run(jobs), 1):
+        print(f"[{count}/{len(jobs)}] cell {job.number}: {job.title}: {'done' if code == 0 else 'FAILED'}", flush=True)
+        if code:
+            problems.append(told(by_number[job.number], f"exit code {code} (see above)"))
+    return concluded(problems, len(todo))
 
-    failed, absent = [], absent_data({config.dataset for config in todo}, data_dir)
-    for number, config in enumerate(todo, 1):
-        print(f"[{number}/{len(todo)}] {title(config)} -> {out / config.run_id}", flush=True)
-        if config.dataset in absent:
-            failed.append(title(config))
-            print(f"FAILED {title(config)}: no data (see above)", file=sys.stderr, flush=True)
-            continue
-        try:
-            run = run_cell(config, data_dir, out, device)
-            reason = None if run.ok else run.result["reason"]
-        except UsageError as error:
-            reason = str(error)
-        except Exception as error:  # one broken cell must not cost the others
-            traceback.print_exc()
-            reason = f"{type(error).__name__}: {error}"
-        if reason is not None:
-            failed.append(title(config))
-            print(f"FAILED {title(config)}: {reason}", file=sys.stderr, flush=True)
-    if failed:
-        print(f"{len(failed)} of {len(todo)} cells failed: {'; '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+
+def without_jobs(words: Sequence[str]) -> list[str]:
+    """The same command for one cell; `--jobs 4` and `--jobs=4` are both possible."""
+    values = {index + 1 for index, word in enumerate(words) if word == "--jobs"}
+    return [word for at, word in enumerate(words) if at not in values and word.partition("=")[0] != "--jobs"]
+
+
+def told(cell: Planned, reason: str) -> str:
+    print(f"FAILED {cell.title}: {reason}", file=sys.stderr, flush=True)
+    return f"{cell.title} (--cell {cell.number})"
+
+
+def outcome(folder: Path) -> str:
+    result = read_run(folder).result
+    return f"{result['split']} accuracy {result[result['split'] + '_accuracy']:.2%}"
+
+
+def concluded(problems: Sequence[str], count: int) -> int:
+    if problems:
+        print(f"{len(problems)} of {count} cells are not done: {'; '.join(problems)}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def absent_data(names: set[str], data_dir: Path) -> set[str]:

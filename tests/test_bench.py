@@ -25,13 +25,13 @@ from harness.timing import floors as floors_module
 from harness.timing.body import timms
 from harness.timing.commands import spent
 from harness.timing.conventional import Images, Loop, loader, transforms
-from harness.training.energy import Meter
 from harness.timing.floors import Floors, floors, step_bytes, step_flops
 from harness.timing.goals import GOALS, goal
 from harness.timing.pipeline import compare_pipelines, conventional_images
 from harness.timing.staging import made_up
 from harness.timing.step import Staged, compare_training
 from harness.timing.turns import Rounds, take_turns
+from harness.training.energy import Meter
 from harness.training.loop import Compute, train
 from harness.training.progress import Progress
 from variants.catalog import CATALOG, build

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import run, sweep
+from harness import run
 from harness.commands import run_command
 from harness.records.read import load_runs, run_state
-from harness.studies import STUDIES, Study
 from variants.fields import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,64 +124,6 @@ def test_interruption_exits_130():
     assert caught.value.code == 130
 
 
-SWEEP = ["quick", "--variants", "compact", "--epochs", "1", "--device", "cpu"]
-
-
-def test_sweep_trains_what_is_missing(tmp_path, capsys):
-    words = [*SWEEP, "--seeds", "0", "1", "--out", str(tmp_path)]
-    assert sweep.main([*words, "--dry-run"]) == 0
-    assert "2 cells, 0 done, 2 to train" in capsys.readouterr().out and list(tmp_path.iterdir()) == []
-    assert sweep.main([*words[:-4], "0", "--out", str(tmp_path)]) == 0
-    capsys.readouterr()
-    assert sweep.main(words) == 0
-    assert "2 cells, 1 done, 1 to train" in capsys.readouterr().out
-    assert [r.config["seed"] for r in load_runs([tmp_path])] == [0, 1]
-
-
-def test_a_failed_cell_does_not_stop_the_others(tmp_path, capsys, monkeypatch):
-    from harness import experiment
-
-    real = experiment.run_cell
-
-    def fragile(config, *rest, **named):
-        if config.seed == 0:
-            raise RuntimeError("the machine is on fire")
-        return real(config, *rest, **named)
-
-    monkeypatch.setattr(experiment, "run_cell", fragile)
-    assert sweep.main([*SWEEP, "--seeds", "0", "1", "--out", str(tmp_path)]) == 1
-    assert "on fire" in capsys.readouterr().err
-    assert [r.config["seed"] for r in load_runs([tmp_path])] == [1]
-
-
-def test_missing_data_fails_its_cells_alone(tmp_path, capsys, monkeypatch):
-    def offline(*args):
-        raise OSError("no network")
-
-    monkeypatch.setattr("harness.data.sources.read_svhn", offline)
-    words = [*SWEEP, "--seeds", "0", "--datasets", "svhn", "digits", "--out", str(tmp_path / "runs")]
-    assert sweep.main([*words, "--recipes", "quick", "--data-dir", str(tmp_path / "none")]) == 1
-    printed = capsys.readouterr()
-    assert "svhn is not in" in printed.err and "1 of 2 cells failed" in printed.err
-    assert [r.config["dataset"] for r in load_runs([tmp_path / "runs"])] == ["digits"]
-
-
-def test_main_study_is_the_user_s_table():
-    cells = STUDIES["main"].cells()
-    assert len(cells) == 7 * 3 * 5 and {c.dataset for c in cells} == {"c10", "c100", "svhn"}
-    published = {c.row.variant for c in cells if c.row.recipe == "published"}
-    assert published == {"vanilla", "compact", "patch2"}
-    assert {c.row.variant for c in cells if c.row.recipe == "common"} == published | {"timm"}
-    assert [c.seed for c in cells] == sorted(c.seed for c in cells), "seed by seed"
-    assert cells[0].row.variant == "compact" and cells[20].row.variant == "patch2", "cheapest first"
-
-
-def test_two_names_of_one_run_are_trained_once(tmp_path, capsys):
-    words = ["quick", "--variants", "vanilla", "--recipes", "published", "s1", "--seeds", "0", "0", "--dry-run"]
-    assert sweep.main([*words, "--device", "cpu", "--out", str(tmp_path)]) == 0
-    assert "1 cell, 0 done" in capsys.readouterr().out
-
-
 def test_a_model_that_cannot_be_counted_can_be_trained(tmp_path, monkeypatch, capsys):
     def broken(*args, **named):
         raise RuntimeError("no such operator")
@@ -192,15 +133,6 @@ def test_a_model_that_cannot_be_counted_can_be_trained(tmp_path, monkeypatch, ca
     (record,) = load_runs([tmp_path])
     assert record.result["macs"] is None and record.result["params"] == 116_267
     assert "cannot be counted" in capsys.readouterr().err
-
-
-def test_narrowing():
-    study = STUDIES["main"].narrowed(variants=["timm", "cct-7-3x1"], datasets=["c10"], seeds=[7])
-    assert {(c.row.variant, c.row.recipe) for c in study.cells()} == {
-        ("timm", "common"), ("cct-7-3x1", "published"), ("cct-7-3x1", "common"),
-    }  # fmt: skip
-    assert {(c.dataset, c.seed) for c in study.cells()} == {("c10", 7)}
-    assert isinstance(study, Study) and STUDIES["main"].narrowed() == STUDIES["main"]
 
 
 def test_unknown_device_is_refused():

@@ -53,6 +53,12 @@ def test_paper_tables(rebuilt):
 
 
 @pytest.mark.skipif(OWN_RUNS, reason="paper/ may show what was run and measured in this checkout")
+@pytest.mark.parametrize("name", ["numbers.tex", "studies.tex"])
+def test_paper_text(rebuilt, name):
+    assert (rebuilt / name).read_text() == (ROOT / "paper" / name).read_text()
+
+
+@pytest.mark.skipif(OWN_RUNS, reason="paper/ may show what was run and measured in this checkout")
 def test_paper_figures(rebuilt):
     """Their bytes depend on matplotlib's version, the digest of their data does not."""
     names = {p.name for p in (rebuilt / "figures").glob("*.png")}

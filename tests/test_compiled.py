@@ -14,6 +14,7 @@ from harness.training import loop
 from harness.training.estimate import blank_batch
 from harness.training.progress import Progress
 from variants.catalog import CATALOG
+from variants.config import ViTConfig
 
 CPU = torch.device("cpu")
 
@@ -22,7 +23,7 @@ CPU = torch.device("cpu")
 def test_the_loss_of_every_variant_is_one_graph(name, recipe):
     """Under bf16 autocast, mixing included; `fullgraph` raises at the first break. Tracing alone needs no compiler."""
     changes = ["variant.resize=32"] if name == "vit-224" else []
-    changes += [] if name == "timm" else ["variant.depth=1"]
+    changes += ["variant.depth=1"] if isinstance(CATALOG[name], ViTConfig) else []
     config = resolve(name, DATASETS["c10"], recipe, batch_size=4, settings=changes)
     model = config.variant.module().train()
     torch._dynamo.reset()

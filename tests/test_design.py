@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # The flow inside harness/: a file imports only what stands before it, or files of its own room.
 FLOW = (
-    "augmentations", "datasets", "recipes", "config", "studies", "data", "counting", "training", "records",
-    "statistics", "evidence", "experiment", "timing", "commands", "cost", "run", "sweep", "bench", "compare",
-    "simulate", "report",
+    "augmentations", "datasets", "recipes", "config", "study", "studies", "data", "counting", "training", "records",
+    "statistics", "evidence", "experiment", "timing", "sweeping", "commands", "cost", "run", "sweep", "bench",
+    "compare", "simulate", "report",
 )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def test_every_room_of_the_flow_exists():
     assert there - {"__init__", "__pycache__"} == set(FLOW)
 
 
-@pytest.mark.parametrize("room", ["harness/records", "harness/statistics", "harness/evidence"])
+@pytest.mark.parametrize("room", ["harness/records", "harness/statistics", "harness/evidence", "harness/sweeping"])
 def test_rooms_without_torch(room):
     for path in sources(room):
         assert not [name for name in imports(path) if name.split(".")[0] in ("torch", "torchvision", "timm")], path

@@ -58,7 +58,8 @@ def write_run(
     plain |= {"variant": {"image_size": 32, "num_classes": 100 if dataset == "c100" else 10}, "dataset": dataset}
     plain |= {"recipe_name": recipe, "recipe": {"epochs": epochs}, "seed": seed, "precision": "bf16", "compile": True}
     plain |= {"recipe_source": "s1", "holdout": 0.0, "overrides": [], "label": "", "semantics": 1, **config}
-    facts = {"device": "cuda", "device_name": "GPU A", "data_digest": f"digest of {dataset}", **(env or {})}
+    facts = {"device": "cuda", "device_name": "GPU A", "torch": "2.15.0", "data_digest": f"digest of {dataset}"}
+    facts |= env or {}
     counts = {"params": 119_147, "params_without_head": 118_657, "macs": 7_100_000, "macs_without_head": 7_099_520}
     counts |= {"attention_macs": 710_000, "activations_without_head": 400_000, "by_module": None, **(cost or {})}
     writer = RunWriter(root / f"{cell_id}-s{seed}")
@@ -242,7 +243,7 @@ def test_no_timing_column_mixes_devices(tmp_path: Path) -> None:
         assert cell_of(shown, column, variant=variant, recipe="published") != "—"
         assert cell_of(shown, column, variant=other, recipe="published") == "—"
     (time,) = [plan for plan in plans(read_evidence([tmp_path]), MAIN) if plan.name == "accuracy-vs-time"]
-    assert time.data["heading"] == "on GPU A; 1 cell timed elsewhere left out"
+    assert time.data["heading"] == "on GPU A; 1 cell measured elsewhere left out"
     assert len(time.data["panels"][0]["points"]) == 1
 
 
@@ -309,7 +310,7 @@ def test_figures_carry_the_digest_of_their_data(tmp_path: Path) -> None:
     write_golden_runs(tmp_path / "runs")
     arguments = ["--results", str(tmp_path / "runs"), "--out", str(tmp_path)]
     main(arguments)
-    planned = plans(read_evidence([tmp_path / "runs"]), MAIN)
+    planned = [plan for plan in plans(read_evidence([tmp_path / "runs"]), MAIN) if not plan.lacking]
     before = {plan.name: read_digest(tmp_path / f"figures/{plan.name}.png") for plan in planned}
     assert before == {plan.name: data_digest(plan.data) for plan in planned}
     assert set(before) >= {"curves-c10", "curves-c100", "curves-folder-pets", "accuracy-vs-time", "model-size"}
@@ -388,7 +389,10 @@ def test_twice_gives_the_same_bytes_and_needs_no_torch(tmp_path: Path) -> None:
         files = sorted(path for path in (tmp_path / out).rglob("*") if path.is_file())
         contents.append({path.relative_to(tmp_path / out).as_posix(): path.read_bytes() for path in files})
     assert contents[0] == contents[1]
-    assert len(contents[0]) == 4 * 3 + 7 * 2
+    evidence = read_evidence([tmp_path / "runs"])
+    drawn = [plan for plan in plans(evidence, MAIN) if not plan.lacking]
+    assert sum(name.startswith("tables/") for name in contents[0]) == 3 * len(all_tables(evidence, MAIN))
+    assert sum(name.startswith("figures/") for name in contents[0]) == 2 * len(drawn)
 
 
 def test_a_missing_folder_is_exit_code_2_and_one_line(tmp_path: Path) -> None:
@@ -425,7 +429,7 @@ def test_readme_is_rewritten_between_its_markers(tmp_path: Path) -> None:
     assert once.endswith(f"{end}\nrest\n")
     assert "| 50.00 (1) |" in once
     assert "1 run done" in once
-    assert "old" not in once
+    assert "\nold\n" not in once
     main(arguments)
     assert readme.read_text(encoding="utf-8") == once
 
@@ -450,7 +454,10 @@ def test_figures_of_many_rows_show_the_first(tmp_path: Path, capsys) -> None:
     assert len(table(tmp_path / "runs", "main").rows) == 30 + len(MAIN.rows)
 
 
-def test_tables_need_no_epochs(tmp_path: Path) -> None:
-    """Ten thousand records are read in seconds because a run's epochs are opened only for a figure."""
+def test_a_run_without_its_epochs_is_named_and_missing_where_they_are_needed_alone(tmp_path: Path, capsys) -> None:
     write_run(tmp_path, "compact", "c10", 0).joinpath("epochs.jsonl").unlink()
-    assert len(all_tables(read_evidence([tmp_path]), MAIN)) == 4
+    write_run(tmp_path, "vanilla", "c10", 0)
+    tables = {table.name: table for table in all_tables(read_evidence([tmp_path]), MAIN)}
+    assert {row[0] for row in tables["targets"].rows} == {"vanilla"}
+    assert {row[0] for row in tables["cells"].rows} == {"vanilla", "compact"}
+    assert capsys.readouterr().err.count("its curve cannot be read") == 1

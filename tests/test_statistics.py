@@ -262,6 +262,12 @@ def test_power_equals_scipy():
     assert power(5, 0.0, 1.0) == pytest.approx(0.05)
 
 
+def test_a_difference_far_beyond_its_spread_needs_few_seeds():
+    """SciPy has NaN for 20 seeds at 9.2 spreads, through which the search walked past the answer."""
+    assert power(20, 9.2, 1.0) == 1
+    assert power(2, 9.2, 1.0) < 0.8 < power(3, 9.2, 1.0) and seeds_needed(9.2, 1.0) == 3
+
+
 def test_seeds_needed_where_there_is_no_answer():
     assert seeds_needed(0.0, 1.0) is None and seeds_needed(1.0, 0.0) is None and seeds_needed(1e-6, 1.0) is None
     assert seeds_needed(1e6, 1.0) == 2

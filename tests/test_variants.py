@@ -13,6 +13,7 @@ from variants.compact import COMPACT, COMPACT_CLS
 from variants.config import ViTConfig
 from variants.fields import UsageError, difference
 from variants.neighbours import CCT, CVT, VIT_LITE
+from variants.timm_baseline import TimmConfig
 
 PLAIN = [name for name, config in CATALOG.items() if isinstance(config, ViTConfig)]
 PARAMETERS = {
@@ -25,6 +26,7 @@ PARAMETERS = {
     "cvt-7-4": 3_716_619,
     "cct-7-3x1": 3_760_139,
     "small-p4": 2_692_426,
+    "resnet18": 11_173_962,
 }
 
 
@@ -236,6 +238,22 @@ def test_any_timm_model(name):
     model: Any = build(name, 32, 7).eval()
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
     assert model.features(torch.randn(2, 3, 32, 32)).ndim == 3
+
+
+def test_a_small_stem_keeps_every_cell_and_starts_as_timm_s_convolutions_do():
+    model: Any = build("resnet18", 32, 10).eval()
+    with torch.no_grad():
+        assert model.model.maxpool(model.model.conv1(torch.randn(1, 3, 32, 32))).shape == (1, 64, 32, 32)
+    assert model.features(torch.randn(2, 3, 32, 32)).shape == (2, 16, 512)
+    assert model.features(torch.randn(2, 3, 8, 8)).shape == (2, 1, 512)
+    weight = model.model.conv1.weight
+    assert weight.shape == (64, 3, 3, 3) and weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "convnext_atto", "resnet18d"])
+def test_a_small_stem_where_there_is_none_to_replace_is_refused(model):
+    with pytest.raises(UsageError, match=f"timm's {model} has no convolution conv1"):
+        TimmConfig(model=model, small_stem=True).module()
 
 
 def test_features_of_a_channels_last_model():

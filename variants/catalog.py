@@ -16,7 +16,7 @@ from variants.fields import UsageError, near_matches
 from variants.neighbours import CCT, CVT, SMALL_P4, VIT_LITE
 from variants.patch2 import PATCH2, PATCH2_CONV
 from variants.resized import VIT_224
-from variants.timm_baseline import TIMM_TINY, TimmConfig
+from variants.timm_baseline import RESNET18, TIMM_TINY, TimmConfig
 from variants.vanilla import VANILLA
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ CATALOG: dict[str, Any] = {
     "cvt-7-4": CVT,
     "cct-7-3x1": CCT,
     "small-p4": SMALL_P4,
+    "resnet18": RESNET18,
 }
 
 

@@ -4,6 +4,7 @@ Refuses to know what any field means.
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,7 @@ def near_matches(word: str, choices: Iterable[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(choices)}"
 
 
+@functools.cache  # asked for at every record that is made, and slow to resolve
 def hints(record_type: type) -> dict[str, Any]:
     """The declared type of each field."""
     resolved = get_type_hints(record_type)

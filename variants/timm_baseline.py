@@ -1,4 +1,4 @@
-"""The timm baseline: any model of timm, built from scratch for small images, as a config like the others.
+"""The timm baselines: any model of timm, built from scratch for small images, as a config like the others.
 Refuses to import timm or torch before a model is asked for.
 """
 
@@ -23,6 +23,7 @@ class TimmConfig:
     resize: int = 0
     patch: int = 0
     pretrained: bool = False
+    small_stem: bool = False  # of a ResNet: a 3x3 convolution of stride 1 and no pooling, as usual at 32 pixels
     dropout: float = 0.0
     attention_dropout: float = 0.0
     head_dropout: float = 0.0
@@ -53,3 +54,4 @@ class TimmConfig:
 
 
 TIMM_TINY = TimmConfig(model="vit_tiny_patch16_224", patch=4)
+RESNET18 = TimmConfig(model="resnet18", small_stem=True)  # 11,173,962 parameters with 10 classes

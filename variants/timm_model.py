@@ -1,5 +1,5 @@
 """Owns the small wrapper through which a timm model meets the contract of a variant.
-Refuses to change what timm builds.
+Refuses to change what timm builds, but for the stem of a ResNet where the config asks for a small one.
 """
 
 from typing import Any
@@ -39,6 +39,16 @@ def create(config: TimmConfig) -> nn.Module:
         raise refusal(config, error) from None
 
 
+def shrink_stem(model: Any, name: str) -> None:
+    """A stride of 4 before the first block leaves 8 x 8 cells of an image of 32 pixels: here it leaves all."""
+    first, pool = getattr(model, "conv1", None), getattr(model, "maxpool", None)
+    if not isinstance(first, nn.Conv2d) or pool is None:
+        raise UsageError(f"small_stem: timm's {name} has no convolution conv1 and maxpool to replace, as resnet18 has")
+    model.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm does
+    model.maxpool = nn.Identity()
+
+
 @torch.no_grad()
 def probe(model: nn.Module, config: TimmConfig) -> None:
     """Some models are built for any size and break at the first image: better now than after the data is loaded."""
@@ -63,6 +73,8 @@ class TimmModel(nn.Module):
         super().__init__()
         self.config = config
         self.model = create(config)
+        if config.small_stem:
+            shrink_stem(self.model, config.model)
         probe(self.model, config)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from harness.augmentations import CORRUPTION_STRENGTHS
+
 SEED = 20_260  # of every run alike: all models see the same disturbed images
 GREY = 128.0
 
@@ -68,7 +70,7 @@ class Corruptions:
             "occlusion": lambda i: occluded(pixels, places, OCCLUSION_SIDES[i]),
         }
         for kind, disturb in kinds.items():
-            for strength in range(5):
+            for strength in range(CORRUPTION_STRENGTHS):
                 yield kind, strength, disturb(strength).round_().clamp_(0, 255).to(torch.uint8)
 
 

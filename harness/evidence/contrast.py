@@ -3,14 +3,15 @@ and on which images. Refuses to know more than the records: a hole stays one, an
 """
 
 import sys
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from harness.evidence.groups import Group, finite
+from harness.evidence.groups import Group
+from harness.evidence.numbers import finite
+from harness.evidence.quality import Predictions, predictions_of
 from harness.evidence.sides import check_comparable, run_id, split_of
 from harness.records.read import Run
 from harness.statistics.images import (
@@ -29,8 +30,6 @@ PARTS = ("variant", "recipe")
 SCALARS = ("variant_type", "precision", "compile", "holdout", "semantics")
 MADE_WITH = ("device_name", "torch", "source_digest", "data_digest")
 COSTS = ("params", "macs")
-
-Predictions = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -194,16 +193,11 @@ def _mean(values: Sequence[float]) -> Mean | None:
 
 
 def _predictions(run: Run, remarks: list[str]) -> Predictions | None:
-    try:
-        found = run.predictions()
-        if not found["labels"].shape == found["predicted"].shape == found["confidence"].shape:
-            raise ValueError("labels, predictions and confidences differ in number")
-        return found if found["labels"].size else None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = "there is no predictions.npz" if isinstance(error, FileNotFoundError) else str(error)
+    found, reason = predictions_of(run)
+    if found is None:
         remarks.append(f"{run_id(run)}: no predictions to compare ({reason})")
         print(remarks[-1], file=sys.stderr)
-        return None
+    return found
 
 
 def _pairs_of_runs(a: Group, b: Group) -> list[tuple[Run, Run]]:

@@ -1,64 +1,28 @@
 """Owns the learning curves of one data set: accuracy and loss against passes, one line a group, a band over its seeds.
-Refuses to average a failed run, and passes at which not every seed was evaluated.
+Refuses to draw a failed run, and passes at which not every seed was evaluated.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.datasets import title
-from harness.evidence.groups import Group, finite
+from harness.evidence.groups import Group
 from harness.evidence.style import LEGEND_LINE_IN, PAGE_IN, Style, legend_columns, shortened
-from harness.records.read import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ValuesAt = dict[int, list[float]]  # one for each seed, by pass
-
 
 def curves_data(groups: Sequence[Group], dataset: str, split: str = "test") -> dict[str, Any]:
     """Plain data of the figure, for its digest and for drawing it."""
-    kinds = {"accuracy": (f"{split}_accuracy", 100), "loss": (f"{split}_loss", 1), "train_loss": ("train_loss", 1)}
+    names = {"accuracy": f"{split}_accuracy", "loss": f"{split}_loss", "train_loss": "train_loss"}
     lines = []
     for group in (group for group in groups if group.dataset == dataset and group.runs):
-        values: dict[str, ValuesAt] = {kind: {} for kind in kinds}
-        n = 0
-        for run in group.runs:  # one at a time: the epochs of all seeds at once would fill the memory
-            epochs = _epochs(run)
-            n += bool(epochs)
-            for kind, (name, scale) in kinds.items():
-                _collect(values[kind], epochs, name, scale)
-        series = {kind: _series(at, n) for kind, at in values.items()}
+        series = {kind: group.course.series[name].to_plain() for kind, name in names.items()}
         if any(part["epoch"] for part in series.values()):
-            lines.append({"row": list(group.row), "n": n, **series})
+            lines.append({"row": list(group.row), "n": group.course.n, **series})
     return {"title": title(dataset), "split": split, "lines": lines}
-
-
-def _epochs(run: Run) -> list[dict[str, Any]]:
-    try:
-        return [line for line in run.epochs() if isinstance(line.get("epoch"), int)]
-    except (OSError, ValueError, AttributeError) as error:
-        print(f"{run.folder}: its curve cannot be read: {type(error).__name__}: {error}", file=sys.stderr)
-        return []
-
-
-def _collect(at: ValuesAt, epochs: list[dict[str, Any]], name: str, scale: float) -> None:
-    for line in epochs:
-        if (value := finite(line.get(name))) is not None:
-            at.setdefault(line["epoch"], []).append(value * scale)
-
-
-def _series(at: ValuesAt, seeds: int) -> dict[str, list[Any]]:
-    """Mean, lowest and highest over the seeds, at the passes where every seed has a value."""
-    shared = sorted(epoch for epoch, values in at.items() if len(values) == seeds)
-    return {
-        "epoch": shared,
-        "mean": [sum(at[epoch]) / seeds for epoch in shared],
-        "low": [min(at[epoch]) for epoch in shared],
-        "high": [max(at[epoch]) for epoch in shared],
-    }
 
 
 def draw_curves(data: dict[str, Any], looks: dict[tuple[str, str], Style]) -> "Figure":

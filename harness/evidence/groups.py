@@ -2,7 +2,6 @@
 Refuses to average, to let a run count twice, and to put runs judged on validation beside those judged on test.
 """
 
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.evidence.course import Course, course_of
+from harness.evidence.numbers import finite
+from harness.evidence.quality import Quality, quality_of
 from harness.records.read import Run, load_runs
 
 
@@ -47,6 +49,16 @@ class Group:
     def accuracies(self) -> list[float]:
         """Test accuracy after the last planned epoch, in percent."""
         return self.measured("test_accuracy", 100)
+
+    @cached_property
+    def quality(self) -> Quality | None:
+        """What the predictions of its runs add up to: read once, whoever asks."""
+        return quality_of(self.runs)
+
+    @cached_property
+    def course(self) -> Course:
+        """What the epochs of its runs come to: read once, whoever asks."""
+        return course_of(self.runs)
 
     def setting(self, name: str) -> Any:
         """A field of the configuration outside variant and recipe: one cell has one value."""
@@ -107,13 +119,6 @@ def read_evidence(folders: Iterable[Path]) -> Evidence:
 
 def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def finite(value: Any) -> float | None:
-    """The number, or None for what a record holds instead of one."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return value
 
 
 def device_of(run: Run) -> str:

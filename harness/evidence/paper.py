@@ -1,22 +1,35 @@
-"""Owns the folder that a report writes: tables in three forms, figures in two.
+"""Owns the folder that a report writes: tables in three forms, and what the paper's prose takes from the records.
 Refuses to compute; and it never touches a file that it does not write itself.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.evidence.benchmarks import Measured, benchmark_table, training_table
+from harness.evidence.calibration import calibration_table
 from harness.evidence.costs import cost_table
 from harness.evidence.groups import Evidence
+from harness.evidence.instances import Instance
+from harness.evidence.macros import macros, macros_text
 from harness.evidence.reproduced import published_table
+from harness.evidence.robustness import robustness_table
+from harness.evidence.sections import studies_text
+from harness.evidence.selection import selection_table
+from harness.evidence.study_tables import study_tables
 from harness.evidence.table import WRITTEN_BY, Table
 from harness.evidence.tables import cells_table, main_table
+from harness.evidence.targets import targets_table
 from harness.records.write import write_atomically
-from harness.studies import Study
+from harness.study import Study
 
 
-def all_tables(evidence: Evidence, study: Study, measured: Measured = ()) -> list[Table]:
-    """The main table first; benchmarks only where some were measured."""
+def all_tables(
+    evidence: Evidence, study: Study, measured: Measured = (), studied: Sequence[Instance] = ()
+) -> list[Table]:
+    """The main table first; benchmarks only where some were measured, studies only where they were run."""
     runs = [main_table(evidence, study), cells_table(evidence, study), cost_table(evidence), published_table(evidence)]
+    runs += [of(evidence, study) for of in (calibration_table, selection_table, targets_table, robustness_table)]
+    runs += [table for instance in studied for table in study_tables(instance)]
     return runs + ([benchmark_table(measured), training_table(measured)] if measured else [])
 
 
@@ -26,4 +39,24 @@ def write_tables(tables: list[Table], folder: Path) -> list[str]:
         markdown = f"<!-- {WRITTEN_BY} -->\n\n{table.to_markdown()}"
         for suffix, text in {"md": markdown, "tex": table.to_latex(), "csv": table.to_csv()}.items():
             write_atomically(folder / f"{table.name}.{suffix}", text.encode())
-    return [f"tables/{table.name}.md .tex .csv" for table in tables]
+    return [f"tables/{table.name}.md .tex .csv" for table in tables] + _remove_stale(folder, tables)
+
+
+def write_text(evidence: Evidence, study: Study, studied: Sequence[Instance], folder: Path) -> list[str]:
+    """The paper's macros, and its part on the studies with those figures that are there."""
+    figures = [path.stem for path in (folder / "figures").glob("*.pdf")]
+    texts = {"numbers": macros_text(macros(evidence, study, studied)), "studies": studies_text(studied, figures)}
+    for name, text in texts.items():
+        write_atomically(folder / f"{name}.tex", text.encode())
+    return [f"{name}.tex" for name in texts]
+
+
+def _remove_stale(folder: Path, written: list[Table]) -> list[str]:
+    """Removes tables of studies that the records no longer hold: those whose Markdown says that we wrote it."""
+    names, lines = {table.name for table in written}, []
+    for path in sorted(folder.glob("study-*.md")):
+        if path.stem not in names and path.read_bytes().startswith(f"<!-- {WRITTEN_BY} -->".encode()):
+            for suffix in ("md", "tex", "csv"):
+                path.with_suffix(f".{suffix}").unlink(missing_ok=True)
+            lines.append(f"tables/{path.stem}: removed, it was made of other records")
+    return lines

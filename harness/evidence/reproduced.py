@@ -5,10 +5,11 @@ Refuses to compare a shortened or altered run with a published number, and to ca
 from collections.abc import Sequence
 
 from harness.datasets import title
+from harness.evidence.captions import different_data, flag, made_with, sentences
 from harness.evidence.groups import Evidence, Group
 from harness.evidence.published import PUBLISHED_NUMBERS, Published
 from harness.evidence.table import HOLE, Table
-from harness.evidence.text import DAGGER, spread, whole
+from harness.evidence.text import spread, whole
 from harness.statistics.intervals import mean_interval
 
 COLUMNS = (
@@ -22,18 +23,20 @@ def published_table(evidence: Evidence, numbers: Sequence[Published] = PUBLISHED
     for group in evidence.groups:
         if group.recipe == "published":  # without overrides
             by_key.setdefault((group.variant, group.dataset), []).append(group)
-    rows = []
+    rows, shown = [], list[Group]()
     for number in numbers:
         candidates = by_key.get((number.variant, number.dataset), [])
         same = [group for group in candidates if group.passes == number.passes]
+        shown += same
         rows += [_row(number, group) for group in same] or [_row(number, None)]
-    caption = (
+    caption = sentences(
         "Published accuracy and ours under the published recipe with as many passes: mean ± half-width of the 95% "
         "t-interval (number of seeds). Reached: our mean is at least the published number; missed: it is not; open: no "
-        "finished run. Most sources print the best of their test epochs, we print the last. " + evidence.source
+        "finished run. Most sources print the best of their test epochs, we print the last.",
+        made_with(shown, "n", "passes"),
+        evidence.source,
+        *different_data(shown),
     )
-    if any(DAGGER in row[4] for row in rows):
-        caption += f" {DAGGER} The runs of this cell did not all see the same data."
     return Table("published", COLUMNS, tuple(rows), caption, ("run ids",))
 
 
@@ -41,13 +44,12 @@ def _row(number: Published, group: Group | None) -> tuple[str, ...]:
     values = group.accuracies if group else []
     variant = f"{number.variant} [{group.note}]" if group and group.note else number.variant
     difference, verdict = _verdict(number.accuracy, values)
-    ours = spread(values, len(group.failed) if group else 0)
-    flag = f" {DAGGER}" if group and len(group.data_digests) > 1 else ""
+    ours = spread(values, len(group.failed)) + flag(group) if group else HOLE
     published = "none published" if number.accuracy is None else f"{number.accuracy:.2f}"
     passes = f"{number.passes} / {whole(group.passes) if group else HOLE}"
     ids = ", ".join(run.config.get("run_id") or run.folder.name for run in group.runs) if group else ""
     return (
-        *(number.source, variant, title(number.dataset), published, ours + flag, difference, passes),
+        *(number.source, variant, title(number.dataset), published, ours, difference, passes),
         *(verdict, number.note or HOLE, ids or HOLE),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.evidence.groups import Group
-from harness.studies import Study
+from harness.study import Study
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,12 @@ class Row:
 def datasets_of(groups: Iterable[Group], study: Study | None = None) -> list[str]:
     planned = list(study.datasets) if study else []
     return planned + sorted({group.dataset for group in groups} - set(planned))
+
+
+def cells_of(groups: Sequence[Group], study: Study) -> list[Group]:
+    """The groups in the order of a long table: row by row, data set by data set."""
+    datasets = datasets_of(groups, study)
+    return [row.on[name] for row in rows_of(groups, study) for name in datasets if name in row.on]
 
 
 def rows_of(groups: Sequence[Group], study: Study) -> list[Row]:

@@ -5,9 +5,11 @@ Refuses to know what stands in the cells.
 import csv
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 HOLE = "—"
+MOST_IN_A_COLUMN = 4  # columns of a table within one column of a two-column paper
 WRITTEN_BY = "written by python -m harness.report, not by hand"
 
 _LATEX = {
@@ -19,11 +21,14 @@ _LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "±": r"$\pm$",
+    "≤": r"$\leq$",
     "†": r"\dag{}",
     "—": "---",
+    "→": r"$\to$",
 }
 _MARKDOWN = {**{sign: "\\" + sign for sign in "\\`*_[]~$#|"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"}
 _NUMBER = re.compile(r"[+-]?\d+(,\d{3})*(\.\d+)?")
+_DIFFERENCE = re.compile(rf"{_NUMBER.pattern}( ± {_NUMBER.pattern})?")
 _GROUPED = re.compile(r"\d{1,3}(,\d{3})+")
 
 
@@ -34,34 +39,45 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     caption: str
     too_wide_for_print: tuple[str, ...] = ()  # columns that LaTeX leaves out
+    bold: frozenset[tuple[int, int]] = frozenset()  # (row, column), both from 0; a CSV has no bold
+    on_wide: str = ""  # the caption's sentences on columns that LaTeX leaves out
+    conclusions: tuple[str, ...] = ()  # sentences that Markdown has below the caption
 
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(f"table {self.name}: {len(row)} cells under {len(self.columns)} columns: {row}")
+        for row, column in self.bold:
+            if not (0 <= row < len(self.rows) and 0 <= column < len(self.columns)):
+                raise ValueError(f"table {self.name}: no cell at row {row}, column {column} to be bold")
 
     def to_markdown(self) -> str:
         rules = ["---:" if right else "---" for right in self._right_aligned()]
-        lines = [map(escape_markdown, self.columns), rules, *(map(escape_markdown, row) for row in self.rows)]
+        lines = [map(escape_markdown, self.columns), rules, *self._body(escape_markdown, "**", "**")]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        return f"{table}\n\n{escape_markdown(self.caption)}\n"
+        below = "".join(f"\n* {escape_markdown(sentence)}" for sentence in self.conclusions)
+        caption = escape_markdown(f"{self.caption} {self.on_wide}".strip())
+        return f"{table}\n\n{caption}\n" + (below and f"{below}\n")
 
     def to_latex(self) -> str:
         shown = [i for i, column in enumerate(self.columns) if column not in self.too_wide_for_print]
         right = self._right_aligned()
         spec = "".join("r" if right[i] else "l" for i in shown)
-        head, *body = [" & ".join(escape_latex(row[i]) for i in shown) + r" \\" for row in (self.columns, *self.rows)]
+        cells = [[*map(escape_latex, self.columns)], *self._body(escape_latex, r"\textbf{", "}")]
+        head, *body = [" & ".join(line[i] for i in shown) + r" \\" for line in cells]
+        place = "table*" if len(shown) > MOST_IN_A_COLUMN else "table"
         lines = [
             f"% {WRITTEN_BY}; needs booktabs and graphicx",
-            r"\begin{table}",
+            rf"\begin{{{place}}}",
             r"\centering",
+            r"\setlength{\belowcaptionskip}{4pt}",  # the caption stands above
             rf"\caption{{{escape_latex(self.caption)}}}",
             rf"\label{{tab:{self.name}}}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{{spec}}}",
             *(r"\toprule", head, r"\midrule", *body, r"\bottomrule"),
             r"\end{tabular}}",
-            r"\end{table}",
+            rf"\end{{{place}}}",
         ]
         return "\n".join(lines) + "\n"
 
@@ -70,6 +86,12 @@ class Table:
         rows = ([escape_csv(cell) for cell in row] for row in (self.columns, *self.rows))
         csv.writer(text, lineterminator="\n").writerows(rows)
         return text.getvalue()
+
+    def _body(self, escape: Callable[[str], str], begin: str, end: str) -> list[list[str]]:
+        return [
+            [f"{begin}{escape(cell)}{end}" if (i, j) in self.bold else escape(cell) for j, cell in enumerate(row)]
+            for i, row in enumerate(self.rows)
+        ]
 
     def _right_aligned(self) -> list[bool]:
         """Columns of numbers; a hole decides nothing."""
@@ -83,7 +105,7 @@ def escape_markdown(text: str) -> str:
 
 def escape_latex(text: str) -> str:
     text = _one_line(text)
-    minus, text = ("$-$", text[1:]) if text.startswith("-") and _NUMBER.fullmatch(text) else ("", text)
+    minus, text = ("$-$", text[1:]) if text.startswith("-") and _DIFFERENCE.fullmatch(text) else ("", text)
     return minus + "".join(_LATEX.get(sign, sign) for sign in text)
 
 
@@ -92,7 +114,7 @@ def escape_csv(text: str) -> str:
     text = _one_line(text)
     if _GROUPED.fullmatch(text):
         return text.replace(",", "")
-    formula = text[:1] in tuple("=+-@") and not _NUMBER.fullmatch(text)
+    formula = text[:1] in tuple("=+-@") and not _DIFFERENCE.fullmatch(text)
     return f"'{text}" if formula else text
 
 

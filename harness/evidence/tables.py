@@ -1,14 +1,18 @@
 """Owns the two tables of results: the main one (a row a variant and recipe) and the long one (a row a cell).
-Refuses to judge: no bold, no winner.
+Refuses to judge by eye: what is bold, best.py's tests have told from the rest.
 """
 
 from harness.datasets import title
-from harness.evidence.groups import Evidence, Group, count, finite
-from harness.evidence.rows import Row, datasets_of, rows_of
+from harness.evidence.best import Best, best_of, best_sentence
+from harness.evidence.captions import flag, made_with, sentences
+from harness.evidence.contrast import accuracy_by_seed
+from harness.evidence.groups import Evidence, Group, count
+from harness.evidence.numbers import finite
+from harness.evidence.rows import Row, cells_of, datasets_of, rows_of
 from harness.evidence.table import HOLE, Table
 from harness.evidence.text import DAGGER, half_width, joined, mean, minutes, scaled, spread, whole
 from harness.statistics.intervals import LEVEL, mean_interval
-from harness.studies import Study
+from harness.study import Study
 
 CELL_COLUMNS = (
     *("variant", "recipe", "data set", "n", "failed", "accuracy (%)", "± (%)"),
@@ -32,16 +36,19 @@ def main_table(evidence: Evidence, study: Study) -> Table:
         )
         for row in rows
     ]
-    return Table("main", (*columns, *times, "device"), tuple(body), _caption(evidence, study, datasets))
+    best = {name: _best(rows, name) for name in datasets}
+    bold = {(found.row, columns.index(f"{title(name)} (%)")) for name, found in best.items() if found.row is not None}
+    caption = _caption(evidence, study, datasets, best)
+    return Table("main", (*columns, *times, "device"), tuple(body), caption, bold=frozenset(bold))
 
 
 def cells_table(evidence: Evidence, study: Study) -> Table:
-    datasets = datasets_of(evidence.groups, study)
-    rows = rows_of(evidence.groups, study)
-    body = [_cell(row.on[name]) for row in rows for name in datasets if name in row.on]
-    caption = (
+    body = [_cell(group) for group in cells_of(evidence.groups, study)]
+    caption = sentences(
         "Every cell: test accuracy after the last planned pass with its interval, and beside it what the best test "
-        "epoch would have printed; nothing is chosen by it. Means over n seeds. " + evidence.source
+        "epoch would have printed; nothing is chosen by it. Means over n seeds.",
+        made_with(evidence.groups, "device", "precision", "n", "passes", "images"),
+        evidence.source,
     )
     return Table("cells", CELL_COLUMNS, tuple(body), caption)
 
@@ -54,11 +61,14 @@ def _head(row: Row, datasets: list[str]) -> tuple[str, ...]:
     return row.variant, row.recipe, passes, scaled(params, 1e6), scaled(macs, 1e9)
 
 
+def _best(rows: list[Row], dataset: str) -> Best:
+    return best_of([accuracy_by_seed(row.on[dataset], "test") if dataset in row.on else None for row in rows])
+
+
 def _accuracy(group: Group | None) -> str:
     if group is None:
         return HOLE
-    flag = f" {DAGGER}" if len(group.data_digests) > 1 else ""
-    return spread(group.accuracies, len(group.failed)) + flag
+    return spread(group.accuracies, len(group.failed)) + flag(group)
 
 
 def _minutes(row: Row, datasets: list[str], device: str) -> str:
@@ -70,23 +80,25 @@ def _minutes(row: Row, datasets: list[str], device: str) -> str:
     return " / ".join(texts) if set(texts) != {HOLE} else HOLE
 
 
-def _caption(evidence: Evidence, study: Study, datasets: list[str]) -> str:
+def _caption(evidence: Evidence, study: Study, datasets: list[str], best: dict[str, Best]) -> str:
     order = ", ".join(map(title, datasets))
     interval = f"half-width of the {LEVEL:.0%} t-interval"
-    sentences = [
+    told = [
         f"Test accuracy after the last planned pass: mean ± {interval} (number of seeds).",
         f"{count(len(study.seeds), 'seed')} planned for each cell; {HOLE} marks what is missing.",
+        best_sentence({title(name): found for name, found in best.items()}),
         "Parameters and MACs are those for the row's first data set.",
         f"Minutes are for training only, in the order {order}, where all seeds of a cell ran alone on one device.",
+        made_with(evidence.groups, "device", "n", "passes"),
         evidence.source,
     ]
-    if any(len(group.data_digests) > 1 for group in evidence.groups):
-        sentences.append(f"{DAGGER} The runs of this cell did not all see the same data (their data digests differ).")
+    if any(map(flag, evidence.groups)):
+        told.append(f"{DAGGER} The runs of this cell did not all see the same data (their data digests differ).")
     for name in datasets:
         digests = {digest for group in evidence.groups if group.dataset == name for digest in group.data_digests}
         if len(digests) > 1:
-            sentences.append(f"Runs on {title(name)} saw {len(digests)} different copies of the data.")
-    return " ".join(sentences)
+            told.append(f"Runs on {title(name)} saw {len(digests)} different copies of the data.")
+    return sentences(*told)
 
 
 def _cell(group: Group) -> tuple[str, ...]:

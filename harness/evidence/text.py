@@ -20,6 +20,17 @@ def spread(values: Sequence[float], failed: int = 0) -> str:
     return f"{mean:.2f}{interval} ({', '.join([str(n), *failures])})"
 
 
+def difference(mean: float | None, half: float | None) -> str:
+    """`-1.32 ± 0.80`, `-1.32`, `—`."""
+    interval = "" if half is None else f" ± {half:.2f}"
+    return HOLE if mean is None else f"{mean:+.2f}{interval}"
+
+
+def p_value(p: float | None) -> str:
+    """Three significant digits, so that no rounding hides on which side of .05 it lies."""
+    return HOLE if p is None else f"{p:.3g}" if p > 1e-300 else "<1e-300"
+
+
 def mean(values: Sequence[float], form: str = ".2f") -> str:
     return format(mean_interval(values)[0], form) if values else HOLE
 

@@ -59,14 +59,48 @@ def difference_interval(
     return float(low), float(high)
 
 
-def calibration_error(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error (Guo et al. 2017): |accuracy - confidence| in bins of equal width, by their share."""
+@dataclass(frozen=True)
+class Bins:
+    """Images by their confidence, in bins of equal width: how many, and two sums over them. Those of two models add."""
+
+    images_B: np.ndarray
+    confidence_B: np.ndarray
+    right_B: np.ndarray
+
+    def __add__(self, other: "Bins") -> "Bins":
+        images_B, confidence_B = self.images_B + other.images_B, self.confidence_B + other.confidence_B
+        return Bins(images_B, confidence_B, self.right_B + other.right_B)
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error (Guo et al. 2017): |accuracy - confidence| of each bin, by its share of images."""
+        return float(np.abs(self.right_B - self.confidence_B).sum() / self.images_B.sum())
+
+    @property
+    def overconfidence(self) -> float:
+        """Mean confidence minus accuracy: what calibration error is where every bin errs to one side."""
+        return float((self.confidence_B.sum() - self.right_B.sum()) / self.images_B.sum())
+
+
+def calibration_bins(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int = CALIBRATION_BINS) -> Bins:
     if not confidence_N.size or confidence_N.shape != correct_N.shape:
         raise ValueError("a confidence and a verdict for each image are needed, at least one")
     confidence_N = confidence_N.astype(float)
     bin_N = np.clip(np.ceil(confidence_N * bins).astype(int) - 1, 0, bins - 1)  # (0, 1/15], (1/15, 2/15], ...
-    gaps = np.bincount(bin_N, correct_N.astype(float) - confidence_N, minlength=bins)
-    return float(np.abs(gaps).sum() / confidence_N.size)
+    sums = (np.bincount(bin_N, weights, minlength=bins) for weights in (None, confidence_N, correct_N.astype(float)))
+    return Bins(*sums)
+
+
+def calibration_error(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
+    return calibration_bins(confidence_N, correct_N, bins).calibration_error
+
+
+def confusion(labels_N: np.ndarray, predicted_N: np.ndarray, classes: int) -> np.ndarray:
+    """How many images of each class (row) were taken for which class (column)."""
+    if labels_N.size and max(labels_N.max(), predicted_N.max()) >= classes:
+        raise ValueError(f"a label or a prediction is outside 0 to {classes - 1}")
+    pair_N = labels_N.astype(np.int64) * classes + predicted_N
+    return np.bincount(pair_N, minlength=classes**2).reshape(classes, classes)
 
 
 def class_accuracy(labels_N: np.ndarray, predicted_N: np.ndarray, classes: int) -> np.ndarray:

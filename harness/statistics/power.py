@@ -2,6 +2,8 @@
 Refuses to promise: the spread that one puts in is itself measured from few seeds.
 """
 
+import math
+
 from harness.statistics.intervals import t_quantile
 
 WANTED = 0.8
@@ -14,7 +16,8 @@ def power(seeds: int, difference: float, spread: float) -> float:
 
     if seeds < 2 or spread <= 0:
         raise ValueError("a test needs two pairs and a spread")
-    return float(1 - ncfdtr(1, seeds - 1, seeds * (difference / spread) ** 2, t_quantile(seeds - 1) ** 2))
+    missed = float(ncfdtr(1, seeds - 1, seeds * (difference / spread) ** 2, t_quantile(seeds - 1) ** 2))
+    return 1.0 if math.isnan(missed) else 1 - missed  # far out it underflows, which SciPy now and then calls NaN
 
 
 def seeds_needed(difference: float, spread: float, wanted: float = WANTED) -> int | None:

@@ -21,12 +21,12 @@ from harness.experiment import build_model
 from harness.recipes import Recipe, shortened
 from harness.records.benchmarks import Comparison
 from harness.timing.conventional import Loop, loader
-from harness.training.energy import Meter
 from harness.timing.floors import bandwidth, floors, matrix_rate, step_flops
 from harness.timing.goals import goal
 from harness.timing.pipeline import OURS, conventional_images
 from harness.timing.turns import Rounds, take_turns, timed, titled
 from harness.training import device as devices
+from harness.training.energy import Meter
 from harness.training.loop import Compute, Epoch, train, warm_up
 from harness.training.optimiser import learning_rate, make_optimiser, set_rate
 from harness.training.progress import Progress

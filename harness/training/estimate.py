@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.augmentations import CORRUPTION_NAMES, CORRUPTION_STRENGTHS
 from harness.config import RunConfig
 from harness.data.augment.mixing import draw_mix
 from harness.data.pipeline import Batch
@@ -28,11 +29,25 @@ def seconds_of(config: RunConfig, dataset: Dataset, device: torch.device, steps:
     """Training and evaluation of the whole run; compilation and data preparation are not in it. None where a step
     fails or a config cannot be remembered: the run itself will say why."""
     try:
-        rate = training_rate(replace(config.variant, num_classes=10), config.recipe, config.precision, device, steps)
+        variant, recipe = replace(config.variant, num_classes=10), of_a_step(config.recipe)
+        rate = training_rate(variant, recipe, config.precision, device, steps)
     except (RuntimeError, ValueError, TypeError):
         return None
-    per_epoch = dataset.train_count * (1 - config.holdout) + dataset.test_count / 3  # forward is a third of a step
-    return config.recipe.epochs * per_epoch / rate
+    trained = config.recipe.epochs * dataset.train_count * (1 - config.holdout)
+    return (trained + evaluated(config, dataset) / 3) / rate  # forward is a third of a step
+
+
+def evaluated(config: RunConfig, dataset: Dataset) -> float:
+    """Images: the split after every pass and, where it is the test set, once more under each corruption."""
+    if config.holdout:
+        return config.recipe.epochs * dataset.train_count * config.holdout
+    return (config.recipe.epochs + len(CORRUPTION_NAMES) * CORRUPTION_STRENGTHS) * dataset.test_count
+
+
+def of_a_step(recipe: Recipe) -> Recipe:
+    """What of a recipe a step's time depends on: recipes that differ in nothing else share one guess."""
+    names = ("batch_size", "optimizer", "decay", "mix", "mix_prob", "mix_per_image")
+    return replace(Recipe(), **{name: getattr(recipe, name) for name in names})
 
 
 @functools.cache

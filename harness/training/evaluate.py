@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.augmentations import CORRUPTION_NAMES
+from harness.augmentations import CORRUPTION_NAMES, CORRUPTION_STRENGTHS
 from harness.data.corrupt import Corruptions
 from harness.data.pipeline import DeviceSplit, Scaling
 from harness.training.device import autocast
@@ -71,7 +71,7 @@ def evaluate_corrupted(
     was_training = model.training
     model.eval()
     device, size, corruptions = split.labels.device, min(len(split), batch_size(split)), Corruptions()
-    correct = {kind: torch.zeros(5, dtype=torch.int64, device=device) for kind in CORRUPTION_NAMES}
+    correct = {kind: torch.zeros(CORRUPTION_STRENGTHS, dtype=torch.int64, device=device) for kind in CORRUPTION_NAMES}
     for start in range(0, len(split), size):
         labels = split.labels[start : start + size]
         for kind, strength, images in corruptions.of(split.images[start : start + size]):

@@ -1,0 +1,195 @@
+"""Owns what a study is: rows, a base and its changes of one field, or a grid of factors; and what two cells differ in.
+Refuses to name a study, to train, and to read results: planning needs neither torch nor data.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any
+
+from harness.config import RunConfig, resolve
+from harness.datasets import Dataset
+from harness.recipes import PUBLISHED
+from variants.fields import UsageError
+
+SEEDS = (0, 1, 2, 3, 4)
+AUGMENT, EPOCHS = "recipe.augment", "recipe.epochs"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a study: a cell without data set and seed."""
+
+    variant: str
+    recipe: str
+    settings: tuple[str, ...] = ()  # as `harness.run --set` takes them
+    label: str = ""  # what tells it from the other rows of its study
+    levels: tuple[str, ...] = ()  # in a grid: its level of each factor
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Variant and recipe as the tables call the group of its runs."""
+        recipe = "published" if PUBLISHED.get(self.variant) == self.recipe else self.recipe
+        return self.variant, ", ".join((recipe, *sorted(self.settings)))
+
+    @property
+    def title(self) -> str:
+        return self.label or " ".join(self.name)
+
+    def set_to(self, path: str) -> str | None:
+        """What this row itself sets a field to, if it does."""
+        return next((text.partition("=")[2] for text in self.settings if text.startswith(f"{path}=")), None)
+
+    def but(self, change: str, **named: Any) -> "Row":
+        """A copy with the words of `change`: `variant=timm`, `recipe=s1`, or a setting in its like's place."""
+        row = replace(self, **named)
+        for word in change.split():
+            path, _, value = word.partition("=")
+            if path in ("variant", "recipe"):
+                row = replace(row, **{path: value})
+            else:
+                others = (text for text in row.settings if text.partition("=")[0] != path)
+                row = replace(row, settings=(*others, word))
+        return row
+
+    def resolve(
+        self,
+        dataset: Dataset,
+        *,
+        seed: int = 0,
+        epochs: int | None = None,
+        holdout: float = 0.0,
+        precision: str = "fp32",
+        compile: bool = False,
+    ) -> RunConfig:
+        """`epochs` takes the place of what the row sets, and warm-up keeps its share."""
+        settings = [text for text in self.settings if epochs is None or not text.startswith(f"{EPOCHS}=")]
+        return resolve(
+            self.variant,
+            dataset,
+            self.recipe,
+            seed=seed,
+            precision=precision,
+            compile=compile,
+            epochs=epochs,
+            holdout=holdout,
+            settings=[allowed(text, dataset) for text in settings],
+        )
+
+
+def allowed(setting: str, dataset: Dataset) -> str:
+    """No study mirrors digits either, whatever data set it is asked to run on."""
+    path, _, steps = setting.partition("=")
+    if path != AUGMENT or dataset.flips:
+        return setting
+    return f"{path}={','.join(step for step in steps.split(',') if step != 'flip') or 'none'}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One square of a table, for one seed."""
+
+    row: Row
+    dataset: str
+    seed: int
+    holdout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """The first row of a study of changes or of a grid is its base. `quick` is its small form on embedded data."""
+
+    question: str
+    rows: tuple[Row, ...]
+    datasets: tuple[str, ...] = ("c10",)
+    seeds: tuple[int, ...] = SEEDS
+    kind: str = "table"  # table | changes (each row differs from the base in one field) | grid (of factors)
+    factors: tuple[str, ...] = ()  # of a grid: what each of its rows' levels is a level of
+    holdout: float = 0.0
+    quick: "Study | None" = field(default=None, compare=False)
+
+    @property
+    def base(self) -> Row:
+        return self.rows[0]
+
+    def cells(self) -> list[Cell]:
+        """Seed by seed, so that a complete one-seed table stands early; rows in their order, cheap ones first."""
+        return [
+            Cell(row, dataset, seed, self.holdout)
+            for seed in self.seeds
+            for row in self.rows
+            for dataset in self.datasets
+        ]
+
+    def narrowed(
+        self,
+        variants: Sequence[str] | None = None,
+        recipes: Sequence[str] | None = None,
+        datasets: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> "Study":
+        """The same study for fewer, or for others: what has no row here gets one, or takes the place of the base's."""
+        if self.kind == "table":
+            rows = self._with_rows_for(variants, recipes) if variants or recipes else self.rows
+        else:
+            rows = tuple(_moved(_moved(self.rows, "variant", variants), "recipe", recipes))
+        return replace(
+            self,
+            rows=rows,
+            datasets=tuple(datasets or self.datasets),
+            seeds=self.seeds if seeds is None else tuple(seeds),
+        )
+
+    def _with_rows_for(self, variants: Sequence[str] | None, recipes: Sequence[str] | None) -> tuple[Row, ...]:
+        wanted_recipes = tuple(recipes or dict.fromkeys(row.recipe for row in self.rows))
+        wanted = tuple(variants or dict.fromkeys(row.variant for row in self.rows))
+        grid = [(v, r) for r in wanted_recipes for v in wanted if r != "published" or v in PUBLISHED]
+        known = {(row.variant, row.recipe) for row in self.rows}
+        rows = tuple(row for row in self.rows if (row.variant, row.recipe) in grid)
+        return rows + tuple(Row(*pair) for pair in grid if pair not in known)
+
+
+def _moved(rows: Sequence[Row], what: str, wanted: Sequence[str] | None) -> Sequence[Row]:
+    """The rows that have one of the wanted; where all rows have the same, one other may take its place."""
+    having = dict.fromkeys(getattr(row, what) for row in rows)
+    if not wanted or set(wanted) == set(having):
+        return rows
+    if len(having) == len(wanted) == 1:
+        return [replace(row, **{what: wanted[0]}) for row in rows]
+    if absent := [name for name in wanted if name not in having]:
+        raise UsageError(
+            f"this study has no row with {what} {', '.join(absent)}, only with {', '.join(having)}"
+            + ("; give one name alone and it takes that place" if len(having) == 1 else "")
+        )
+    return [row for row in rows if getattr(row, what) in wanted]
+
+
+def changes(question: str, base: Row, settings: Mapping[str, str], **rest: Any) -> Study:
+    """`settings` are label -> the one setting that changes."""
+    rows = (base.but(one, label=label) for label, one in settings.items())
+    return Study(question, (base, *rows), kind="changes", **rest)
+
+
+def grid(question: str, base: Row, factors: Mapping[str, Mapping[str, str]], **rest: Any) -> Study:
+    """`factors` are name -> its levels; a level is a name -> what it changes, perhaps several fields at once."""
+    rows = []
+    for levels in product(*(levels.items() for levels in factors.values())):
+        names = tuple(name for name, _ in levels)
+        label = ", ".join(f"{factor}={name}" for factor, name in zip(factors, names))
+        rows.append(base.but(" ".join(change for _, change in levels), label=label, levels=names))
+    return Study(question, tuple(rows), kind="grid", factors=tuple(factors), **rest)
+
+
+def changed_fields(base: RunConfig, other: RunConfig) -> list[str]:
+    """The dotted fields in which two planned cells differ; their seeds are not part of a plan."""
+    first, second = dict(_dotted(base.plan)), dict(_dotted(other.plan))
+    absent = object()
+    return sorted(name for name in first | second if first.get(name, absent) != second.get(name, absent))
+
+
+def _dotted(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

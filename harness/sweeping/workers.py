@@ -1,0 +1,110 @@
+"""Owns running several cells at once, each in a process of its own: who gets which device and how many threads.
+Refuses to hold a device itself: a GPU with two processes on it is a shared one, and every record would say so.
+"""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from variants.fields import UsageError
+
+Environment = Mapping[str, str]
+
+ASK = """
+import json, sys
+from harness.training import device as devices
+from variants.fields import UsageError
+try:
+    device = devices.choose(sys.argv[1])
+except UsageError as error:
+    sys.exit(str(error))
+import torch
+precision, compiles = devices.defaults(device)
+print(json.dumps([device.type, precision, compiles, torch.cuda.device_count() if device.type == "cuda" else 0]))
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What another process says of the device, so that this one need not touch it."""
+
+    kind: str
+    precision: str
+    compiles: bool
+    count: int
+
+
+def place_of(device: str) -> Place:
+    asked = subprocess.run([sys.executable, "-c", ASK, device], capture_output=True, text=True)
+    if asked.returncode:
+        raise UsageError((asked.stderr.strip().splitlines() or ["the device cannot be asked"])[-1])
+    return Place(*json.loads(asked.stdout.splitlines()[-1]))
+
+
+def environments(jobs: int, place: Place, device: str, own: Environment) -> list[dict[str, str]]:
+    """One for each worker: its share of the threads, and where there are several GPUs the next one in turn."""
+    threads = max(1, int(own.get("OMP_NUM_THREADS") or cores()) // jobs)
+    found = [{**own, "OMP_NUM_THREADS": str(threads)} for _ in range(jobs)]
+    if place.kind == "cuda" and ":" not in device:  # cuda:1 is a choice already
+        visible = [name for name in own.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        visible = visible or [str(number) for number in range(place.count)]
+        for worker, environment in enumerate(found):
+            environment["CUDA_VISIBLE_DEVICES"] = visible[worker % len(visible)]
+    return found
+
+
+def cores() -> int:
+    """Those that this process may use, which a cluster's scheduler may have narrowed."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Job:
+    number: int
+    title: str
+    command: Sequence[str]
+
+
+@dataclass
+class Workers:
+    """Runs jobs, as many at a time as there are environments; what they print comes line by line, with their number."""
+
+    environments: Sequence[Environment]
+    stream: TextIO = field(default_factory=lambda: sys.stdout)
+    _running: set[subprocess.Popen] = field(default_factory=set)
+
+    def run(self, jobs: Sequence[Job]) -> Generator[tuple[Job, int], None, None]:
+        """Each job and its exit code as it ends. Leaving early, by an interrupt say, ends what still runs."""
+        free: queue.SimpleQueue[Environment] = queue.SimpleQueue()
+        for environment in self.environments:
+            free.put(environment)
+        pool = ThreadPoolExecutor(len(self.environments))
+        try:
+            started = {pool.submit(self._one, job, free): job for job in jobs}
+            for ended in as_completed(started):
+                yield started[ended], ended.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(self._running):
+                process.terminate()
+
+    def _one(self, job: Job, free: "queue.SimpleQueue[Environment]") -> int:
+        environment = free.get()
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        process = subprocess.Popen(job.command, env=environment, **options)
+        self._running.add(process)
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                self.stream.write(f"[{job.number}] {line}")
+                self.stream.flush()
+            return process.wait()
+        finally:
+            self._running.discard(process)
+            free.put(environment)

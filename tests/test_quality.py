@@ -1,0 +1,391 @@
+"""Owns the proof of what stands beside accuracy: calibration, confusion, selection, time to targets, robustness.
+Refuses to train: every record and every prediction here is made up, every number worked out by hand.
+"""
+
+import gc
+import json
+import math
+import warnings
+import weakref
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+
+from harness.augmentations import CORRUPTION_NAMES
+from harness.evidence.calibration import reliability_data
+from harness.evidence.confusion import confusion_data, shares
+from harness.evidence.course import Arrival
+from harness.evidence.digest import data_digest, png_bytes
+from harness.evidence.figures import plans, write_figures
+from harness.evidence.groups import read_evidence
+from harness.evidence.quality import Quality, quality_of
+from harness.evidence.robustness import mean_corruption_error, robustness_data
+from harness.evidence.style import RC, styles
+from harness.evidence.targets import chosen
+from harness.evidence.tradeoffs import pareto_front, tradeoff_data
+from harness.records.read import Run, read_run
+from harness.statistics.images import calibration_bins, calibration_error, confusion
+from tests.test_report import MAIN, cell_of, table, write_run
+
+THREE: dict[str, Any] = {"config": {"variant": {"image_size": 32, "num_classes": 3}}}
+
+
+def predict(run: Path, labels: list[int], predicted: list[int], confidence: list[float]) -> Path:
+    classes = {"labels": np.array(labels, "uint16"), "predicted": np.array(predicted, "uint16")}
+    np.savez(run / "predictions.npz", **classes, confidence=np.array(confidence, "float32"))  # type: ignore[arg-type]
+    return run
+
+
+def two_runs(root: Path) -> None:
+    """Four images of classes 0, 0, 1, 1 and none of class 2.
+
+    Seed 0: three right, two of them at .9 (bin 14), one at .5 (bin 8); wrong at .5. Errors: bin 14 |2 - 1.8| = .2,
+    bin 8 |1 - 1| = 0: .05 of 4 images. Confidence 2.8 / 4 = .7 against .75: -5 points.
+    Seed 1: one right at 1; wrong at 1, 1 and .5: |1 - 3| + .5 = 2.5: .625. Confidence 3.5 / 4 against .25: +62.5.
+    """
+    right = write_run(root, "compact", "c10", 0, 0.75, test_nll=0.5, **THREE)
+    predict(right, [0, 0, 1, 1], [0, 0, 1, 2], [0.9, 0.9, 0.5, 0.5])
+    wrong = write_run(root, "compact", "c10", 1, 0.25, test_nll=1.5, **THREE)
+    predict(wrong, [0, 0, 1, 1], [0, 1, 0, 0], [1, 1, 1, 0.5])
+
+
+def quality(root: Path) -> Quality:
+    (group,) = read_evidence([root]).groups
+    assert group.quality
+    return group.quality
+
+
+# --- what predictions add up to
+
+
+def test_bins_and_confusion_by_hand() -> None:
+    confidence, correct = np.array([0.5, 0.52, 0.9, 1.0]), np.array([True, False, True, True])
+    bins = calibration_bins(confidence, correct)
+    assert {i: int(n) for i, n in enumerate(bins.images_B) if n} == {7: 2, 13: 1, 14: 1}  # 7/15 < .5, .52 <= 8/15
+    assert bins.right_B.sum() == 3
+    assert bins.calibration_error == pytest.approx((0.02 + 0.1) / 4) == calibration_error(confidence, correct)
+    assert (bins + bins).calibration_error == pytest.approx(bins.calibration_error)
+    assert bins.overconfidence == pytest.approx((2.92 - 3) / 4)
+    matrix = confusion(np.array([0, 0, 2], "uint16"), np.array([0, 2, 1], "uint16"), 3)
+    assert matrix.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    many = confusion(np.full(9, 99, "uint16"), np.full(9, 700, "uint16"), 701)  # 99 x 701 is beyond 16 bits
+    assert many[99, 700] == 9
+    with pytest.raises(ValueError, match="outside 0 to 2"):
+        confusion(np.array([0]), np.array([3]), 3)
+
+
+def test_quality_of_two_runs_by_hand(tmp_path: Path) -> None:
+    two_runs(tmp_path)
+    found = quality(tmp_path)
+    assert found.calibration_errors == pytest.approx([5, 62.5])
+    assert found.overconfidence == pytest.approx([-5, 62.5])
+    assert found.confusion_KK.tolist() == [[3, 1, 0], [2, 1, 1], [0, 0, 0]]
+    assert found.class_accuracy_K[:2].tolist() == [75, 25]
+    assert math.isnan(found.class_accuracy_K[2])
+    assert found.bins.images_B.sum() == 8
+
+
+def test_the_calibration_table_by_hand(tmp_path: Path) -> None:
+    """NLL (.5 + 1.5) / 2; error (5 + 62.5) / 2 = 33.75, se 28.75, t(1) 12.7062: 365.30; over (-5 + 62.5) / 2."""
+    two_runs(tmp_path)
+    write_run(tmp_path, "vanilla", "c10", 0)
+    shown = table(tmp_path, "calibration")
+    (row,) = shown.rows
+    assert row[:6] == ("compact", "published", "CIFAR-10", "1.000", "33.75 ± 365.30", "+28.75")
+    assert row[6:] == ("25.00 (class 1)", "75.00 (class 0)", "2")
+    assert "Without predictions, and left out: 1 cell." in shown.caption
+
+
+def test_one_run_has_no_interval_and_a_lone_class_is_worst_and_best(tmp_path: Path) -> None:
+    predict(write_run(tmp_path, "compact", "c10", 0, 0.5), [4, 4], [4, 0], [0.75, 0.75])
+    (row,) = table(tmp_path, "calibration").rows
+    assert row[3:] == ("—", "25.00", "+25.00", "50.00 (class 4)", "50.00 (class 4)", "1")
+
+
+@pytest.mark.parametrize(
+    ("break_", "reason"),
+    [
+        (lambda run: (run / "predictions.npz").write_bytes(b"PK\x03\x04 cut off"), "zip"),
+        (lambda run: predict(run, [0, 1], [0, 11], [0.5, 0.5]), "outside 0 to 9"),
+        (lambda run: predict(run, [0, 1], [0, 1], [0.5, math.nan]), "outside 0 to 1"),
+        (lambda run: predict(run, [0, 1], [0, 1], [0.5]), "differ in number"),
+        (lambda run: predict(run, [], [], []), "no image"),
+    ],
+)
+def test_broken_predictions_are_named_and_left_out(tmp_path: Path, capsys, break_: Any, reason: str) -> None:
+    predict(write_run(tmp_path, "compact", "c10", 0), [0, 1], [0, 1], [1, 1])
+    break_(write_run(tmp_path, "compact", "c10", 1))
+    assert quality(tmp_path).n == 1
+    error = capsys.readouterr().err
+    assert "compact-c10-published-s1: its predictions cannot be used" in error and reason in error
+
+
+def test_a_missing_file_of_predictions_is_a_hole_and_no_complaint(tmp_path: Path, capsys) -> None:
+    run = read_run(write_run(tmp_path, "compact", "c10", 0))
+    assert quality_of([run]) is None
+    assert table(tmp_path, "calibration").rows == ()
+    assert capsys.readouterr().err == ""
+
+
+def test_predictions_are_held_one_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(3):
+        predict(write_run(tmp_path, "compact", "c10", seed), [0] * 50_000, [0] * 50_000, [1.0] * 50_000)
+    read, held = Run.predictions, []
+
+    def watched(run: Run) -> dict[str, np.ndarray]:
+        gc.collect()
+        assert not [alive for reference in held if (alive := reference()) is not None]
+        found = read(run)
+        held.extend(weakref.ref(array) for array in found.values())
+        return found
+
+    monkeypatch.setattr(Run, "predictions", watched)
+    evidence = read_evidence([tmp_path])
+    planned = plans(evidence, MAIN)
+    assert len(held) == 9  # three arrays of three runs, once for both figures
+    assert {plan.name for plan in planned if not plan.lacking} >= {"reliability-c10", "confusion-c10"}
+    assert sum(array.nbytes for array in vars(quality(tmp_path).bins).values()) < 1000
+
+
+# --- their figures
+
+
+def test_reliability_by_hand(tmp_path: Path) -> None:
+    """Bins of both runs: .5 three times (one right), .9 twice (both right), 1 three times (one right)."""
+    two_runs(tmp_path)
+    (panel,) = reliability_data(read_evidence([tmp_path]).groups, "c10")["panels"]
+    assert panel["bin"] == [7, 13, 14]
+    assert panel["share"] == pytest.approx([37.5, 25, 37.5])
+    assert panel["confidence"] == pytest.approx([50, 90, 100])
+    assert panel["accuracy"] == pytest.approx([100 / 3, 100, 100 / 3])
+    assert panel["error"] == pytest.approx(33.75)
+
+
+def test_the_error_of_a_diagram_is_the_table_s_and_not_that_of_the_pooled_images(tmp_path: Path) -> None:
+    for seed, guess in enumerate((0, 1)):  # one run is always right and one always wrong: together they look honest
+        predict(write_run(tmp_path, "compact", "c10", seed), [0, 0], [guess, guess], [0.5, 0.5])
+    (panel,) = reliability_data(read_evidence([tmp_path]).groups, "c10")["panels"]
+    assert panel["accuracy"] == [50]
+    assert panel["error"] == 50
+    assert cell_of(table(tmp_path, "calibration"), "calibration error (%)", variant="compact") == "50.00 ± 0.00"
+
+
+def test_shares_are_of_the_true_class() -> None:
+    assert shares(np.array([[3, 1], [0, 0]])).tolist() == [[75, 25], [0, 0]]
+
+
+def test_at_most_eight_diagrams_and_four_matrices_say_so(tmp_path: Path) -> None:
+    for number in range(9):
+        predict(write_run(tmp_path, f"v{number}", "c10", 0), [0, 1], [0, 1], [1, 1])
+    groups = read_evidence([tmp_path]).groups
+    for data, most in ((reliability_data(groups, "c10"), 8), (confusion_data(groups, "c10"), 4)):
+        assert [panel["row"][0] for panel in data["panels"]] == [f"v{number}" for number in range(most)]
+        assert data["of"] == 9
+
+
+def test_the_new_figures_are_drawn_to_the_same_bytes(tmp_path: Path) -> None:
+    two_runs(tmp_path)
+    accuracies = {kind: [0.5, 0.4, 0.3, 0.2, 0.1] for kind in CORRUPTION_NAMES}
+    on_gpu: dict[str, Any] = {"corruption_accuracy": accuracies, "energy_joules": 7200.0}
+    for variant in ("vanilla", "patch2"):
+        predict(write_run(tmp_path, variant, "c10", 0, 0.6, **on_gpu), [0, 1], [0, 1], [1, 0.4])
+    planned = {plan.name: plan for plan in plans(read_evidence([tmp_path]), MAIN) if not plan.lacking}
+    looks = styles([("compact", "published"), ("vanilla", "published"), ("patch2", "published")])
+    with matplotlib.rc_context(RC), warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a layout that collapsed, say
+        for name in ("reliability-c10", "confusion-c10", "robustness-c10", "accuracy-vs-energy"):
+            plan, digest = planned[name], data_digest(planned[name].data)
+            assert png_bytes(plan.draw(plan.data, looks), digest) == png_bytes(plan.draw(plan.data, looks), digest)
+
+
+def test_what_cannot_be_drawn_is_said_and_what_is_old_is_removed(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    write_run(tmp_path / "runs", "compact", "c10", 0, None)
+    names = ("reliability-c10", "confusion-c10", "robustness-c10", "accuracy-vs-energy")
+    for name in names:
+        (tmp_path / f"{name}.png").write_bytes(png_bytes(Figure((0.1, 0.1)), "a digest of ours"))
+        (tmp_path / f"{name}.pdf").touch()
+    lines = write_figures(read_evidence([tmp_path / "runs"]), MAIN, tmp_path)
+    assert "figures/reliability-c10: skipped, no finished run has predictions" in lines
+    assert "figures/robustness-c10: skipped, no finished run was tested on corrupted images" in lines
+    assert [line for line in lines if "accuracy-vs-energy: skipped" in line]
+    assert not [path for name in names for path in tmp_path.glob(f"{name}.*")]
+
+
+# --- the front
+
+
+def test_the_front_by_hand() -> None:
+    """(1, 50) and (4, 70) are on it; dearer and no better: (2, 50), (3, 40), (5, 70); as dear and worse: (4, 60)."""
+    points = [(4, 60), (1, 50), (3, 40), (5, 70), (4, 70), (2, 50)]
+    assert pareto_front([{"x": x, "mean": mean} for x, mean in points]) == [[1, 50], [4, 70]]
+    assert pareto_front([]) == []
+
+
+def test_energy_is_of_one_device_and_alone(tmp_path: Path) -> None:
+    write_run(tmp_path, "compact", "c10", 0, energy_joules=3600.0)
+    write_run(tmp_path, "vanilla", "c10", 0, energy_joules=7200.0)
+    write_run(tmp_path, "patch2", "c10", 0, energy_joules=1.0, env={"device_name": "GPU B"})
+    write_run(tmp_path, "timm", "c10", 0, recipe="common", energy_joules=1.0, shared_device=True)
+    data = tradeoff_data(read_evidence([tmp_path]).groups, "energy")
+    (panel,) = data["panels"]
+    assert [point["x"] for point in panel["points"]] == [1, 2]  # watt-hours
+    assert panel["front"] == [[1, 50]]
+    assert data["heading"] == "on GPU A; 1 cell measured elsewhere left out"
+
+
+# --- selection
+
+
+def test_selection_bias_by_hand(tmp_path: Path) -> None:
+    """Gains 1 and 3: mean 2, se 1, t(1) 12.7062. A run without a best epoch and a failed one take no part."""
+    for seed, best in enumerate((0.61, 0.63, None)):
+        write_run(tmp_path, "compact", "c10", seed, 0.6, best_test_accuracy=best)
+    write_run(tmp_path, "compact", "c10", 3, None)
+    write_run(tmp_path, "vanilla", "c10", 0, 0.9, best_test_accuracy=0.9)
+    shown = table(tmp_path, "selection-bias")
+    assert shown.rows[0][3:] == ("2", "60.00", "62.00", "+2.00", "12.71", "+3.00")
+    assert shown.rows[1][3:] == ("1", "90.00", "90.00", "+0.00", "—", "+0.00")
+    assert "Over all 3 runs: +1.33 points on average, +3.00 at most." in shown.caption
+
+
+# --- targets
+
+
+def epochs(run: Path, accuracies: list[float | None], **columns: list[Any]) -> Path:
+    lines = []
+    for number, accuracy in enumerate(accuracies):
+        line = {"epoch": number + 1, "test_accuracy": accuracy, "seconds": 60.0, "images_seen": 100_000 * (number + 1)}
+        lines.append(json.dumps(line | {name: values[number] for name, values in columns.items()}))
+    (run / "epochs.jsonl").write_text("\n".join(lines))
+    return run
+
+
+def test_arrivals_are_the_first_and_stay(tmp_path: Path) -> None:
+    """A target is reached by its very number; a later fall below it changes nothing."""
+    epochs(write_run(tmp_path, "compact", "c10", 0), [0.2, None, 0.7, 0.1, 0.72])
+    (group,) = read_evidence([tmp_path]).groups
+    (arrivals,) = group.course.arrivals
+    assert arrivals[20] == Arrival(100_000, 60)
+    assert arrivals[50] == arrivals[70] == Arrival(300_000, 180)  # the pass without an accuracy took its time
+    assert 80 not in arrivals
+
+
+def test_targets_by_hand(tmp_path: Path) -> None:
+    """compact: both seeds reach 50 %, after 1 and 2 passes of 100,000 images, in 1 and 3 minutes; 60 % one of them."""
+    epochs(write_run(tmp_path, "compact", "c10", 0), [0.5, 0.6])
+    epochs(write_run(tmp_path, "compact", "c10", 1), [0.4, 0.5], seconds=[60.0, 120.0])
+    epochs(write_run(tmp_path, "vanilla", "c10", 0, shared_device=True), [0.3, 0.5])
+    epochs(write_run(tmp_path, "patch2", "c10", 0), [0.6, 0.6], seconds=[None, 60.0])
+    epochs(write_run(tmp_path, "compact", "c100", 0), [0.05, 0.07])
+    epochs(write_run(tmp_path, "compact", "svhn", 0), [0.7, 0.7])
+    shown = table(tmp_path, "targets")
+    names = [name for target in (50, 60, 70) for name in (f"{target}% (M)", f"{target}% (min)")]
+    assert shown.columns == ("variant", "recipe", "data set", *names, "device")
+    none = "— (0 of 1)", "—"
+    assert {(row[0], row[2]): row[3:] for row in shown.rows} == {
+        ("compact", "CIFAR-10"): ("0.150", "2.0", "0.200 (1 of 2)", "2.0", "— (0 of 2)", "—", "GPU A"),
+        ("compact", "CIFAR-100"): (*none, *none, *none, "GPU A"),
+        ("compact", "SVHN"): ("0.100", "1.0", "0.100", "1.0", "0.100", "1.0", "GPU A"),
+        ("vanilla", "CIFAR-10"): ("0.200", "—", *none, *none, "—"),
+        ("patch2", "CIFAR-10"): ("0.100", "—", "0.100", "—", *none, "GPU A"),  # its first pass has no time
+    }
+    assert "No run on CIFAR-100 reaches 10%." in shown.caption
+    assert "nothing is chosen by it" in shown.caption
+
+
+def test_targets_are_spread_over_what_was_reached() -> None:
+    assert chosen({10, 20, 30, 50, 60, 70, 80, 85, 90}) == [50, 70, 80, 90]
+    assert chosen({50, 60, 70, 80, 85, 90, 94}) == [50, 70, 85, 94]
+    assert chosen({10, 50}) == [50]
+    assert chosen({10, 20, 30}) == [10, 20, 30]
+    assert chosen(set()) == []
+
+
+# --- robustness
+
+
+def test_mean_corruption_error_by_hand() -> None:
+    """Noise .6 / 1.2 = 50 %; blur 1.0 / .8 = 125 %: 87.5 %. The mean of the errors' ratios would be another number."""
+    own, vanilla = {"noise": [0.2, 0.4], "blur": [0.4, 0.6]}, {"noise": [0.2, 1.0], "blur": [0.3, 0.5]}
+    assert mean_corruption_error(own, vanilla) == pytest.approx(87.5)
+    assert mean_corruption_error(vanilla, vanilla) == pytest.approx(100)
+    assert mean_corruption_error(own, {"noise": [0.2, 1.0]}) is None  # other corruptions
+    assert mean_corruption_error(own, {"noise": [0.2, 1.0], "blur": [0.3]}) is None
+    assert mean_corruption_error(own, {"noise": [0.2, 1.0], "blur": [0, 0]}) is None  # no error to compare with
+    assert mean_corruption_error({}, {}) is None
+
+
+def corrupted(root: Path, variant: str, accuracy: float, seed: int = 0, **more: Any) -> Path:
+    accuracies = {kind: [accuracy] * 5 for kind in CORRUPTION_NAMES}
+    return write_run(root, variant, more.pop("dataset", "c10"), seed, 0.9, corruption_accuracy=accuracies, **more)
+
+
+def test_the_robustness_table_by_hand(tmp_path: Path) -> None:
+    """compact: (.5 + .7) / 2 = .6, se .1 x 12.7062 = 127.06; error .4 against vanilla's .2 under its own recipe."""
+    for seed, accuracy in enumerate((0.5, 0.7)):
+        corrupted(tmp_path, "compact", accuracy, seed, recipe="common")
+    corrupted(tmp_path, "vanilla", 0.8, recipe="common")
+    corrupted(tmp_path, "vanilla", 0.6)
+    corrupted(tmp_path, "patch2", 0.7)
+    corrupted(tmp_path, "patch2", 0.7, dataset="svhn")
+    write_run(tmp_path, "timm", "c10", 0, recipe="common")
+    shown = table(tmp_path, "robustness")
+    row = dict(zip(shown.columns, next(row for row in shown.rows if row[0] == "compact")))
+    assert (row["clean (%)"], row["corrupted (%)"], row["blur (%)"]) == ("90.00", "60.00 ± 127.06 (2)", "60.00")
+    errors = {row[:3]: row[5:7] for row in shown.rows}
+    assert errors == {
+        ("compact", "common", "CIFAR-10"): ("200.0", "vanilla, common"),
+        ("vanilla", "common", "CIFAR-10"): ("100.0", "vanilla, common"),
+        ("vanilla", "published", "CIFAR-10"): ("100.0", "vanilla, published"),
+        ("patch2", "published", "CIFAR-10"): ("75.0", "vanilla, published"),
+        ("patch2", "published", "SVHN"): ("—", "—"),
+    }
+    assert "left out: 1 cell." in shown.caption
+    assert r"noise (\%)" not in shown.to_latex() and "noise (%)" in shown.to_csv()
+
+
+def test_the_reference_is_the_unchanged_vanilla_under_the_same_changes_of_the_recipe(tmp_path: Path) -> None:
+    short, deep = {"overrides": ["epochs=10"]}, {"overrides": ["epochs=10", "variant.depth=3"]}
+    corrupted(tmp_path, "vanilla", 0.6)
+    corrupted(tmp_path, "vanilla", 0.8, config=short)
+    corrupted(tmp_path, "vanilla", 0.9, config=deep)
+    corrupted(tmp_path, "compact", 0.9, config=short)
+    corrupted(tmp_path, "compact", 0.9, config={"overrides": ["recipe.lr=1"]})
+    shown = table(tmp_path, "robustness")
+    column = "mean corruption error (%)"
+    assert cell_of(shown, column, variant="vanilla", recipe="published, epochs=10, variant.depth=3") == "50.0"
+    assert cell_of(shown, column, variant="compact", recipe="published, epochs=10") == "50.0"
+    assert cell_of(shown, column, variant="compact", recipe="published, recipe.lr=1") == "25.0"  # of the published one
+    assert cell_of(shown, "against", variant="compact", recipe="published, recipe.lr=1") == "vanilla, published"
+
+
+def test_of_two_references_neither_counts(tmp_path: Path) -> None:
+    for precision in ("bf16", "fp32"):
+        corrupted(tmp_path, "vanilla", 0.8, cell=precision, config={"precision": precision})
+    corrupted(tmp_path, "compact", 0.9)
+    shown = table(tmp_path, "robustness")
+    assert cell_of(shown, "against", variant="compact") == "—"
+    assert cell_of(shown, "against", variant="vanilla", recipe="published [bf16]") == "vanilla, published [bf16]"
+
+
+@pytest.mark.parametrize("wrong", [{"noise": [0.5, None]}, {"noise": []}, {}, [0.5], {"noise": [math.nan]}])
+def test_unusable_corruption_accuracies_are_named(tmp_path: Path, capsys, wrong: Any) -> None:
+    result = write_run(tmp_path, "compact", "c10", 0) / "result.json"
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"corruption_accuracy": wrong}))
+    assert table(tmp_path, "robustness").rows == ()
+    assert "its corruption_accuracy cannot be used" in capsys.readouterr().err
+
+
+def test_accuracy_against_strength_begins_with_the_clean_one(tmp_path: Path) -> None:
+    at = {"noise": [0.8, 0.6], "blur": [0.6, 0.2]}
+    write_run(tmp_path, "compact", "c10", 0, 0.9, corruption_accuracy=at)
+    write_run(tmp_path, "compact", "c10", 1, 0.7)  # not tested on corrupted images
+    (line,) = robustness_data(read_evidence([tmp_path]).groups, "c10")["lines"]
+    assert line["accuracy"] == pytest.approx([90, 70, 40])  # of the run that was
+    assert line["n"] == 1
+    assert cell_of(table(tmp_path, "robustness"), "clean (%)", variant="compact") == "90.00"

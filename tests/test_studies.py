@@ -1,0 +1,268 @@
+"""Every study is what it says: changes of one field, full grids, no two rows alike; and plans are quick to make."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from math import prod
+from pathlib import Path
+
+import pytest
+
+from harness.config import RunConfig, resolve
+from harness.datasets import DATASETS
+from harness.studies import STUDIES
+from harness.study import Row, Study, changed_fields, changes, grid
+from harness.sweeping.plan import plan
+from variants.fields import UsageError
+
+ROOT = Path(__file__).resolve().parents[1]
+C10 = DATASETS["c10"]
+
+
+def forms() -> Iterator[tuple[str, Study]]:
+    for name, study in STUDIES.items():
+        yield name, study
+        if study.quick:
+            yield f"{name} --quick", study.quick
+
+
+FORMS = dict(forms())
+
+
+def resolved(study: Study, dataset: str) -> list[RunConfig]:
+    return [row.resolve(DATASETS[dataset], holdout=study.holdout) for row in study.rows]
+
+
+# --- what a machine checks of every study ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_no_two_rows_of_a_study_are_the_same_run(name):
+    study = FORMS[name]
+    for dataset in study.datasets:
+        assert len({config.plan_id for config in resolved(study, dataset)}) == len(study.rows)
+    assert len({row.title for row in study.rows}) == len(study.rows)
+    assert study.question.endswith(("?", ".")) and study.seeds == tuple(range(len(study.seeds)))
+
+
+@pytest.mark.parametrize("name", [name for name, study in FORMS.items() if study.kind == "changes"])
+def test_each_row_differs_from_the_base_in_exactly_one_field(name):
+    check_changes(FORMS[name])
+
+
+def check_changes(study: Study) -> None:
+    for dataset in study.datasets:
+        base, *others = resolved(study, dataset)
+        for row, other in zip(study.rows[1:], others):
+            assert len(changed_fields(base, other)) == 1, (row.label, changed_fields(base, other))
+    assert all(row.label for row in study.rows) and not study.factors
+
+
+@pytest.mark.parametrize("name", [name for name, study in FORMS.items() if study.kind == "grid"])
+def test_a_grid_is_full_and_each_factor_owns_its_fields(name):
+    check_grid(FORMS[name])
+
+
+def check_grid(study: Study) -> None:
+    levels = [list(dict.fromkeys(row.levels[i] for row in study.rows)) for i in range(len(study.factors))]
+    assert sorted(row.levels for row in study.rows) == sorted(product(*levels))
+    assert len(study.rows) == prod(map(len, levels)) and min(map(len, levels)) > 1
+    for dataset in study.datasets:
+        base, *_ = configs = resolved(study, dataset)
+        by_levels = {row.levels: config for row, config in zip(study.rows, configs)}
+        owned: list[set[str]] = []  # by each factor: what changes when it alone leaves the base
+        for i, of_factor in enumerate(levels):
+            alone = [(*study.base.levels[:i], level, *study.base.levels[i + 1 :]) for level in of_factor]
+            owned.append({field for levels in alone for field in changed_fields(base, by_levels[levels])})
+        assert all(owned) and sum(map(len, owned)) == len(set().union(*owned)), "two factors change one field"
+        for row, config in zip(study.rows, configs):
+            moved = [fields for fields, own, was in zip(owned, row.levels, study.base.levels) if own != was]
+            assert set(changed_fields(base, config)) <= set().union(*moved), row.label
+
+
+@pytest.mark.parametrize("name", [name for name in FORMS if name.endswith("--quick")])
+def test_small_forms_are_small(name):
+    full, small = STUDIES[name.split()[0]], FORMS[name]
+    assert small.datasets == ("digits",) and small.quick is None
+    assert len(small.cells()) <= 6
+    assert small.kind == full.kind and set(small.factors) <= set(full.factors) and small.holdout == full.holdout
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_no_study_flips_digits(name):
+    study = FORMS[name]
+    for dataset in {"svhn", *study.datasets} - {"c10", "c100"}:
+        assert not [c.recipe.augment for c in resolved(study, dataset) if "flip" in c.recipe.augment]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_row_s_name_is_that_of_its_records(name):
+    study = FORMS[name]
+    for row, config in zip(study.rows, resolved(study, study.datasets[0])):
+        assert row.name == (config.variant_name, ", ".join((config.recipe_name, *sorted(config.overrides))))
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_study_can_be_planned(name):
+    study = FORMS[name]
+    planned = plan(study, DATASETS)
+    assert len(planned) == len(study.rows) * len(study.datasets) * len(study.seeds)
+    assert [cell.number for cell in planned] == list(range(len(planned)))
+    assert [cell.config.seed for cell in planned] == sorted(cell.config.seed for cell in planned), "seed by seed"
+    assert {cell.config.holdout for cell in planned} == {study.holdout}
+
+
+# --- what the machine's eyes are worth -------------------------------------------------------------------------------
+
+
+def test_changed_fields_sees_what_it_should():
+    base = resolve("small-p4", C10)
+    assert changed_fields(base, base) == changed_fields(base, resolve("small-p4", C10, seed=7)) == []
+    assert changed_fields(base, resolve("small-p4", C10, settings=["recipe.lr=.1"])) == ["recipe.lr"]
+    assert changed_fields(base, resolve("small-p4", C10, settings=["recipe.train_share=.1"])) == ["recipe.train_share"]
+    assert changed_fields(base, resolve("small-p4", C10, holdout=0.1)) == ["holdout"]
+    two = resolve("small-p4", C10, settings=["recipe.drop_path=.1"])
+    assert changed_fields(base, two) == ["recipe.drop_path", "variant.drop_path"]
+    assert {"variant_type", "variant.model", "variant.width"} <= set(changed_fields(base, resolve("timm", C10)))
+
+
+def test_a_change_of_two_fields_does_not_pass():
+    base = Row("small-p4", "common", label="base")
+    check_changes(changes("?", base, {"drop path": "variant.drop_path=0.1"}))
+    with pytest.raises(AssertionError, match="drop path"):
+        check_changes(changes("?", base, {"drop path": "recipe.drop_path=0.1"}))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        lambda rows: rows[:-1],  # a hole
+        lambda rows: (*rows[:-1], rows[-1].but("recipe.clip=3")),  # a field that is no factor's
+        lambda rows: (rows[0], rows[1].but("variant.patch=2"), *rows[2:]),  # one that is another factor's
+    ],
+)
+def test_a_crooked_grid_does_not_pass(rows):
+    factors = {"patch": {"4": "", "2": "variant.patch=2"}, "lr": {"1e-3": "", "1e-2": "recipe.lr=1e-2"}}
+    good = grid("?", Row("small-p4", "common"), factors)
+    check_grid(good)
+    with pytest.raises(AssertionError):
+        check_grid(replace(good, rows=rows(good.rows)))
+
+
+def test_a_later_setting_takes_the_place_of_its_like():
+    row = Row("compact", "quick", ("recipe.epochs=3", "recipe.lr=1e-2"))
+    other = row.but("recipe.epochs=1 variant=vanilla recipe=s1 variant.pool=mean", label="x")
+    assert other == Row("vanilla", "s1", ("recipe.lr=1e-2", "recipe.epochs=1", "variant.pool=mean"), "x")
+    assert row.set_to("recipe.epochs") == "3" and row.set_to("recipe.epoch") is None
+    shorter = row.resolve(DATASETS["digits"], epochs=2)
+    assert (shorter.recipe.epochs, shorter.recipe.lr) == (2, 0.01)
+    assert shorter.recipe.warmup_epochs == pytest.approx(0.2), "a tenth of the passes, as the recipe has it"
+
+
+# --- what the studies ask --------------------------------------------------------------------------------------------
+
+
+def test_main_study_is_the_user_s_table():
+    cells = STUDIES["main"].cells()
+    assert len(cells) == 7 * 3 * 5 and {c.dataset for c in cells} == {"c10", "c100", "svhn"}
+    published = {c.row.variant for c in cells if c.row.recipe == "published"}
+    assert published == {"vanilla", "compact", "patch2"}
+    assert {c.row.variant for c in cells if c.row.recipe == "common"} == published | {"timm"}
+    assert [c.seed for c in cells] == sorted(c.seed for c in cells), "seed by seed"
+    assert cells[0].row.variant == "compact" and cells[20].row.variant == "patch2", "cheapest first"
+    assert STUDIES["main"].quick == replace(STUDIES["quick"], seeds=(0,))
+
+
+def values(name: str, field: str) -> set:
+    configs = resolved(STUDIES[name], "c10")
+    return {getattr(c.recipe if hasattr(c.recipe, field) else c.variant, field) for c in configs}
+
+
+def test_the_axes_hold_what_they_promise():
+    assert values("budget", "epochs") == {50, 100, 200, 400, 800} and values("budget", "warmup_epochs") == {10}
+    assert min(values("data-fraction", "train_share")) == 0.01 and max(values("data-fraction", "train_share")) == 1
+    assert values("pooling", "pool") == {"cls", "mean", "seq"} and values("patch-size", "patch") == {2, 4, 8}
+    assert values("position", "position") == {"learned", "sincos", "none"}
+    assert values("tokenizer", "tokenizer") == {"linear", "conv-stem", "cct-conv", "shifted"}
+    assert values("attention", "attention") == {"fused", "merged", "per-head"}
+    assert values("attention", "attention_scale") == {"head", "width", "learned"}
+    assert values("augmentation", "mix") == {"none", "mixup", "cutmix"} and () in values("augmentation", "augment")
+    assert values("optimizer", "optimizer") == {"adam", "adamw"} and values("optimizer", "decay") == {"weights", "all"}
+    assert values("lr-sensitivity", "lr") == {3e-4, 1e-3, 3e-3, 1e-2} and STUDIES["lr-sensitivity"].holdout == 0.1
+    local = STUDIES["locality"].rows[-1].resolve(C10).variant
+    assert (local.tokenizer, local.attention_scale, local.mask_diagonal) == ("shifted", "learned", True)
+    four = STUDIES["recipe-vs-architecture"]
+    assert {row.levels for row in four.rows} == set(
+        product(("compact", "vanilla", "timm", "patch2"), ("common", "s1", "s2", "s0-head"))
+    )
+    assert "resnet18" in {row.variant for row in STUDIES["neighbours"].rows}
+
+
+def test_studies_share_their_base_s_runs():
+    bases = ["patch-size", "position", "tokenizer", "attention", "label-smoothing", "drop-path", "schedule", "budget"]
+    assert len({STUDIES[name].base.resolve(C10).plan_id for name in [*bases, "data-fraction", "optimizer"]}) == 1
+
+
+# --- narrowing -------------------------------------------------------------------------------------------------------
+
+
+def test_narrowing_a_table_gives_a_row_to_whom_it_has_none():
+    study = STUDIES["main"].narrowed(variants=["timm", "cct-7-3x1"], datasets=["c10"], seeds=[7])
+    assert {(c.row.variant, c.row.recipe) for c in study.cells()} == {
+        ("timm", "common"), ("cct-7-3x1", "published"), ("cct-7-3x1", "common"),
+    }  # fmt: skip
+    assert {(c.dataset, c.seed) for c in study.cells()} == {("c10", 7)}
+    assert isinstance(study, Study) and STUDIES["main"].narrowed() == STUDIES["main"]
+
+
+def test_another_variant_or_recipe_takes_the_base_s_place():
+    study = STUDIES["pooling"].narrowed(variants=["vanilla"], recipes=["common"])
+    assert [(row.variant, row.recipe, row.settings) for row in study.rows] == [
+        ("vanilla", "common", row.settings) for row in STUDIES["pooling"].rows
+    ]
+    with pytest.raises(UsageError, match="only with compact; give one name"):
+        STUDIES["pooling"].narrowed(variants=["vanilla", "patch2"])
+
+
+def test_narrowing_a_grid_keeps_what_was_asked_for():
+    study = STUDIES["recipe-vs-architecture"].narrowed(variants=["timm", "vanilla"], recipes=["s1"])
+    assert [row.levels for row in study.rows] == [("vanilla", "s1"), ("timm", "s1")]
+    with pytest.raises(UsageError, match="no row with recipe lee"):
+        STUDIES["recipe-vs-architecture"].narrowed(recipes=["lee"])
+
+
+def test_passes_cannot_be_varied_and_set():
+    with pytest.raises(UsageError, match="leave out --epochs"):
+        plan(STUDIES["budget"], DATASETS, epochs=10)
+    assert {cell.config.recipe.epochs for cell in plan(STUDIES["schedule"], DATASETS, epochs=40)} == {40}
+
+
+# --- large plans -----------------------------------------------------------------------------------------------------
+
+LARGE = """
+import sys, time
+from pathlib import Path
+from harness.datasets import DATASETS
+from harness.study import Row, grid
+from harness.sweeping.plan import on_device, plan
+from harness.sweeping.standing import standings
+rates = {str(i): f"recipe.lr={1e-4 + i * 1e-5}" for i in range(50)}
+decays = {str(i): f"recipe.weight_decay={i * 1e-4}" for i in range(40)}
+study = grid("?", Row("small-p4", "common"), {"lr": rates, "decay": decays})
+start_s = time.process_time()
+cells = plan(study, DATASETS)
+names = {cell.config.run_id for cell in on_device(cells, "bf16", True)}
+states = {cell.state for cell in standings(cells, Path("no-such-folder"))}
+seconds = time.process_time() - start_s
+assert len(cells) == len(names) == 10_000 and states == {"missing"}
+assert "torch" not in sys.modules
+print(seconds)
+"""
+
+
+def test_ten_thousand_cells_are_planned_within_seconds_and_without_torch():
+    done = subprocess.run([sys.executable, "-c", LARGE], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 5

@@ -1,0 +1,261 @@
+"""Owns the proof that a study's tables and figures show its effects, and that the report writes and removes them.
+Refuses to train: every record here is made up.
+"""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.evidence.digest import data_digest, read_digest
+from harness.evidence.groups import read_evidence
+from harness.evidence.instances import instances
+from harness.evidence.paper import write_tables
+from harness.evidence.study_figures import study_figures
+from harness.evidence.study_tables import study_tables
+from harness.evidence.table import Table
+from harness.report import main
+from harness.studies import STUDIES
+from harness.studies import changes as study_of_changes
+from harness.studies import grid as study_of_grid
+from harness.study import Row, Study
+from tests.test_effects import BY_HAND, GRID, GRID_ROWS, POOLING, only, write_row, write_rows
+
+
+def cells(table: Table, row: int) -> dict[str, str]:
+    return dict(zip(table.columns, table.rows[row]))
+
+
+# --- tables
+
+
+def test_the_table_of_a_study_by_hand(tmp_path: Path) -> None:
+    """cls is above the base in 2 of the 9 pairs of runs, mean in 8 and even in 1; the rest is in test_effects.py."""
+    write_rows(tmp_path, POOLING, BY_HAND)
+    (table,) = study_tables(only(tmp_path))
+    base, cls, mean = (cells(table, row) for row in range(3))
+    assert table.name == "study-pooling"
+    assert (base["row"], base["changed"], base["effect (points)"], base["verdict"]) == ("pool=seq", "—", "—", "base")
+    assert base["accuracy (%)"] == "61.00 ± 2.48 (3)"
+    assert cls["changed"] == "variant.pool: seq → cls"
+    assert (cls["effect (points)"], cls["pairs"]) == ("-1.00 ± 1.24", "3")
+    assert (cls["p"], cls["Holm p"], cls["sign-flip p (smallest)"]) == ("0.0742", "0.0742", "0.25 (0.25)")
+    assert (cls["seeds to resolve"], cls["verdict"]) == ("5", "not distinguishable")
+    assert (mean["p"], mean["Holm p"], mean["verdict"]) == ("0.000832", "0.00166", "better")
+    assert [row["probability of improvement"].split(" ")[0] for row in (base, cls, mean)] == ["—", "0.22", "0.94"]
+    assert (mean["params (M)"], mean["MACs (G)"], mean["minutes"]) == ("0.119", "0.00894", "10.0")
+
+
+def test_bold_is_the_best_row_where_it_is_told_from_every_other(tmp_path: Path) -> None:
+    """mean - seq: p = .00083; mean - cls: 3, 3.6, 2.4: t = 3 / (.6 / sqrt 3), p = .013. Both hold after Holm."""
+    write_rows(tmp_path / "clear", POOLING, BY_HAND)
+    (table,) = study_tables(only(tmp_path / "clear"))
+    assert table.bold == {(2, table.columns.index("accuracy (%)"))}
+    assert "Bold: the best mean of its column" in table.caption
+    write_rows(tmp_path / "noisy", POOLING, [*BY_HAND[:2], (61.0, 61.5, 70.0)])
+    assert study_tables(only(tmp_path / "noisy"))[0].bold == frozenset()
+
+
+def test_one_seed_is_undecided_and_has_no_probability(tmp_path: Path) -> None:
+    write_rows(tmp_path, POOLING, [(60.0, 61.0), (61.0,)])
+    (table,) = study_tables(only(tmp_path))
+    cls, mean = cells(table, 1), cells(table, 2)
+    assert (cls["effect (points)"], cls["pairs"], cls["Holm p"]) == ("+1.00", "1 (1 unpaired)", "—")
+    assert (cls["verdict"], cls["probability of improvement"]) == ("undecided", "—")
+    assert set(mean.values()) - {"—"} == {"pool=mean", "variant.pool: seq → mean", "0", "undecided"}
+
+
+def test_captions_say_what_was_run(tmp_path: Path) -> None:
+    small = study_of_changes("Works?", Row("compact", "quick", label="pool=seq"), {"pool=cls": "variant.pool=cls"})
+    study = replace(POOLING, quick=small)
+    write_rows(tmp_path / "short", POOLING, [(60.0, 61.0), (61.0,)], epochs=10, precision="bf16", compile=True)
+    write_rows(tmp_path / "small", small, [(60.0,), (61.0,)], dataset="digits")
+    held_out = replace(POOLING, holdout=0.1)
+    write_rows(tmp_path / "held", held_out, [(60.0,), (61.0,)], holdout=0.1)
+    short, quick, held = (
+        study_tables(only(tmp_path / name, of))[0].caption
+        for name, of in (("short", POOLING), ("small", study), ("held", held_out))
+    )
+    for part in (
+        *("Which pool?", "Test accuracy on CIFAR-10", "Every row was given 10 passes instead of those that the study"),
+        *("GPU A", "bf16", "torch 2.15.0", "n = 1 or 2", "10 passes", "500,000 images seen", "step was compiled"),
+        "adjusted for the 2 comparisons of this table",
+    ):
+        assert part in short
+    assert "quick form" in quick and "instead of" not in quick
+    assert "Validation accuracy on CIFAR-10 after the last planned pass, a holdout of 10%" in held
+
+
+def test_a_row_that_is_the_base_on_this_data_set_says_so(tmp_path: Path) -> None:
+    base = Row("compact", "common", label="crop+flip").but("recipe.augment=crop,flip")
+    study = study_of_changes("Flips?", base, {"crop": "recipe.augment=crop", "pool=cls": "variant.pool=cls"})
+    write_rows(tmp_path, study, [(62.0, 63.1, 63.9), (), (60.0, 61.0, 62.0)], dataset="svhn")
+    (table,) = study_tables(only(tmp_path, study))
+    assert (cells(table, 1)["verdict"], cells(table, 1)["effect (points)"]) == ("same cell as crop+flip", "—")
+    assert "adjusted for the one comparison" in table.caption
+    assert table.bold == {(0, table.columns.index("accuracy (%)"))}, "its second self is no rival"
+
+
+def test_the_tables_of_a_grid(tmp_path: Path) -> None:
+    write_rows(tmp_path, GRID, GRID_ROWS)
+    effects, grid, variance = study_tables(only(tmp_path, GRID))
+    assert [table.name for table in (effects, grid, variance)] == [
+        "study-pooling",
+        "study-pooling-cells",
+        "study-pooling-variance",
+    ]
+    assert (cells(effects, 1)["level"], cells(effects, 1)["averaged over"]) == ("recipe=s1", "variant")
+    assert cells(effects, 1)["effect (points)"] == "+2.15 ± 1.91"
+    assert [(row[0], row[1], row[2].split(" ")[0]) for row in grid.rows] == [
+        ("compact", "common", "60.50"),
+        ("compact", "s1", "64.70"),
+        ("vanilla", "common", "62.50"),
+        ("vanilla", "s1", "62.60"),
+    ]
+    assert [row[0] for row in variance.rows] == ["variant", "recipe", "interaction", "seeds"]
+    assert sum(float(row[1]) for row in variance.rows) == pytest.approx(100, abs=0.2)
+    assert effects.conclusions and not grid.conclusions
+    assert r"\begin{table*}" in effects.to_latex() and r"\begin{table}" in variance.to_latex()
+
+
+def test_a_level_s_change_is_stated_by_machine(tmp_path: Path) -> None:
+    rates = {name: f"recipe.lr={name}" for name in ("1e-3", "3e-3")}
+    factors = {"pool": {"seq": "", "cls": "variant.pool=cls"}, "lr": rates}
+    study = study_of_grid("Rate?", Row("compact", "common"), factors)
+    write_rows(tmp_path, study, [(60.0,)] * 4)
+    assert [row[1] for row in study_tables(only(tmp_path, study))[0].rows] == [
+        "variant.pool: seq → cls",
+        "recipe.lr: 0.001 → 0.003",
+    ]
+
+
+def test_differences_are_numbers_in_every_form() -> None:
+    shown = Table(
+        "t", ("x",), (("-1.32 ± 0.80",), ("+0.20 ± 1.00",), ("-1+cmd ± 1",)), "p ≤ 1", conclusions=("a_b: c",)
+    )
+    assert list(csv.reader(shown.to_csv().splitlines()))[1:] == [["-1.32 ± 0.80"], ["+0.20 ± 1.00"], ["'-1+cmd ± 1"]]
+    assert r"$-$1.32 $\pm$ 0.80 \\" in shown.to_latex() and "b: c" not in shown.to_latex()
+    assert shown.to_markdown().endswith("p ≤ 1\n\n* a\\_b: c\n")
+
+
+# --- figures
+
+
+def figures(root: Path, study: Study) -> dict[str, dict]:
+    return {name: data for name, data, _, lacking in study_figures(only(root, study)) if not lacking}
+
+
+def test_a_forest_has_a_line_for_each_comparison_in_the_order_of_the_study(tmp_path: Path) -> None:
+    write_rows(tmp_path, POOLING, BY_HAND)
+    (name, data) = next(iter(figures(tmp_path, POOLING).items()))
+    assert (name, data["x_label"]) == ("forest-pooling", "points of test accuracy against pool=seq")
+    assert [(row["label"], row["n"], row["clear"]) for row in data["rows"]] == [
+        ("pool=cls", 3, False),
+        ("pool=mean", 3, True),
+    ]
+    assert [row["mean"] for row in data["rows"]] == pytest.approx([-1, 2])
+    assert [row["half"] for row in data["rows"]] == pytest.approx([1.24207, 0.248414], abs=1e-5)
+
+
+def test_worse_is_as_clear_as_better(tmp_path: Path) -> None:
+    write_rows(tmp_path, POOLING, BY_HAND[::-1])
+    rows = figures(tmp_path, POOLING)["forest-pooling"]["rows"]
+    assert [(row["label"], row["clear"], row["mean"] < 0) for row in rows] == [
+        ("pool=cls", True, True),
+        ("pool=mean", True, True),
+    ]
+
+
+def test_a_forest_without_a_pair_is_not_drawn(tmp_path: Path) -> None:
+    write_row(tmp_path, POOLING.rows[0], (60.0,))
+    write_row(tmp_path, POOLING.rows[1], (60.0,), first_seed=1)
+    assert figures(tmp_path, POOLING) == {}
+
+
+def test_scaling_curves_are_of_budgets_and_shares_alone(tmp_path: Path) -> None:
+    base = Row("compact", "common", label="200 passes")
+    budget = study_of_changes("?", base, {f"{n} passes": f"recipe.epochs={n}" for n in (50, 100)})
+    share = study_of_changes("?", base, {f"{n} %": f"recipe.train_share={n / 100}" for n in (10, 50)})
+    for name, study in (("budget", budget), ("share", share)):
+        write_rows(tmp_path / name, study, [(60.0, 62.0), (50.0,), (55.0,)])
+    (line,) = figures(tmp_path / "budget", budget)["scaling-pooling"]["lines"]
+    assert [(point["x"], point["mean"], point["n"]) for point in line["points"]] == [
+        (50, 50, 1),
+        (100, pytest.approx(55), 1),
+        (200, 61, 2),
+    ]
+    assert [point["half"] is None for point in line["points"]] == [True, True, False]
+    assert figures(tmp_path / "share", share)["scaling-pooling"]["ticks"] == [[10, "10"], [50, "50"], [100, "100"]]
+    write_rows(tmp_path / "pools", POOLING, BY_HAND)
+    assert set(figures(tmp_path / "pools", POOLING)) == {"forest-pooling"}
+    mixed = study_of_changes("?", base, {"50 passes": "recipe.epochs=50", "pool=cls": "variant.pool=cls"})
+    write_rows(tmp_path / "mixed", mixed, [(60.0,), (61.0,), (62.0,)])
+    assert set(figures(tmp_path / "mixed", mixed)) == {"forest-pooling"}, "two rows have as many passes"
+
+
+def test_an_interaction_has_a_line_for_each_level_of_the_first_factor(tmp_path: Path) -> None:
+    write_rows(tmp_path, GRID, GRID_ROWS[:3])
+    data = figures(tmp_path, GRID)["interaction-pooling"]
+    assert (data["legend"], data["x_label"], data["ticks"]) == ("variant", "recipe", [[0, "common"], [1, "s1"]])
+    points = {line["name"]: [(point["x"], point["mean"]) for point in line["points"]] for line in data["lines"]}
+    assert points == {"compact": [(0, 60.5), (1, pytest.approx(64.7))], "vanilla": [(0, 62.5)]}
+
+
+# --- the report
+
+
+def write_pooling(root: Path, seeds: int = 3) -> None:
+    """The suite's own study, as it plans it."""
+    for place, row in enumerate(STUDIES["pooling"].rows):
+        write_row(root, row, [60 + place + seed / (1 + place) for seed in range(seeds)])
+
+
+def report(tmp_path: Path, runs: str = "runs", out: str = "paper") -> Path:
+    (tmp_path / runs).mkdir(exist_ok=True)
+    words = ["--results", str(tmp_path / runs), "--out", str(tmp_path / out), "--bench", str(tmp_path / "nothing")]
+    assert main(words) == 0
+    return tmp_path / out
+
+
+def test_the_report_has_every_study_that_was_run_whatever_the_main_table_is(tmp_path: Path, capsys) -> None:
+    write_pooling(tmp_path / "runs")
+    out = report(tmp_path)
+    printed = capsys.readouterr().out
+    sentences = [line.strip() for line in printed.split("pooling on CIFAR-10, 100 passes, fp32:\n")[1].splitlines()]
+    assert len(sentences) == 2 and sentences[0].startswith("pool=cls: +0.50 ± 1.24 points against pool=seq (n = 3")
+    markdown = (out / "tables/study-pooling.md").read_text()
+    assert all(f"\n* {sentence.split(': ')[0]}: " in markdown for sentence in sentences)
+    assert "such a difference" not in (out / "tables/study-pooling.tex").read_text()
+    (instance,) = instances(read_evidence([tmp_path / "runs"]))
+    for name, data, _, _ in study_figures(instance):
+        assert read_digest(out / f"figures/{name}.png") == data_digest(data)
+        assert data_digest(data).encode() in (out / f"figures/{name}.pdf").read_bytes()
+
+
+def test_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    for row in STUDIES["lr-sensitivity"].rows[:5]:
+        write_row(tmp_path / "runs", row, (50.0, 51.0), holdout=STUDIES["lr-sensitivity"].holdout)
+    first, second = (report(tmp_path, out=out) for out in ("first", "second"))
+    files = {path.relative_to(first) for path in first.rglob("*") if path.is_file()}
+    drawn = {"forest-lr-sensitivity.png", "interaction-lr-sensitivity.png"}
+    assert drawn <= {path.name for path in files}
+    assert all((first / path).read_bytes() == (second / path).read_bytes() for path in files)
+
+
+def test_stale_tables_and_figures_of_studies_go_and_others_stay(tmp_path: Path) -> None:
+    write_pooling(tmp_path / "runs")
+    out = report(tmp_path)
+    (out / "tables/study-mine.md").write_text("somebody's own")
+    (out / "figures/forest-mine.png").write_bytes(b"\x89PNG\r\n\x1a\nsomebody's own")
+    assert (out / "tables/study-pooling.csv").exists() and (out / "figures/forest-pooling.pdf").exists()
+    report(tmp_path, runs="none")
+    assert [path.name for path in out.rglob("*study-*")] == ["study-mine.md"]
+    assert [path.name for path in out.rglob("forest-*")] == ["forest-mine.png"]
+
+
+def test_write_tables_says_what_it_removed(tmp_path: Path) -> None:
+    write_tables([Table("study-a", ("x",), (("1",),), "")], tmp_path)
+    lines = write_tables([Table("study-b", ("x",), (("1",),), "")], tmp_path)
+    assert lines[-1] == "tables/study-a: removed, it was made of other records"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["study-b.csv", "study-b.md", "study-b.tex"]
