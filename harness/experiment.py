@@ -4,9 +4,9 @@ Refuses to report and to choose: the accuracy recorded is that of the last plann
 
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,59 +17,19 @@ from harness.data.canonical import Split
 from harness.data.load import ImageData, load
 from harness.data.pipeline import held_out, scaling, shown_more_often, to_device
 from harness.records.environment import environment
-from harness.records.read import Run, read_run
+from harness.records.lock import owned
+from harness.records.read import Run, read_run, run_state
 from harness.records.write import RunWriter, prepare
+from harness.tally import Session, Tally
 from harness.training import device as devices
+from harness.training.checkpoint import EVERY_S, Keeper
 from harness.training.energy import Meter
-from harness.training.evaluate import Evaluation, evaluate_corrupted
-from harness.training.loop import Compute, DivergenceError, train, warm_up
+from harness.training.evaluate import Evaluation, evaluate, evaluate_corrupted
+from harness.training.loop import Compute, DivergenceError, Epoch, train, warm_up
 from harness.training.progress import Progress
 from harness.training.seeds import derive
+from harness.training.signals import Stop, listening
 from variants.fields import UsageError
-
-
-@dataclass
-class Tally:
-    """What adds up while a run goes on; a failed run is recorded with what it had."""
-
-    config: RunConfig
-    params: int
-    macs: int | None
-    compile_seconds: float | None = None
-    energy_joules: float | None = None
-    corruption_accuracy: dict[str, list[float]] | None = None
-    corruption_seconds: float | None = None
-    lines: list[dict[str, Any]] = field(default_factory=list)
-    neighbours: devices.Neighbours | None = None
-
-    def result(self, device: torch.device, reason: str | None) -> dict[str, Any]:
-        lines, split = self.lines, "val" if self.config.holdout else "test"
-        last = lines[-1] if lines and reason is None else {}
-        seconds = sum(line["seconds"] for line in lines)
-        images = lines[-1]["images_seen"] if lines else 0
-        on_test = split == "test"
-        return {
-            "outcome": "ok" if reason is None else "failed",
-            "reason": reason,
-            "split": split,
-            "test_accuracy": last.get("test_accuracy"),
-            "best_test_accuracy": max(line["test_accuracy"] for line in lines) if last and on_test else None,
-            "test_nll": last.get("test_loss"),
-            "val_accuracy": last.get("val_accuracy"),
-            "epochs": len(lines),
-            "images_seen": images,
-            "train_seconds": seconds if lines else None,
-            "compile_seconds": self.compile_seconds,
-            "eval_seconds": sum(line["eval_seconds"] for line in lines) if lines else None,
-            "images_per_second": images / seconds if lines else None,
-            "peak_memory_bytes": devices.peak_memory_bytes(device),
-            "params": self.params,
-            "macs": self.macs,
-            "energy_joules": self.energy_joules,
-            "corruption_accuracy": self.corruption_accuracy,
-            "corruption_seconds": self.corruption_seconds,
-            "shared_device": self.neighbours.seen if self.neighbours else None,
-        }
 
 
 def build_model(config: RunConfig, device: torch.device) -> nn.Module:
@@ -78,32 +38,88 @@ def build_model(config: RunConfig, device: torch.device) -> nn.Module:
     return config.variant.module().to(device)
 
 
-def run_cell(config: RunConfig, data_dir: Path, out: Path, device: torch.device, quiet: bool = False) -> Run:
-    """Trains one cell and leaves its record. A run that diverges is recorded as failed and returned as such."""
+def run_cell(
+    config: RunConfig,
+    data_dir: Path,
+    out: Path,
+    device: torch.device,
+    quiet: bool = False,
+    fresh: bool = False,
+    save_every_s: float = EVERY_S,
+) -> Run:
+    """Trains one cell, from where an earlier process left it, and leaves its record.
+
+    A run that diverges is recorded as failed and returned as such. Raises BusyError where another process trains this
+    cell, and StoppedError where a signal asked for it: the same call goes on.
+    """
     prepare(out)
+    folder = out / config.run_id
+    with owned(folder), listening() as stop:
+        if run_state(folder) == "done" and not fresh:  # by another process, since the caller looked
+            return read_run(folder)
+        return _run_owned(config, data_dir, folder, device, quiet, fresh, save_every_s, stop)
+
+
+def _run_owned(
+    config: RunConfig,
+    data_dir: Path,
+    folder: Path,
+    device: torch.device,
+    quiet: bool,
+    fresh: bool,
+    save_every_s: float,
+    stop: Stop,
+) -> Run:
     devices.keep_freed_memory(device)
     devices.forget_peak_memory(device)
     model = build_model(config, device)  # first, so that a model that cannot be built costs nobody the data
     data = load(config.dataset, data_dir)
-    splits = (data.train, data.test) if not config.holdout else held_out(data.train, config.holdout)
-    splits = (shown_more_often(splits[0], config.recipe.train_share), splits[1])
+    splits = splits_of(config, data)
     check_batches(model, len(splits[0]), config.recipe.batch_size)
-    cost = counted(config, model)
-    writer = RunWriter(out / config.run_id)
-    writer.begin(config.to_plain(), environment(devices.describe(device), data.digest), asdict(cost))
+    cost, env = counted(config, model), environment(devices.describe(device), data.digest)
     tally = Tally(config, sum(p.numel() for p in model.parameters()), cost.macs)
+    maker = {name: env[name] for name in ("source_digest", "data_digest", "torch", "device")}
+    keeper = Keeper(folder, {"run": config.run_id, **maker}, save_every_s, stop, tally.carry)
+    if fresh:
+        keeper.clear()
+    elif keeper.find():
+        tally.lines, tally.earlier = list(keeper.carried["lines"]), list(keeper.carried["sessions"])
+        if not quiet:
+            print(f"{title(config)}: goes on after epoch {len(tally.lines)}", flush=True)
+    writer = RunWriter(folder)
+    writer.begin(config.to_plain(), env, asdict(cost), tally.lines)
+    facts = {name: env[name] for name in ("device_name", "torch", "commit")} | {"after_epochs": len(tally.lines)}
+    tally.session = Session(device, facts, devices.Neighbours(device), Meter(device))
+    predictions, reason = None, None
     try:
-        evaluation = _trained(config, data, splits, model, device, writer, tally, quiet)
+        evaluation = _trained(config, data, splits, model, device, writer, tally, keeper, quiet)
     except DivergenceError as error:
-        writer.finish(tally.result(device, str(error)))
+        reason = str(error)
     except torch.OutOfMemoryError:
         reason = f"out of memory on {device} at batch size {config.recipe.batch_size}: try a smaller --batch-size"
-        writer.finish(tally.result(device, reason))
     else:
         labels = splits[1].labels.astype("uint16")
         predictions = {"labels": labels, "predicted": evaluation.predicted, "confidence": evaluation.confidence}
-        writer.finish(tally.result(device, None), predictions)
-    return read_run(writer.folder)
+    writer.finish(tally.result(reason), predictions)
+    keeper.clear()
+    return read_run(folder)
+
+
+def trained_again(config: RunConfig, data_dir: Path, device: torch.device, quiet: bool = False) -> Iterator[Epoch]:
+    """The same run once more, epoch by epoch, without a record."""
+    model = build_model(config, device)
+    data = load(config.dataset, data_dir)
+    train_split, eval_split = (to_device(split, device) for split in splits_of(config, data))
+    scale, compute = scaling(data, config.recipe, device), Compute(model, config)
+    warm_up(config, model, compute, train_split, eval_split, scale)
+    progress = Progress(title(config), config.recipe.epochs, len(train_split), quiet=quiet)
+    yield from train(config, model, compute, train_split, eval_split, scale, progress)
+
+
+def splits_of(config: RunConfig, data: ImageData) -> tuple[Split, Split]:
+    """What is trained on and what is judged on."""
+    train_split, judged = held_out(data.train, config.holdout) if config.holdout else (data.train, data.test)
+    return shown_more_often(train_split, config.recipe.train_share), judged
 
 
 def check_batches(model: nn.Module, images: int, batch_size: int) -> None:
@@ -131,34 +147,35 @@ def _trained(
     device: torch.device,
     writer: RunWriter,
     tally: Tally,
+    keeper: Keeper,
     quiet: bool,
 ) -> Evaluation:
     """The run itself: every epoch goes into the record as it ends."""
     train_split, eval_split = (to_device(split, device) for split in splits)
-    scale, compute = scaling(data, config.recipe, device), Compute(model, config)
-    tally.neighbours = devices.Neighbours(device)
-    tally.compile_seconds = warm_up(config, model, compute, train_split, eval_split, scale)
-    progress, evaluation = Progress(title(config), config.recipe.epochs, len(train_split), quiet=quiet), None
-    meter = Meter(device)
+    scale, compute, session = scaling(data, config.recipe, device), Compute(model, config), tally.session
+    assert session is not None
+    session.compile_seconds = warm_up(config, model, compute, train_split, eval_split, scale)
+    done = len(tally.lines)
+    progress = Progress(title(config), config.recipe.epochs, len(train_split), quiet=quiet, done=done)
+    evaluation = None
     try:
-        for epoch in train(config, model, compute, train_split, eval_split, scale, progress):
+        for epoch in train(config, model, compute, train_split, eval_split, scale, progress, keeper):
             writer.epoch(epoch.line)
             tally.lines.append(epoch.line)
             evaluation = epoch.evaluation
-            tally.neighbours.look()
+            session.neighbours.look()
     finally:
         progress.close()
-        tally.energy_joules = meter.joules()
-        tally.neighbours.look(last=True)
-    assert evaluation is not None
+        keeper.wait()
+        session.neighbours.look(last=True)
+    judged = compute.judged, compute.forward, eval_split, scale, config.precision
+    if evaluation is None:  # the last session ended after the last epoch
+        evaluation = evaluate(*judged)
     if not config.holdout:  # which chooses, and needs nothing that the choice is not made by
-        start_s = time.perf_counter()
-        told = progress.judging("under corruptions", len(eval_split))
-        tally.corruption_accuracy = evaluate_corrupted(
-            compute.judged, compute.forward, eval_split, scale, config.precision, told
-        )
-        progress.close()
+        start_s, told = time.perf_counter(), progress.judging("under corruptions", len(eval_split), keeper.stop.check)
+        tally.corruption_accuracy = evaluate_corrupted(*judged, told)
         tally.corruption_seconds = time.perf_counter() - start_s
+        progress.close()
     return evaluation
 
 

@@ -1,4 +1,4 @@
-"""Train one cell and leave its record.
+"""Train one cell and leave its record. Killed or stopped, the same command goes on where it was.
 
 examples:
   python -m harness.run --variant compact --dataset c100
@@ -10,21 +10,25 @@ examples:
 
 import json
 import sys
+import time
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands import Parser, run_command
+from harness.commands import Parser, run_command, seconds
 from harness.config import RunConfig, resolve
 from harness.data.load import dataset_facts
 from harness.datasets import DATASETS, Dataset
 from harness.recipes import ASSUMED, RECIPES
+from harness.records.lock import BusyError
 from harness.records.read import Run, read_run, run_state
 from variants.catalog import CATALOG
 
 if TYPE_CHECKING:
     import torch
+
+WAIT_S = 1.0
 
 
 def parser() -> Parser:
@@ -62,6 +66,13 @@ def parser() -> Parser:
     p.add_argument("--out", type=Path, default=Path("results/runs"), help="(default: results/runs)")
     p.add_argument(
         "--fresh", action="store_true", help="train again even if this cell is done; the old record goes at the start"
+    )
+    p.add_argument(
+        "--save-every",
+        type=seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="how much at most is lost when the process is killed: the same command goes on (default: 60)",
     )
     p.add_argument("--dry-run", action="store_true", help="print what would be done, its cost and a guess of its time")
     p.add_argument("--quiet", action="store_true", help="no progress")
@@ -105,9 +116,22 @@ def main(arguments: list[str] | None = None) -> int:
     if run_state(folder) == "done" and not args.fresh:
         print("this cell is done already; --fresh trains it again")
         return conclude(read_run(folder))
+    return conclude(train(config, device, args))
+
+
+def train(config: RunConfig, device: "torch.device", args: Namespace) -> Run:
+    """Waits where another process trains the same cell: what that one leaves is the answer."""
     from harness.experiment import run_cell
 
-    return conclude(run_cell(config, args.data_dir, args.out, device, args.quiet))
+    told = False
+    while True:
+        try:
+            return run_cell(config, args.data_dir, args.out, device, args.quiet, args.fresh, args.save_every)
+        except BusyError as busy:
+            if not told:
+                print(f"{busy}; waiting for it", flush=True)
+            told = True
+            time.sleep(WAIT_S)
 
 
 def conclude(run: Run) -> int:

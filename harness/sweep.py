@@ -15,32 +15,31 @@ examples:
 
 import argparse
 import os
+import signal
 import sys
-import traceback
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.commands import Parser, run_command, whole
 from harness.data.load import dataset_facts
 from harness.datasets import Dataset
-from harness.records.read import read_run, run_state
+from harness.records.read import run_state
 from harness.studies import STUDIES
 from harness.study import Study
 from harness.sweeping.plan import Planned, on_device, plan
 from harness.sweeping.remaining import Guess, remaining
 from harness.sweeping.show import about, listing, plan_lines, status_text
 from harness.sweeping.standing import standings
+from harness.sweeping.turns import NO_DATA, absent_data, concluded, outcome, told, train_all
 from harness.sweeping.workers import Job, Workers, environments, place_of
 from variants.catalog import config_of
 from variants.fields import UsageError, near_matches
 
 if TYPE_CHECKING:
     import torch
-
-
-NO_DATA = "no data (see above)"
 
 
 def parser() -> Parser:
@@ -198,37 +197,6 @@ def settled(args: Namespace, precision: str, compiles: bool) -> tuple[str, bool]
     return args.precision or precision, compiles if args.compile is None else args.compile == "on"
 
 
-def train_all(todo: Sequence[Planned], data_dir: Path, out: Path, device: "torch.device") -> int:
-    problems, absent = [], absent_data({cell.config.dataset for cell in todo}, data_dir)
-    for count, cell in enumerate(todo, 1):
-        folder = out / cell.config.run_id
-        nth = f"[{count}/{len(todo)}] " if len(todo) > 1 else ""
-        print(f"{nth}cell {cell.number}: {cell.title} -> {folder}", flush=True)
-        reason = NO_DATA if cell.config.dataset in absent else attempt(cell, data_dir, out, device)
-        if reason is None:
-            print(f"{cell.title}: {outcome(folder)}", flush=True)
-        else:
-            problems.append(told(cell, reason))
-    return concluded(problems, len(todo))
-
-
-def attempt(cell: Planned, data_dir: Path, out: Path, device: "torch.device") -> str | None:
-    """Trains the cell unless another process is faster; what kept it from being done, or None."""
-    from harness.experiment import run_cell
-
-    folder = out / cell.config.run_id
-    if (state := run_state(folder)) in ("done", "running"):
-        return None if state == "done" else f"another process is at it; if none is, remove {folder}"
-    try:
-        run = run_cell(cell.config, data_dir, out, device)
-        return None if run.ok else run.result["reason"]
-    except UsageError as error:
-        return str(error)
-    except Exception as error:  # one broken cell must not cost the others
-        traceback.print_exc()
-        return f"{type(error).__name__}: {error}"
-
-
 def train_at_once(args: Namespace, planned: Sequence[Planned], words: Sequence[str]) -> int:
     """Each cell by this command with --cell, in a process that has its own device or its share of the threads."""
     place = place_of(args.device)
@@ -241,6 +209,9 @@ def train_at_once(args: Namespace, planned: Sequence[Planned], words: Sequence[s
     by_number = {cell.number: cell for cell in todo if cell.config.dataset not in absent}
     jobs = [Job(cell.number, cell.title, [*command, str(cell.number)]) for cell in by_number.values()]
     workers = Workers(environments(args.jobs, place, args.device, os.environ))
+    for name in ("SIGTERM", "SIGUSR1"):  # else the children would be left behind, training
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), ended)
     for count, (job, code) in enumerate(workers.run(jobs), 1):
         print(f"[{count}/{len(jobs)}] cell {job.number}: {job.title}: {'done' if code == 0 else 'FAILED'}", flush=True)
         if code:
@@ -248,40 +219,15 @@ def train_at_once(args: Namespace, planned: Sequence[Planned], words: Sequence[s
     return concluded(problems, len(todo))
 
 
+def ended(number: int, frame: FrameType | None) -> NoReturn:
+    """Leaving asks the children to stop: each saves its cell's state, and the same command goes on."""
+    raise SystemExit(128 + number)
+
+
 def without_jobs(words: Sequence[str]) -> list[str]:
     """The same command for one cell; `--jobs 4` and `--jobs=4` are both possible."""
     values = {index + 1 for index, word in enumerate(words) if word == "--jobs"}
     return [word for at, word in enumerate(words) if at not in values and word.partition("=")[0] != "--jobs"]
-
-
-def told(cell: Planned, reason: str) -> str:
-    print(f"FAILED {cell.title}: {reason}", file=sys.stderr, flush=True)
-    return f"{cell.title} (--cell {cell.number})"
-
-
-def outcome(folder: Path) -> str:
-    result = read_run(folder).result
-    return f"{result['split']} accuracy {result[result['split'] + '_accuracy']:.2%}"
-
-
-def concluded(problems: Sequence[str], count: int) -> int:
-    if problems:
-        print(f"{len(problems)} of {count} cells are not done: {'; '.join(problems)}", file=sys.stderr)
-    return 1 if problems else 0
-
-
-def absent_data(names: set[str], data_dir: Path) -> set[str]:
-    """Fetches and reads every data set before hours are spent; says which are not to be had."""
-    from harness.data.load import load
-
-    absent = set()
-    for name in sorted(names):
-        try:
-            load(name, data_dir)
-        except UsageError as error:
-            absent.add(name)
-            print(error, file=sys.stderr, flush=True)
-    return absent
 
 
 if __name__ == "__main__":

@@ -1,11 +1,8 @@
 """Records: what goes in comes out; identity holds what can change a result and nothing else."""
 
 import json
-import os
-import platform
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +11,9 @@ import pytest
 from harness.config import plan_id, resolve, run_config_from_plain
 from harness.datasets import DATASETS
 from harness.records.environment import environment, source_digest
-from harness.records.read import QUIET_S, load_runs, read_run, run_state
-from harness.records.schema import EPOCH_FIELDS, FILES, OWNER, RESULT_FIELDS, SCHEMA, SINCE_2
+from harness.records.lock import owned
+from harness.records.read import load_runs, read_run, run_state
+from harness.records.schema import EPOCH_FIELDS, FILES, RESULT_FIELDS, SCHEMA, SINCE_2
 from harness.records.write import RunWriter, write_atomically
 from variants.fields import UsageError
 
@@ -75,11 +73,11 @@ def test_a_run_exists_when_its_result_does(tmp_path):
     assert run_state(folder) == "missing"
     writer = RunWriter(folder)
     writer.begin(CONFIG.to_plain(), {}, {})
-    assert run_state(folder) == "running" and load_runs([tmp_path]) == []
+    assert run_state(folder) == "unfinished" and load_runs([tmp_path]) == []
     writer.finish(result(outcome="failed", reason="why"))
     assert run_state(folder) == "failed"
     writer.begin(CONFIG.to_plain(), {}, {})
-    assert run_state(folder) == "running"
+    assert run_state(folder) == "unfinished"
     writer.finish(result())
     assert run_state(folder) == "done"
     (folder / "cost.json").unlink()
@@ -93,7 +91,7 @@ def test_incomplete_results_and_nan_are_refused(tmp_path):
         writer.finish({k: v for k, v in result().items() if k != "params"})
     with pytest.raises(ValueError):
         writer.finish(result(test_nll=float("nan")))
-    assert run_state(tmp_path / "x") == "running"
+    assert run_state(tmp_path / "x") == "unfinished"
 
 
 def test_a_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
@@ -262,35 +260,13 @@ def test_fields_that_came_later_leave_older_identities_alone():
     assert replace(CONFIG, precision="bf16").plan_id == CONFIG.plan_id
 
 
-def owned(folder, **owner):
-    RunWriter(folder).begin(CONFIG.to_plain(), {}, {})
-    plain = json.loads((folder / OWNER).read_text())
-    assert plain["pid"] == os.getpid() and plain["host"] == platform.node()
-    (folder / OWNER).write_text(json.dumps(plain | owner))
-    return folder
-
-
-def test_a_run_whose_process_is_gone_is_unfinished(tmp_path):
-    done = subprocess.Popen([sys.executable, "-c", ""])
-    done.wait()
-    assert run_state(owned(tmp_path / "a")) == "running"
-    assert run_state(owned(tmp_path / "b", pid=done.pid)) == "unfinished"
-    assert run_state(owned(tmp_path / "c", pid="seven")) == "unfinished"
-    (owned(tmp_path / "d") / OWNER).write_text("{")
-    assert run_state(tmp_path / "d") == "unfinished"
-
-
-def test_a_run_of_another_machine_is_running_while_it_writes(tmp_path):
-    folder = owned(tmp_path / "a", host="elsewhere", pid=1)
-    assert run_state(folder) == "running"
-    os.utime(folder / "epochs.jsonl", (0, time.time() - 2 * QUIET_S))
+def test_a_run_is_running_while_its_lock_is_held(tmp_path):
+    folder = tmp_path / "a"
+    with owned(folder):
+        assert run_state(folder) == "missing", "nothing is written yet"
+        RunWriter(folder).begin(CONFIG.to_plain(), {}, {})
+        assert run_state(folder) == "running"
     assert run_state(folder) == "unfinished"
-
-
-def test_a_finished_run_has_no_owner(tmp_path):
-    writer = RunWriter(owned(tmp_path / "a"))
-    writer.finish(result())
-    assert run_state(tmp_path / "a") == "done" and not (tmp_path / "a" / OWNER).exists()
 
 
 def test_a_record_of_schema_1_is_read_with_nulls_and_one_to_come_is_refused(tmp_path, capsys):
@@ -302,7 +278,7 @@ def test_a_record_of_schema_1_is_read_with_nulls_and_one_to_come_is_refused(tmp_
         plain = {key: value for key, value in plain.items() if key not in SINCE_2} | {"schema": schema}
         (folder / "result.json").write_text(json.dumps(plain))
     (old,) = load_runs([tmp_path])
-    assert old.folder.name == "old" and [old.result[name] for name in SINCE_2] == [None] * 3
+    assert old.folder.name == "old" and [old.result[name] for name in SINCE_2] == [None] * len(SINCE_2)
     assert set(RESULT_FIELDS) <= old.result.keys()
     errors = capsys.readouterr().err
     assert f"new: ValueError: result.json has schema {SCHEMA + 1}, this version reads 1 to {SCHEMA}" in errors

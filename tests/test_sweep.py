@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,8 +13,10 @@ import torch
 
 from harness import sweep
 from harness.datasets import DATASETS
+from harness.records.check import DIRTY, problems_of
+from harness.records.lock import holder, take
 from harness.records.read import load_runs, run_state
-from harness.records.schema import EPOCH_FIELDS, OWNER, RESULT_FIELDS
+from harness.records.schema import EPOCH_FIELDS, RESULT_FIELDS
 from harness.records.write import RunWriter
 from harness.studies import STUDIES
 from harness.study import Row, grid
@@ -64,7 +67,7 @@ def test_what_failed_or_was_given_up_or_is_missing_is_trained(tmp_path, capsys, 
     planned = plan(STUDIES["quick"].narrowed(["compact"], seeds=range(4)), DATASETS, 1)
     cells = on_device(planned, "fp32", False)
     finished(cells[0], tmp_path, outcome="failed", reason="the loss is not finite")
-    abandoned(cells[1], tmp_path)
+    begun(cells[1], tmp_path, epochs=1)
     finished(cells[3], tmp_path)
     assert sweep.main([*words, "--seeds", "4"]) == 0
     assert "4 cells, 1 done, 3 to train" in capsys.readouterr().out
@@ -111,12 +114,81 @@ def test_two_names_of_one_run_are_one_cell(tmp_path, capsys):
     assert "1 cell, 0 done" in capsys.readouterr().out
 
 
-def test_a_cell_that_another_process_is_at_is_left_to_it(tmp_path, capsys):
-    (cell,) = on_device(plan(STUDIES["quick"].narrowed(["compact"], seeds=[0]), DATASETS, 1), "fp32", False)
-    begun(cell, tmp_path)
-    assert sweep.main([*ONE, "--cell", "0", "--seeds", "1", "--out", str(tmp_path)]) == 1
-    assert "another process is at it" in capsys.readouterr().err
-    assert run_state(tmp_path / cell.config.run_id) == "running", "and nothing of its record is gone"
+def test_what_another_process_is_at_is_left_to_it_until_it_ends(tmp_path, capsys, monkeypatch):
+    """The others come first; then its outcome is waited for, and counts."""
+    cells = on_device(plan(STUDIES["quick"].narrowed(["compact"], seeds=[0, 1]), DATASETS, 1), "fp32", False)
+    lock = take(begun(cells[0], tmp_path).folder)
+    assert lock is not None and run_state(tmp_path / cells[0].config.run_id) == "running"
+
+    def meanwhile(seconds: float) -> None:
+        assert run_state(tmp_path / cells[1].config.run_id) == "done", "the others come first"
+        finished(cells[0], tmp_path)
+        lock.release()
+
+    monkeypatch.setattr("harness.sweeping.turns.time.sleep", meanwhile)
+    assert sweep.main([*ONE, "--seeds", "2", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("is being trained by process") == 1 and "seed 0: test accuracy 50.00%" in printed
+
+
+AT_ONCE = """
+import os, sys
+from harness import sweep
+from harness.data.load import load
+from pathlib import Path
+import torch
+load("digits", Path("data"))
+children = []
+for _ in range(int(sys.argv[1])):
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)
+        os._exit(sweep.main(sys.argv[2:]))
+    children.append(child)
+sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+"""
+
+
+@pytest.mark.parametrize(("processes", "cells"), [(3, 6), pytest.param(8, 64, marks=pytest.mark.long)])
+def test_several_processes_on_one_study(tmp_path, processes, cells):
+    """Each cell is trained once, and every process ends well when all cells are done."""
+    words = [str(processes), *ONE, "--seeds", str(cells), "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", AT_ONCE, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    runs = load_runs([tmp_path])
+    assert len(runs) == cells and all(problems_of(run.folder) in ([], [DIRTY]) for run in runs)
+    assert done.stdout.count("epoch 1/1") == cells, "each cell once"
+
+
+def test_a_sweep_that_is_ended_leaves_no_child_and_loses_nothing(tmp_path):
+    words = [
+        "quick",
+        "--variants",
+        "compact",
+        "--device",
+        "cpu",
+        "--epochs",
+        "500",
+        "--jobs",
+        "2",
+        "--out",
+        str(tmp_path),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "harness.sweep", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    lines = iter(process.stdout)
+    seen = {next(line for line in lines if f"[{cell}]" in line and "epoch 1/" in line)[:3] for cell in (0,)}
+    assert seen
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    deadline_s = time.monotonic() + 60
+    while any(holder(folder) for folder in tmp_path.iterdir()) and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    states = [run_state(folder) for folder in tmp_path.iterdir()]
+    assert states and set(states) == {"unfinished"}, "nobody trains any more"
+    assert list(tmp_path.glob("*/checkpoint-*.pt"))
 
 
 def test_several_at_once(tmp_path, capsys):
@@ -218,7 +290,7 @@ def test_run_all_s_seeds_are_names():
 
 
 def begun(cell: Planned, out: Path, epochs: int = 0, device: str = "a GPU") -> RunWriter:
-    """A run of this process, which lives; each of its passes took 2 seconds."""
+    """A run that nobody is at; each of its passes took 2 seconds."""
     writer = RunWriter(out / cell.config.run_id)
     writer.begin(cell.config.to_plain(), {"device_name": device}, {})
     for epoch in range(1, epochs + 1):
@@ -231,8 +303,9 @@ def finished(cell: Planned, out: Path, seconds: float = 100.0, device: str = "a 
     begun(cell, out, device=device).finish(result | {"train_seconds": seconds - 10, "eval_seconds": 10.0} | changes)
 
 
-def abandoned(cell: Planned, out: Path) -> None:
-    (begun(cell, out, 1).folder / OWNER).unlink()
+def running(cell: Planned, out: Path, **facts) -> None:
+    """Somebody has its lock, until the process ends."""
+    assert take(begun(cell, out, **facts).folder)
 
 
 def some_cells(out: Path) -> list[Planned]:
@@ -242,8 +315,8 @@ def some_cells(out: Path) -> list[Planned]:
     finished(cells[0], out, 100)
     finished(cells[1], out, outcome="failed", reason="the loss is not finite at epoch 1", test_accuracy=None)
     finished(cells[3], out, 200)
-    begun(cells[4], out, epochs=1)
-    abandoned(cells[5], out)
+    running(cells[4], out, epochs=1)
+    begun(cells[5], out, epochs=1)
     return cells
 
 
@@ -302,10 +375,10 @@ def test_a_seed_s_time_is_the_mean_of_the_others(tmp_path):
 def test_a_study_of_which_nothing_is_finished_yet_goes_at_the_pace_of_what_runs(tmp_path):
     assert POOLING is not None
     cells = on_device(plan(POOLING, DATASETS), "bf16", True)
-    begun(cells[0], tmp_path, epochs=2)
+    running(cells[0], tmp_path, epochs=2)
     left = remaining(standings(cells[:1], tmp_path), never, never)  # type: ignore[arg-type]
     assert left.seconds == {0: 2.0} and left.device == "a GPU"
-    begun(cells[1], tmp_path, epochs=0)
+    running(cells[1], tmp_path, epochs=0)
     assert remaining(standings(cells[:2], tmp_path), lambda: "a laptop", never).seconds == {0: 2.0, 1: None}
 
 

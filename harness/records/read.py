@@ -3,10 +3,7 @@ Refuses to fill a hole: a run that cannot be read is reported by name.
 """
 
 import json
-import os
-import platform
 import sys
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.records.schema import OWNER, SCHEMA, SINCE_2
+from harness.records.lock import holder
+from harness.records.schema import SCHEMA, SINCE_2
 
 State = Literal["done", "failed", "running", "unfinished", "missing"]
-
-QUIET_S = 3600  # after this long without a new epoch, a run of another machine counts as given up
 
 
 @dataclass(frozen=True)
@@ -74,22 +70,8 @@ def run_state(folder: Path) -> State:
     if not result.is_file():
         if not (folder / "config.json").is_file():
             return "missing"
-        return "running" if _is_owned(folder) else "unfinished"
+        return "running" if holder(folder) is not None else "unfinished"
     try:  # what cannot be read cannot be reported, so it is not done
         return "done" if read_run(folder).ok else "failed"
     except (OSError, ValueError, KeyError, TypeError):
         return "failed"
-
-
-def _is_owned(folder: Path) -> bool:
-    """Whether the process that began the run still lives; on another machine, whether it still writes."""
-    try:
-        owner = json.loads((folder / OWNER).read_text())
-        if owner["host"] != platform.node():
-            return time.time() - (folder / "epochs.jsonl").stat().st_mtime < QUIET_S
-        os.kill(owner["pid"], 0)
-    except PermissionError:  # it lives, as another person's
-        return True
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
-        return False
-    return True

@@ -6,8 +6,6 @@ SCHEMA = 2  # 1 had neither corruption nor energy; what it lacks is read as null
 
 FILES = ("config.json", "env.json", "cost.json", "epochs.jsonl", "predictions.npz", "result.json")
 
-OWNER = "owner.json"  # host, pid and start of the process that writes the run; gone when the run is finished
-
 # What could not be measured is null, never 0.
 RESULT_FIELDS = (
     "schema",
@@ -30,10 +28,11 @@ RESULT_FIELDS = (
     "energy_joules",  # of the GPU from the first step to the last evaluation; null on a CPU
     "corruption_accuracy",  # kind -> accuracy at five strengths; null for a run with a holdout
     "corruption_seconds",
-    "shared_device",  # another process used the device meanwhile: its times enter no table
+    "shared_device",  # another process used the device meanwhile, or the run took two: its times enter no table
+    "sessions",  # one for each start of the process: where, after how many epochs, what it measured
 )
 
-SINCE_2 = ("energy_joules", "corruption_accuracy", "corruption_seconds")
+SINCE_2 = ("energy_joules", "corruption_accuracy", "corruption_seconds", "sessions")
 
 # `loss` and `accuracy` of the evaluated split are named after it: test_loss or val_loss.
 EPOCH_FIELDS = ("epoch", "train_loss", "train_accuracy", "lr", "seconds", "eval_seconds", "images_seen")

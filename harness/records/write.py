@@ -4,15 +4,14 @@ Refuses to compute what it writes.
 
 import json
 import os
-import platform
 import tempfile
-from datetime import datetime, timezone
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.records.schema import EPOCH_FIELDS, FILES, OWNER, RESULT_FIELDS, SCHEMA
+from harness.records.schema import EPOCH_FIELDS, FILES, RESULT_FIELDS, SCHEMA
 from variants.fields import UsageError
 
 
@@ -50,28 +49,39 @@ def prepare(out: Path) -> None:
         raise UsageError(f"cannot write into {out}: {error.strerror or error}") from None
 
 
+def _line(epoch: dict[str, Any]) -> str:
+    return json.dumps(epoch, allow_nan=False) + "\n"
+
+
 class RunWriter:
     """One run's folder, written in the order of the flow: begin, an epoch at a time, finish."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def begin(self, config: dict[str, Any], env: dict[str, Any], cost: dict[str, Any]) -> None:
+    def begin(
+        self,
+        config: dict[str, Any],
+        env: dict[str, Any],
+        cost: dict[str, Any],
+        lines: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        """`lines`: the epochs that an earlier session has done."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        for half in self.folder.glob(".*"):  # a process that was killed while it wrote
+            half.unlink(missing_ok=True)
         for name in reversed(FILES):  # the old result goes first: what is left is an unfinished run at any moment
             (self.folder / name).unlink(missing_ok=True)
-        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        write_json(self.folder / OWNER, {"host": platform.node(), "pid": os.getpid(), "started": started})
         write_json(self.folder / "config.json", {**config, "schema": SCHEMA})
         write_json(self.folder / "env.json", env)
         write_json(self.folder / "cost.json", cost)
-        (self.folder / "epochs.jsonl").touch()
+        write_atomically(self.folder / "epochs.jsonl", "".join(map(_line, lines)).encode())
 
     def epoch(self, line: dict[str, Any]) -> None:
         if missing := set(EPOCH_FIELDS) - line.keys():
             raise ValueError(f"the epoch's line lacks {', '.join(sorted(missing))}")
         with (self.folder / "epochs.jsonl").open("a") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.write(_line(line))
 
     def finish(self, result: dict[str, Any], predictions: dict[str, np.ndarray] | None = None) -> None:
         missing = set(RESULT_FIELDS) - result.keys() - {"schema"}
@@ -80,7 +90,6 @@ class RunWriter:
         if predictions is not None:
             self._write_predictions(predictions)
         write_json(self.folder / "result.json", {**result, "schema": SCHEMA})
-        (self.folder / OWNER).unlink(missing_ok=True)
 
     def _write_predictions(self, predictions: dict[str, np.ndarray]) -> None:
         temporary = self.folder / ".predictions.npz"

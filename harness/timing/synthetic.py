@@ -138,5 +138,6 @@ def _result(lines: list[dict[str, Any]], cost: dict[str, Any]) -> dict[str, Any]
         "corruption_accuracy": _corrupted(last["test_accuracy"]),
         "corruption_seconds": 5.0,
         "shared_device": False,
+        "sessions": [{"device_name": DEVICE["device_name"], "after_epochs": 0}],
         "schema": SCHEMA,
     }

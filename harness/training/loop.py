@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from harness.config import RunConfig
 from harness.data.augment.mixing import mix_images
 from harness.data.pipeline import Batch, DeviceSplit, Scaling, training_batches
 from harness.recipes import Recipe
+from harness.training.checkpoint import Keeper, Parts, Position
 from harness.training.device import autocast, synchronise
 from harness.training.evaluate import Evaluation, evaluate
 from harness.training.optimiser import learning_rate, make_optimiser, set_rate
@@ -27,10 +29,10 @@ WARM_STEPS = 3  # the first compiles, the second runs as the graph will, the thi
 
 
 class DivergenceError(RuntimeError):
-    """The loss is no longer a number."""
+    """The loss or its gradient is no longer a number."""
 
-    def __init__(self, epoch: int, step: int, lr: float):
-        super().__init__(f"the loss is not finite at epoch {epoch}, step {step} (learning rate {lr:.3g})")
+    def __init__(self, epoch: int, step: int, lr: float, last_good: str):
+        super().__init__(f"the loss is not finite at epoch {epoch}, step {step} (learning rate {lr:.3g}); {last_good}")
 
 
 @dataclass(frozen=True)
@@ -49,45 +51,57 @@ def train(
     eval_split: DeviceSplit,
     scale: Scaling,
     progress: Progress,
+    keeper: Keeper | None = None,
 ) -> Iterator[Epoch]:
-    """Trains `model` in place and yields after every pass, evaluated."""
+    """Trains `model` in place, from where `keeper` found it, and yields after every pass, evaluated."""
     recipe, device, split_name = config.recipe, train_split.labels.device, "val" if config.holdout else "test"
     optimiser = make_optimiser(model, recipe)
     steps_per_epoch = -(-len(train_split) // recipe.batch_size)
     torch.manual_seed(derive("dropout", config.seed))
-    step = 0
-    for epoch in range(1, recipe.epochs + 1):
+    weights, last_good = [p for p in model.parameters() if p.requires_grad], "before it there was no whole epoch"
+    parts = Parts(model, optimiser, compute.average.model if compute.average else None)
+    at = keeper.restored(parts) if keeper else Position()
+    for epoch in range(at.epoch, recipe.epochs + 1):
         model.train()
         synchronise(device)
-        start_s = time.perf_counter()
-        totals = torch.zeros(2, dtype=torch.float64, device=device)  # sums over images: loss, correct
-        first_bad = torch.full((), -1, dtype=torch.int64, device=device)
-        images, lr = 0, recipe.lr
-        for batch in training_batches(train_split, recipe, scale, data_generator(config.seed, epoch)):
+        start_s = time.perf_counter() - at.seconds
+        totals = torch.tensor(at.sums, dtype=torch.float64, device=device)  # sums over images: loss, correct
+        first_bad = torch.full((), at.first_bad, dtype=torch.int64, device=device)
+        images, step, lr = at.batches * recipe.batch_size, (epoch - 1) * steps_per_epoch + at.batches, recipe.lr
+        batches = training_batches(train_split, recipe, scale, data_generator(config.seed, epoch))
+        for batch in islice(batches, at.batches, None):  # those that are done are drawn again, for the draws' sake
             lr = learning_rate(recipe, step, steps_per_epoch)
             set_rate(optimiser, lr)
             with autocast(device, config.precision):
                 loss, sums = compute.loss_of(model, batch, recipe)
             loss.backward()
+            norm = nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
             if recipe.clip:
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+                nn.utils.clip_grads_with_norm_(weights, recipe.clip, norm)
+            first_bad = torch.where((first_bad < 0) & ~torch.isfinite(sums[0] + norm), step, first_bad)
+            if device.type == "cpu" and int(first_bad) >= 0:  # a GPU is not waited for: the end of the epoch says it
+                raise DivergenceError(epoch, step, lr, last_good)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             if compute.average is not None:
                 compute.average.update(model, step)
             totals += sums
-            first_bad = torch.where((first_bad < 0) & ~torch.isfinite(sums[0]), step, first_bad)
             images += len(batch.labels)
             step += 1
             progress.batch(epoch, images, totals)
+            if keeper and images < len(train_split) and keeper.due():
+                synchronise(device)
+                seconds, done = time.perf_counter() - start_s, images // recipe.batch_size
+                keeper.save(Position(epoch, done, seconds, int(first_bad), totals.tolist()), parts)
+                start_s = time.perf_counter() - seconds  # what saving takes is no training
         synchronise(device)
         seconds = time.perf_counter() - start_s
         if (bad := int(first_bad)) >= 0:
-            raise DivergenceError(epoch, bad, learning_rate(recipe, bad, steps_per_epoch))
+            raise DivergenceError(epoch, bad, learning_rate(recipe, bad, steps_per_epoch), last_good)
         start_s = time.perf_counter()
         evaluation = evaluate(compute.judged, compute.forward, eval_split, scale, config.precision)
         if not math.isfinite(evaluation.nll):  # the last step's update is only seen here
-            raise DivergenceError(epoch, step - 1, lr)
+            raise DivergenceError(epoch, step - 1, lr, last_good)
         loss_sum, correct_sum = totals.tolist()
         line = {
             "epoch": epoch,
@@ -100,8 +114,12 @@ def train(
             "eval_seconds": time.perf_counter() - start_s,
             "images_seen": epoch * images,
         }
+        last_good = f"the last good loss was {line['train_loss']:.4g}, over epoch {epoch}"
         progress.epoch(line)
         yield Epoch(line, evaluation)
+        at = Position(epoch + 1)
+        if keeper:
+            keeper.save(at, parts)
 
 
 def batch_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,9 +25,16 @@ class Progress:
     """Counts images over a whole run. `quiet` shows nothing."""
 
     def __init__(
-        self, title: str, epochs: int, images_per_epoch: int, stream: TextIO | None = None, quiet: bool = False
+        self,
+        title: str,
+        epochs: int,
+        images_per_epoch: int,
+        stream: TextIO | None = None,
+        quiet: bool = False,
+        done: int = 0,
     ):
-        self.title, self.epochs, self.images_per_epoch = title, epochs, images_per_epoch
+        """`done` epochs were trained before this process: they took none of its time."""
+        self.title, self.epochs, self.images_per_epoch, self.earlier = title, epochs, images_per_epoch, done
         self.stream, self.quiet = stream or sys.stdout, quiet
         self.bar = self.stream.isatty() and not quiet
         self.start_s = self.shown_s = time.monotonic()
@@ -42,7 +49,7 @@ class Progress:
         done = (epoch - 1) * self.images_per_epoch + images
         share = done / (self.epochs * self.images_per_epoch)
         filled = int(20 * share)
-        rate = done / (now_s - self.start_s)
+        rate = (done - self.earlier * self.images_per_epoch) / (now_s - self.start_s)
         left_s = (self.epochs * self.images_per_epoch - done) / max(rate, 1e-9)
         self._overwrite(
             f"{self.title} [{'#' * filled}{'.' * (20 - filled)}] epoch {epoch}/{self.epochs}  loss {loss:.3f}  "
@@ -65,14 +72,15 @@ class Progress:
             self.stream.write(text + "\n")
         self.stream.flush()
 
-    def judging(self, what: str, images: int) -> Callable[[int], None]:
-        """Says what is evaluated after the training; the function that it returns hears how far."""
+    def judging(self, what: str, images: int, check: Callable[[], None]) -> Callable[[int], None]:
+        """Says what is evaluated after the training; the function that it returns hears how far, and calls `check`."""
         line = f"{self.title} evaluated {what}"
         if not self.quiet:
             self._overwrite(line) if self.bar else self.stream.write(line + "\n")
             self.stream.flush()
 
         def tell(done: int) -> None:
+            check()
             now_s = time.monotonic()
             if self.bar and now_s - self.shown_s >= REFRESH_S:
                 self.shown_s = now_s
@@ -87,7 +95,7 @@ class Progress:
             self.stream.flush()
 
     def _left_s(self, epoch: int) -> float:
-        return (time.monotonic() - self.start_s) / epoch * (self.epochs - epoch)
+        return (time.monotonic() - self.start_s) / max(1, epoch - self.earlier) * (self.epochs - epoch)
 
     def _overwrite(self, text: str) -> None:
         width = shutil.get_terminal_size((120, 24)).columns - 1  # a line that wraps cannot be overwritten

@@ -1,0 +1,187 @@
+"""Owns what a run needs to go on where it stopped: everything that changes while it trains, in files of its own folder.
+Refuses a file that is not whole, and one that another run or other code wrote.
+"""
+
+import hashlib
+import io
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.records.write import write_atomically
+from harness.training.signals import Stop, StoppedError
+
+KEPT = 2  # the one before the newest is there for the day on which the newest cannot be read
+EVERY_S = 60.0
+PATTERN = "checkpoint-*.pt"
+PARTS = {"maker", "carried", "position", "model", "optimiser", "average", "generator", "cuda_generator"}
+
+
+@dataclass
+class Position:
+    """Where the loop stands: so many batches of this epoch are done."""
+
+    epoch: int = 1
+    batches: int = 0
+    seconds: float = 0.0  # spent on them
+    first_bad: int = -1
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0])  # over their images: loss, correct
+
+
+@dataclass
+class Parts:
+    """What trains. Optimisers and the average change in place."""
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    average: nn.Module | None = None
+
+
+@dataclass
+class Keeper:
+    """Saves a run's state now and then, and finds it again.
+
+    `maker` says who may go on with it: run, code, packages. `carry` gives what the caller wants to find again, as plain
+    data; after `find` it stands in `carried`.
+    """
+
+    folder: Path
+    maker: Mapping[str, Any]
+    every_s: float = EVERY_S
+    stop: Stop = field(default_factory=Stop)
+    carry: Callable[[], dict[str, Any]] = dict
+    carried: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self._due_s = time.monotonic() + self.every_s
+        self._writing: threading.Thread | None = None
+        self._told = False
+
+    def restored(self, parts: Parts) -> Position:
+        """Puts back what was found, once."""
+        state, self.state = self.state, None
+        return Position() if state is None else restore(state, parts)
+
+    def find(self) -> bool:
+        """The newest state that can be used; what cannot is set aside or left out, and said."""
+        for path in sorted(self.folder.glob(PATTERN), reverse=True):
+            try:
+                state = read_state(path)
+            except (OSError, ValueError) as error:
+                aside = path.with_name(f"unreadable-{path.name}")
+                path.replace(aside)
+                print(f"{path}: {error}; set aside as {aside.name}", file=sys.stderr, flush=True)
+                continue
+            differing = [name for name, value in self.maker.items() if state["maker"].get(name) != value]
+            if not differing:
+                self.state, self.carried = state, state["carried"]
+                return True
+            print(
+                f"{self.folder} has a checkpoint of another {' and '.join(differing)}: the run starts again, because "
+                "going on would give a run that nobody can repeat",
+                file=sys.stderr,
+                flush=True,
+            )
+            return False
+        return False
+
+    def due(self) -> bool:
+        return self.stop.asked is not None or time.monotonic() >= self._due_s
+
+    def save(self, position: Position, parts: Parts) -> None:
+        """Copies the state and writes it while the training goes on; waits for it where the run is to stop."""
+        state = {"maker": dict(self.maker), "carried": self.carry(), "position": asdict(position), **_state_of(parts)}
+        self.wait()
+        name = f"checkpoint-{position.epoch:06d}-{position.batches:08d}.pt"
+        self._writing = threading.Thread(target=self._write, args=(self.folder / name, state), daemon=True)
+        self._writing.start()
+        self._due_s = time.monotonic() + self.every_s
+        if self.stop.asked is not None:
+            self.wait()
+            raise StoppedError(self.stop.asked)
+
+    def wait(self) -> None:
+        if self._writing is not None:
+            self._writing.join()
+            self._writing = None
+
+    def clear(self) -> None:
+        """The run is finished: its record says everything."""
+        self.wait()
+        for path in self.folder.glob(PATTERN):
+            path.unlink(missing_ok=True)
+
+    def _write(self, path: Path, state: dict[str, Any]) -> None:
+        """A full disk must not cost the run: it goes on without, and says so once."""
+        try:
+            write_state(path, state)
+        except OSError as error:
+            if not self._told:
+                print(
+                    f"{path} could not be written ({error.strerror or error}); training on", file=sys.stderr, flush=True
+                )
+            self._told = True
+            return
+        for old in sorted(self.folder.glob(PATTERN))[:-KEPT]:
+            old.unlink(missing_ok=True)
+
+
+def _state_of(parts: Parts) -> dict[str, Any]:
+    """Copies in the host's memory: the next step changes the originals."""
+    cuda = next(parts.model.parameters()).is_cuda
+    return {
+        "model": _copied(parts.model.state_dict()),
+        "optimiser": _copied(parts.optimiser.state_dict()),
+        "average": None if parts.average is None else _copied(parts.average.state_dict()),
+        "generator": torch.get_rng_state(),
+        "cuda_generator": torch.cuda.get_rng_state() if cuda else None,
+    }
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
+
+
+def restore(state: dict[str, Any], parts: Parts) -> Position:
+    parts.model.load_state_dict(state["model"])
+    parts.optimiser.load_state_dict(state["optimiser"])
+    if parts.average is not None:
+        parts.average.load_state_dict(state["average"])
+    torch.set_rng_state(state["generator"])
+    if state["cuda_generator"] is not None:
+        torch.cuda.set_rng_state(state["cuda_generator"])
+    return Position(**state["position"])
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    content = io.BytesIO()
+    torch.save(state, content)
+    payload = content.getvalue()
+    write_atomically(path, payload + hashlib.sha256(payload).digest())
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """ValueError for a file that is not byte for byte what was written. Nothing in it can be executed."""
+    content = path.read_bytes()
+    payload, digest = content[:-32], content[-32:]
+    if hashlib.sha256(payload).digest() != digest:
+        raise ValueError("its checksum does not match, it is no whole checkpoint")
+    try:
+        state = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
+    except Exception as error:  # torch refuses in many ways
+        raise ValueError(f"it is no checkpoint of ours ({type(error).__name__})") from None
+    if not isinstance(state, dict) or not state.keys() >= PARTS:
+        raise ValueError("it is no checkpoint of ours")
+    return state

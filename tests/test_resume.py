@@ -1,0 +1,373 @@
+"""A run that is killed, stopped or disturbed ends as the run that was left alone; what cannot be used is said."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness import run
+from harness.config import RunConfig, resolve
+from harness.datasets import DATASETS
+from harness.experiment import run_cell
+from harness.records.lock import BusyError, holder, owned
+from harness.records.read import Run, read_run, run_state
+from harness.records.schema import FILES
+from harness.training import checkpoint
+from harness.training.checkpoint import Keeper
+from harness.training.signals import StoppedError
+
+CPU, ROOT = torch.device("cpu"), Path(__file__).resolve().parents[1]
+WORDS = ["--variant", "compact", "--dataset", "digits", "--recipe", "quick", "--epochs", "3", "--device", "cpu"]
+# everything that has a state: dropout draws from torch's generator, mixing from NumPy's, the average is a second model
+SETTINGS = ["recipe.ema=0.9", "recipe.dropout=0.1", "recipe.drop_path=0.1", "recipe.mix=either", "recipe.clip=1.0"]
+TIMES = ("seconds", "eval_seconds")
+
+
+def config(epochs: int = 3, **rest) -> RunConfig:
+    return resolve("compact", DATASETS["digits"], "quick", epochs=epochs, settings=SETTINGS, **rest)
+
+
+def cell(out: Path, **rest) -> Run:
+    return run_cell(config(), Path("data"), out, CPU, quiet=True, **rest)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Run:
+    return cell(tmp_path_factory.mktemp("whole"))
+
+
+def assert_same(one: Run, other: Run) -> None:
+    """Bit for bit, but for what the clock and the machine's memory say."""
+    for mine, theirs in zip(one.epochs(), other.epochs(), strict=True):
+        assert {k: v for k, v in mine.items() if k not in TIMES} == {k: v for k, v in theirs.items() if k not in TIMES}
+    clocks = {"train_seconds", "eval_seconds", "corruption_seconds", "images_per_second", "peak_memory_bytes"}
+    clocks |= {"sessions", "shared_device"}
+    for name in one.result.keys() - clocks:
+        assert one.result[name] == other.result[name], name
+    for name, values in one.predictions().items():
+        assert np.array_equal(values, other.predictions()[name]), name
+    for each in (one, other):
+        assert {path.name for path in each.folder.iterdir()} == set(FILES), "nothing else is left behind"
+
+
+def stopping_after(monkeypatch, steps: int) -> None:
+    """As if a signal came during that step, counted from now."""
+    due, count = Keeper.due, iter(range(1, 10**9))
+
+    def asked(self: Keeper) -> bool:
+        if next(count) == steps:
+            self.stop.asked = signal.SIGTERM
+        return due(self)
+
+    monkeypatch.setattr(Keeper, "due", asked)
+
+
+@pytest.mark.parametrize("steps", [1, 20, 43, 44, 45, 60, 100])  # 45 steps an epoch, of which the last never asks
+def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(tmp_path, whole, monkeypatch, steps):
+    with monkeypatch.context() as patch:
+        stopping_after(patch, steps)
+        with pytest.raises(StoppedError) as stopped:
+            cell(tmp_path)
+    assert stopped.value.exit_code == 143 and run_state(tmp_path / config().run_id) == "unfinished"
+    again = cell(tmp_path)
+    assert_same(again, whole)
+    assert [s["after_epochs"] for s in again.result["sessions"]] == [0, (steps - 1) // 44]
+    assert len(whole.result["sessions"]) == 1
+
+
+def test_stopped_again_and_again(tmp_path, whole, monkeypatch):
+    stopping = 0
+    for steps in (3, 1, 50, 2, 70):
+        with monkeypatch.context() as patch:
+            stopping_after(patch, steps)
+            try:
+                done = cell(tmp_path)
+                break
+            except StoppedError:
+                stopping += 1
+    else:
+        done = cell(tmp_path)
+    assert stopping == 5
+    assert_same(done, whole)
+
+
+def test_stopped_while_it_is_judged(tmp_path, whole, monkeypatch):
+    """After the last epoch only the evaluation is left to be done again."""
+    real = checkpoint.Keeper.save
+
+    def asked(self, position, parts):
+        if position.epoch == 4:
+            self.stop.asked = signal.SIGINT
+        real(self, position, parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "save", asked)
+        with pytest.raises(StoppedError):
+            cell(tmp_path)
+    assert_same(cell(tmp_path), whole)
+
+
+def test_time_before_the_stop_counts(tmp_path, monkeypatch):
+    real, now = time.perf_counter, [0.0]
+    monkeypatch.setattr("harness.training.loop.time.perf_counter", lambda: real() + now[0])
+
+    def late(self: Keeper) -> bool:
+        now[0] += 100
+        self.stop.asked = signal.SIGTERM
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "due", late)
+        with pytest.raises(StoppedError):
+            cell(tmp_path)
+    assert 100 < cell(tmp_path).epochs()[0]["seconds"] < 110
+
+
+# --- killed ----------------------------------------------------------------------------------------------------------
+
+KILLER = """
+import os, random, signal, sys, time
+from pathlib import Path
+from harness.experiment import run_cell
+from harness.data.load import load
+from tests.test_resume import CPU, config
+load("digits", Path("data"))
+out, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+draw, killed = random.Random(seed), 0
+while True:
+    child = os.fork()
+    if child == 0:
+        run_cell(config(), Path("data"), out, CPU, quiet=True, save_every_s=0)
+        os._exit(0)
+    if killed < kills:
+        time.sleep(draw.uniform(0.05, float(sys.argv[4])))
+        os.kill(child, signal.SIGKILL)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+    killed += 1
+print(killed)
+"""
+
+
+def killed(out: Path, kills: int, seed: int, longest_s: float) -> int:
+    """How often a run was killed until it came through. The parent of the forks never computes: threads do not fork."""
+    words = [sys.executable, "-c", KILLER, str(out), str(kills), str(seed), str(longest_s)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1])
+
+
+@pytest.mark.parametrize("kills", [6, pytest.param(25, marks=pytest.mark.long)])
+def test_killed_at_random_moments(tmp_path, whole, kills):
+    """Inside the writing of a checkpoint too: there is one after every step."""
+    came_through_after = killed(tmp_path, kills, seed=kills, longest_s=0.6)
+    assert came_through_after >= kills // 2, "the machine is so fast that the kills came too late to mean anything"
+    assert_same(read_run(tmp_path / config().run_id), whole)
+
+
+@pytest.mark.parametrize("moment", ["before", "half", "after"])
+def test_killed_inside_the_writing_of_a_checkpoint(tmp_path, whole, moment):
+    code = f"""
+import os, signal
+from pathlib import Path
+from harness.training import checkpoint
+from tests.test_resume import cell
+real, count = checkpoint.write_atomically, iter(range(100))
+def deadly(path, content):
+    if next(count) == 50:
+        if "{moment}" == "half":
+            (path.parent / f".{{path.name}}.half").write_bytes(content[:1000])
+        if "{moment}" == "after":
+            real(path, content)
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(path, content)
+checkpoint.write_atomically = deadly
+cell(Path({str(tmp_path)!r}), save_every_s=0)
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == -signal.SIGKILL
+    folder = tmp_path / config().run_id
+    assert run_state(folder) == "unfinished" and list(folder.glob("checkpoint-*.pt"))
+    assert_same(cell(tmp_path), whole)
+
+
+# --- what cannot be used ---------------------------------------------------------------------------------------------
+
+
+def stopped_at(out: Path, monkeypatch, steps: int) -> list[Path]:
+    with monkeypatch.context() as patch:
+        stopping_after(patch, steps)
+        with pytest.raises(StoppedError):
+            cell(out, save_every_s=0)
+    found = sorted((out / config().run_id).glob("checkpoint-*.pt"))
+    assert len(found) == 2, "the last two are kept"
+    return found
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "pickle"])
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, whole, monkeypatch, capsys, damage):
+    _, newest = stopped_at(tmp_path, monkeypatch, 60)
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    ways = {
+        "cut": newest.read_bytes()[:-1],
+        "flipped": bytes(content),
+        "empty": b"",
+        "pickle": b"cos\nsystem\n(S'x'\ntR.",
+    }
+    newest.write_bytes(ways[damage])
+    done = run_cell(config(), Path("data"), tmp_path, CPU)
+    printed = capsys.readouterr()
+    assert f"set aside as unreadable-{newest.name}" in printed.err and "goes on after epoch 1" in printed.out
+    (tmp_path / config().run_id / f"unreadable-{newest.name}").unlink()
+    assert_same(done, whole)
+
+
+def test_without_a_usable_checkpoint_the_run_starts_again(tmp_path, whole, monkeypatch, capsys):
+    for path in stopped_at(tmp_path, monkeypatch, 60):
+        path.write_bytes(b"")
+    done = cell(tmp_path)
+    assert capsys.readouterr().err.count("set aside") == 2 and done.result["sessions"][0]["after_epochs"] == 0
+    for path in done.folder.glob("unreadable-*"):
+        path.unlink()
+    assert_same(done, whole)
+
+
+def test_other_code_does_not_go_on(tmp_path, whole, monkeypatch, capsys):
+    stopped_at(tmp_path, monkeypatch, 60)
+    with monkeypatch.context() as patch:
+        real = run_cell.__globals__["environment"]
+        patch.setitem(
+            run_cell.__globals__, "environment", lambda *args: real(*args) | {"source_digest": "of other code"}
+        )
+        done = cell(tmp_path)
+    assert "a checkpoint of another source_digest: the run starts again" in capsys.readouterr().err
+    assert_same(done, whole)
+
+
+def test_a_pickle_is_never_run(tmp_path):
+    import hashlib
+    import io
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    payload = io.BytesIO()
+    torch.save({"maker": Evil()}, payload)
+    for content in (payload.getvalue(), pickle.dumps(Evil())):
+        path = tmp_path / "checkpoint-000001-00000001.pt"
+        path.write_bytes(content + hashlib.sha256(content).digest())
+        assert not Keeper(tmp_path, {}).find() and not (tmp_path / "ran").exists()
+
+
+def test_fresh_starts_again(tmp_path, monkeypatch):
+    stopped_at(tmp_path, monkeypatch, 60)
+    assert cell(tmp_path, fresh=True).result["sessions"][0]["after_epochs"] == 0
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path, whole, monkeypatch, capsys):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    assert_same(cell(tmp_path, save_every_s=0), whole)
+    assert capsys.readouterr().err.count("No space left on device") == 1, "said once"
+
+
+# --- signals and locks -----------------------------------------------------------------------------------------------
+
+
+def started(out: Path, *more: str) -> subprocess.Popen:
+    words = [sys.executable, "-m", "harness.run", *WORDS, "--out", str(out), *more]
+    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path, name):
+    number = getattr(signal, name)
+    process = started(tmp_path, "--epochs", "400")
+    assert process.stdout and "epoch 1/" in process.stdout.readline()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"stopped by {name}" in errors and "--epochs 400" in errors and "python -m harness.run --variant" in errors
+    (folder,) = tmp_path.iterdir()
+    assert run_state(folder) == "unfinished" and list(folder.glob("checkpoint-*.pt")) and not (folder / "lock").exists()
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path):
+    code = """
+import os, signal, time
+from harness.training.signals import listening
+with listening() as stop:
+    os.kill(os.getpid(), signal.SIGINT)
+    assert stop.asked == signal.SIGINT
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30).returncode == -signal.SIGINT
+
+
+def test_one_process_trains_and_the_other_waits(tmp_path):
+    """Whoever comes second prints what the first one left."""
+    first, second = started(tmp_path), started(tmp_path)
+    outputs = [process.communicate(timeout=120) for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), outputs
+    text = "".join(out for out, _ in outputs)
+    assert text.count("epoch 3/3") == 1 and text.count("test accuracy") == 2
+    (folder,) = tmp_path.iterdir()
+    assert run_state(folder) == "done"
+
+
+def test_a_lock_dies_with_its_owner(tmp_path):
+    code = """
+import sys, time
+from pathlib import Path
+from harness.records.lock import take
+lock = take(Path(sys.argv[1]))
+print(1, flush=True)
+time.sleep(60)
+"""
+    owner = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
+    assert owner.stdout and owner.stdout.readline()
+    who = holder(tmp_path)
+    assert who and who["pid"] == owner.pid
+    with pytest.raises(BusyError, match=f"process {owner.pid} on"), owned(tmp_path):
+        pass
+    owner.kill()
+    owner.wait()
+    assert holder(tmp_path) is None and (tmp_path / "lock").exists(), "the file stays, the lock does not"
+    with owned(tmp_path):
+        assert holder(tmp_path) is not None
+    assert not (tmp_path / "lock").exists()
+
+
+def test_looking_does_not_take_the_lock_from_anyone(tmp_path):
+    with owned(tmp_path):
+        assert [holder(tmp_path) is not None for _ in range(50)] == [True] * 50
+
+
+def test_a_folder_that_nothing_came_into_is_not_left(tmp_path):
+    with owned(tmp_path / "empty"):
+        assert (tmp_path / "empty").is_dir()
+    assert not (tmp_path / "empty").exists()
+
+
+def test_a_run_that_another_process_finished_meanwhile_is_not_trained_again(tmp_path, whole):
+    first = cell(tmp_path)
+    stamp = (first.folder / "result.json").stat().st_mtime_ns
+    assert cell(tmp_path).result == first.result and (first.folder / "result.json").stat().st_mtime_ns == stamp
+
+
+def test_save_every_is_checked(capsys):
+    for text in ("-1", "nan", "soon"):
+        with pytest.raises(SystemExit):
+            run.main([*WORDS, "--save-every", text])
+        assert "a number of seconds, 0 or more" in capsys.readouterr().err

@@ -1,0 +1,156 @@
+"""harness.verify: a run trained again is itself, a record that was touched is found out."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness import verify
+from harness.config import resolve
+from harness.datasets import DATASETS
+from harness.experiment import run_cell
+from harness.records.check import DIRTY, problems_of
+from harness.records.read import Run
+from variants.fields import UsageError
+
+CPU = ["--device", "cpu", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    config = resolve("compact", DATASETS["digits"], "quick", epochs=2)
+    return run_cell(config, Path("data"), tmp_path_factory.mktemp("runs"), torch.device("cpu"), quiet=True)
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    return Path(shutil.copytree(run.folder, tmp_path / run.folder.name))
+
+
+def edit(folder: Path, file: str, **changes) -> None:
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_epoch(folder: Path, number: int, **changes) -> None:
+    path = folder / "epochs.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[number - 1] |= changes
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def predictions(folder: Path, **changes) -> None:
+    with np.load(folder / "predictions.npz") as arrays:
+        stored = dict(arrays)
+    np.savez(folder / "predictions.npz", **(stored | changes))  # type: ignore[arg-type]
+
+
+def complaints(folder: Path) -> list[str]:
+    return [problem for problem in problems_of(folder) if problem != DIRTY]  # of a checkout that is being worked on
+
+
+# --- trained again ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_itself(run, capsys):
+    assert verify.main([str(run.folder), *CPU]) == 0
+    assert "2 of 2 passes: equal to the last bit" in capsys.readouterr().out
+
+
+def test_only_the_first_passes(copy, capsys):
+    edit_epoch(copy, 2, test_loss=1.0)
+    assert verify.main([str(copy), "--first", "1", *CPU]) == 0
+    assert "1 of 2 passes: equal to the last bit" in capsys.readouterr().out
+
+
+def test_a_pass_that_was_touched(copy, capsys):
+    loss = json.loads((copy / "epochs.jsonl").read_text().splitlines()[1])["train_loss"]
+    edit_epoch(copy, 2, train_loss=loss * (1 + 1e-15))
+    assert verify.main([str(copy), *CPU]) == 1
+    assert "pass 2 differs: train_loss" in capsys.readouterr().out
+
+
+def test_predictions_that_were_touched(copy, run, capsys):
+    confidence = run.predictions()["confidence"].copy()
+    confidence[7] = np.nextafter(confidence[7], np.float32(0))
+    predictions(copy, confidence=confidence)
+    assert verify.main([str(copy), *CPU]) == 1
+    assert "0 predictions differ, confidences by at most" in capsys.readouterr().out
+
+
+def test_other_surroundings_are_named(copy, capsys):
+    edit(copy, "env.json", torch="1.0")
+    assert verify.main([str(copy), "--first", "1", *CPU]) == 0
+    assert "note: torch was 1.0, is" in capsys.readouterr().out
+
+
+def test_what_cannot_be_verified(copy, tmp_path):
+    edit(copy, "result.json", outcome="failed", reason="it fell")
+    with pytest.raises(UsageError, match="it fell"):
+        verify.main([str(copy), *CPU])
+    with pytest.raises(UsageError, match=r"no finished run: there is no config\.json"):
+        verify.main([str(tmp_path), *CPU])
+    with pytest.raises(UsageError, match="which run"):
+        verify.main([])
+    with pytest.raises(UsageError, match="no such folder"):
+        verify.main(["--records", str(tmp_path / "none")])
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_as_it_was_written(run):
+    assert complaints(run.folder) == []
+
+
+TOUCHED = {
+    "another recipe": (lambda f: edit(f, "config.json", seed=1), "its fields give"),
+    "another name": (lambda f: edit(f, "config.json", run_id="x"), "run_id is x, its fields give"),
+    "an unknown field": (lambda f: edit(f, "config.json", recipe={"lr": 1.0, "speed": 2}), "no configuration of this"),
+    "no digest of the code": (lambda f: edit(f, "env.json", source_digest=None), "env.json has no source_digest"),
+    "a digest that is none": (lambda f: edit(f, "env.json", data_digest="abc"), "data_digest is no SHA-256"),
+    "a better accuracy": (lambda f: edit(f, "result.json", test_accuracy=0.99), "the last epoch says"),
+    "no share": (lambda f: edit(f, "result.json", test_accuracy=99), "test_accuracy is 99, no share"),
+    "a better best": (lambda f: edit(f, "result.json", best_test_accuracy=0.999), "the best epoch says"),
+    "an unknown corruption": (lambda f: edit(f, "result.json", corruption_accuracy={"rain": [1]}), "rain"),
+    "another split": (lambda f: edit(f, "result.json", split="val"), "split is 'val' with a holdout of 0.0"),
+    "another model": (lambda f: edit(f, "cost.json", params=1), "count the model differently"),
+    "a pass twice": (lambda f: edit_epoch(f, 2, epoch=1), "does not count 1, 2, 3"),
+    "a loss that is none": (lambda f: edit_epoch(f, 1, train_loss=None), "epoch 1: train_loss is no number"),
+    "a pass too few": (
+        lambda f: (f / "epochs.jsonl").write_text((f / "epochs.jsonl").read_text().splitlines()[0] + "\n"),
+        "1 epochs are recorded, the result says 2 and 2 were planned",
+    ),
+    "other predictions": (
+        lambda f: predictions(f, predicted=np.zeros(360, np.uint16)),
+        "its predictions are right in",
+    ),
+    "fewer predictions": (lambda f: predictions(f, confidence=np.ones(3, np.float32)), "arrays of the shapes"),
+    "a file that is missing": (lambda f: (f / "cost.json").unlink(), "cost.json is missing"),
+    "a file too many": (lambda f: (f / "notes.txt").touch(), "notes.txt does not belong to a record"),
+    "half a file": (lambda f: (f / "result.json").write_text('{"schema": 2,'), "cannot be read: JSONDecodeError"),
+    "another folder": (lambda f: f.rename(f.with_name("elsewhere")), "the folder's name is not the run's"),
+}
+
+
+@pytest.mark.parametrize("how", TOUCHED)
+def test_a_record_that_was_touched(copy, how, capsys):
+    touch, expected = TOUCHED[how]
+    touch(copy)
+    (folder,) = copy.parent.iterdir()
+    assert expected in " / ".join(complaints(folder)), complaints(folder)
+    if (folder / "result.json").exists():
+        assert verify.main(["--records", str(folder.parent)]) == 1
+        printed = capsys.readouterr().out
+        assert expected in printed and "1 records in" in printed and "0 without complaint" in printed
+
+
+def test_a_failed_record_needs_a_reason_and_no_predictions(copy):
+    edit(copy, "result.json", outcome="failed", reason="it fell", test_accuracy=None, best_test_accuracy=None)
+    (copy / "predictions.npz").unlink()
+    assert complaints(copy) == []
+    edit(copy, "result.json", reason=None)
+    assert complaints(copy) == ["it failed for no reason"]
