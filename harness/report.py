@@ -21,9 +21,10 @@ from harness.evidence.conclusions import headed
 from harness.evidence.figures import write_figures
 from harness.evidence.folders import folders_of
 from harness.evidence.groups import read_evidence
-from harness.evidence.instances import instances
-from harness.evidence.paper import all_tables, write_tables, write_text
+from harness.evidence.instances import beside_studies, instances
+from harness.evidence.paper import long_tables, write_tables, write_text
 from harness.evidence.readme import read_parts, write_results
+from harness.evidence.tables import main_table
 from harness.evidence.typeset import typeset
 from harness.studies import STUDIES
 from variants.fields import UsageError, near_matches
@@ -52,20 +53,22 @@ def main(arguments: list[str] | None = None) -> int:
     evidence = read_evidence(folders_of(args.results))
     print(evidence.source if evidence.groups else f"{evidence.source} The tables hold nothing but holes.")
     measured, studied = read_measured(args.bench), instances(evidence)
-    tables = all_tables(evidence, study, measured, studied)
+    beside = beside_studies(evidence, args.study, studied)
+    tables = [main_table(beside, study), *long_tables(evidence, study, measured, studied)]
+    told = [headed(instance) for instance in studied]
     try:
         lines = write_tables(tables, args.out / "tables")
-        lines += write_figures(evidence, study, args.out / "figures", measured, studied)
+        lines += write_figures(beside, study, args.out / "figures", measured, studied)
         lines += write_text(evidence, study, studied, args.out)
         if args.readme:
-            write_results(args.readme, tables[0])
+            write_results(args.readme, tables[0], told)
             lines.append(f"{args.readme}: the results between its markers")
         if args.paper:
             lines.append(typeset(args.out))
     except OSError as error:
         raise UsageError(f"cannot write {error.filename or args.out}: {error.strerror or error}") from None
-    told = [line for instance in studied for line in ("", *headed(instance))]
-    print("\n".join([f"wrote below {args.out}:", *lines, "", tables[0].to_markdown().rstrip("\n"), *told]))
+    found = [line for one in told for line in ("", *one)]
+    print("\n".join([f"wrote below {args.out}:", *lines, "", tables[0].to_markdown().rstrip("\n"), *found]))
     return 0
 
 

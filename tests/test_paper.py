@@ -137,3 +137,26 @@ def test_the_paper_can_be_typeset(tmp_path):
     words = ["--results", str(tmp_path / "runs"), "--out", str(tmp_path / "paper"), "--bench", str(tmp_path), "--paper"]
     assert main(words) == 0
     assert (tmp_path / "paper" / "main.pdf").read_bytes().startswith(b"%PDF")
+
+
+# --- what the main table leaves to the studies -----------------------------------------------------------------------
+
+
+def test_cells_of_a_study_stand_in_its_table_and_in_the_long_ones_alone(tmp_path, capsys):
+    from harness.report import main
+
+    write_pooling(tmp_path / "runs")
+    other = resolve("compact", DATASETS["c10"], "published", settings=["recipe.lr=0.5"])
+    write_cell(tmp_path / "runs", other, seeds=1)
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- results:begin -->\n<!-- results:end -->\n")
+    words = ["--results", str(tmp_path / "runs"), "--out", str(tmp_path / "paper"), "--bench", str(tmp_path)]
+    assert main([*words, "--readme", str(readme)]) == 0
+    tables = {path.stem: path.read_text() for path in (tmp_path / "paper" / "tables").glob("*.md")}
+    assert "pool=cls" not in tables["main"] and "recipe.lr=0.5" in tables["main"], "no study has that one"
+    assert "10 runs done" in tables["main"] and "2 cells shown with their studies alone" in tables["main"]
+    assert "| compact | published | 100 |" in tables["main"], "a row of the main table, although a study has it too"
+    assert "pool=cls" in tables["cells"] and "pool=cls" in tables["study-pooling"]
+    text = readme.read_text()
+    assert "Study pooling on CIFAR-10, 100 passes, fp32:\n\n* pool=cls: " in text and text.endswith("end -->\n")
+    capsys.readouterr()

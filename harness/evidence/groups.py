@@ -97,16 +97,18 @@ class Evidence:
     folders: tuple[Path, ...]
     groups: tuple[Group, ...]
     validation: tuple[Group, ...]  # runs with a holdout: they never looked at test
+    elsewhere: tuple[Group, ...] = ()  # shown by the studies that they were run for, and only there
 
     @property
     def source(self) -> str:
         """One sentence for a caption: where the numbers come from, and what was left out of them."""
         where = ", ".join(folder.as_posix() for folder in self.folders) or "no folder"
-        done = sum(len(group.runs) for group in self.groups)
-        failed = sum(len(group.failed) for group in self.groups)
+        done = sum(len(group.runs) for group in (*self.groups, *self.elsewhere))
+        failed = sum(len(group.failed) for group in (*self.groups, *self.elsewhere))
         held_out = sum(len(group.all_runs) for group in self.validation)
         rest = f"; {count(held_out, 'run')} with a holdout left out" if held_out else ""
-        return f"From {where}: {count(done, 'run')} done, {failed} failed{rest}."
+        studies = f"; {count(len(self.elsewhere), 'cell')} shown with their studies alone" if self.elsewhere else ""
+        return f"From {where}: {count(done, 'run')} done, {failed} failed{rest}{studies}."
 
 
 def read_evidence(folders: Iterable[Path]) -> Evidence:

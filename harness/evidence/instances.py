@@ -95,6 +95,16 @@ def instances(evidence: Evidence, studies: Mapping[str, Study] = STUDIES) -> lis
     return found
 
 
+def beside_studies(evidence: Evidence, shown: str, studied: Sequence[Instance]) -> Evidence:
+    """Without the cells that were run for other studies than `shown` alone: they have tables of their own."""
+    planned = {row.name for row in STUDIES[shown].rows}
+    theirs = {id(group) for one in studied if one.study_name != shown for group in one.groups}
+    parts: dict[bool, list[Group]] = {True: [], False: []}
+    for group in evidence.groups:
+        parts[id(group) in theirs and (group.variant, group.recipe) not in planned].append(group)
+    return replace(evidence, groups=tuple(parts[False]), elsewhere=tuple(parts[True]))
+
+
 class Index:
     """The cells by what a study can say of them, so that a row finds its runs without a search."""
 

@@ -26,8 +26,15 @@ from harness.study import Study
 def all_tables(
     evidence: Evidence, study: Study, measured: Measured = (), studied: Sequence[Instance] = ()
 ) -> list[Table]:
-    """The main table first; benchmarks only where some were measured, studies only where they were run."""
-    runs = [main_table(evidence, study), cells_table(evidence, study), cost_table(evidence), published_table(evidence)]
+    """The main table first."""
+    return [main_table(evidence, study), *long_tables(evidence, study, measured, studied)]
+
+
+def long_tables(
+    evidence: Evidence, study: Study, measured: Measured = (), studied: Sequence[Instance] = ()
+) -> list[Table]:
+    """Every cell there is; benchmarks only where some were measured, studies only where they were run."""
+    runs = [cells_table(evidence, study), cost_table(evidence), published_table(evidence)]
     runs += [of(evidence, study) for of in (calibration_table, selection_table, targets_table, robustness_table)]
     runs += [table for instance in studied for table in study_tables(instance)]
     return runs + ([benchmark_table(measured), training_table(measured)] if measured else [])

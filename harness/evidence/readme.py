@@ -2,9 +2,10 @@
 Refuses a README without exactly one pair of markers.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from harness.evidence.table import WRITTEN_BY, Table
+from harness.evidence.table import WRITTEN_BY, Table, escape_markdown
 from harness.records.write import write_atomically
 from variants.fields import UsageError
 
@@ -23,7 +24,20 @@ def read_parts(path: Path) -> tuple[str, str]:
     return "".join(lines[: begins[0] + 1]), "".join(lines[ends[0] :])
 
 
-def write_results(path: Path, table: Table) -> None:
+def write_results(path: Path, table: Table, told: Sequence[Sequence[str]] = ()) -> None:
+    """The table, and below it what each study found: a title and its sentences."""
     before, after = read_parts(path)
-    content = f"{before}<!-- {WRITTEN_BY} -->\n\n{table.to_markdown()}\n{after}"
+    studies = "".join(_study(head, sentences) for head, *sentences in told)
+    content = f"{before}<!-- {WRITTEN_BY} -->\n\n{table.to_markdown()}\n{studies}{after}"
     write_atomically(path, content.encode())
+
+
+def _study(head: str, sentences: Sequence[str]) -> str:
+    lines = [
+        f"Study {escape_markdown(head)}",
+        "",
+        *(f"* {escape_markdown(sentence)}" for sentence in sentences),
+        "",
+        "",
+    ]
+    return "\n".join(lines)
