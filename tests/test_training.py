@@ -527,6 +527,15 @@ def test_no_step_waits_for_the_device(compiled):
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.parametrize(
+    ("threads", "load", "shared"), [(1, 1.2, False), (1, 1.9, True), (4, 5.0, False), (4, 6.1, True)]
+)
+def test_a_cpu_is_shared_when_more_runs_than_our_threads(monkeypatch, threads, load, shared):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 9.0, 9.0))
+    assert devices.is_shared(CPU) is shared
+
+
 def test_neighbours_on_the_device_are_remembered(monkeypatch):
     """One look that finds somebody is enough; looks are a minute apart."""
     answers, now = [False, True, False], [0.0]

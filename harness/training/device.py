@@ -93,14 +93,14 @@ def peak_memory_bytes(device: torch.device) -> int | None:
 
 
 def is_shared(device: torch.device) -> bool | None:
-    """Whether others are computing here: another process on the GPU, or half again as many running as cores."""
+    """Whether others are computing here: another process on the GPU, or half again as many running as our threads."""
     if device.type == "cuda":
         uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
         pids = set((_query("--query-compute-apps=pid", "-i", uuid) or "").split())
         return len(pids) > 1 if str(os.getpid()) in pids else None  # a container may hide who is there
     if not hasattr(os, "getloadavg"):
         return None
-    return os.getloadavg()[0] > 1.5 * (os.cpu_count() or 1)
+    return os.getloadavg()[0] > 1.5 * torch.get_num_threads()  # as many as this process keeps busy by itself
 
 
 class Neighbours:
