@@ -59,9 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         lines = write_tables(tables, args.out / "tables")
         lines += write_figures(beside, study, args.out / "figures", measured, studied)
-        lines += write_text(evidence, study, studied, args.out)
+        lines += write_text(evidence, study, studied, beside.groups, args.out)
         if args.readme:
-            write_results(args.readme, tables[0], told)
+            write_results(args.readme, tables[0], [lines for one, lines in zip(studied, told) if not one.quick])
             lines.append(f"{args.readme}: the results between its markers")
         if args.paper:
             lines.append(typeset(args.out))

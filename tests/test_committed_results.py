@@ -48,6 +48,7 @@ def test_readme_table(rebuilt):
 
 @pytest.mark.skipif(OWN_RUNS, reason="paper/ may show what was run and measured in this checkout")
 def test_paper_tables(rebuilt):
+    assert {p.name for p in (rebuilt / "tables").iterdir()} == {p.name for p in (ROOT / "paper" / "tables").iterdir()}
     for path in sorted((rebuilt / "tables").iterdir()):
         assert path.read_bytes() == (ROOT / "paper" / "tables" / path.name).read_bytes(), path.name
 

@@ -280,7 +280,7 @@ def test_records_that_lack_a_field_are_in_no_study(tmp_path: Path) -> None:
 def test_every_study_of_the_suite_is_found_again(tmp_path: Path) -> None:
     """As planned, one seed: whatever a study plans, its own records answer it."""
     for study in STUDIES.values():
-        for row in study.rows[:2]:
+        for row in study.rows[: max(2, (len(study.rows) + 1) // 2)]:
             write_row(tmp_path, row, (60.0,), dataset=study.datasets[0], holdout=study.holdout)
     names = {one.study_name for one in instances(read_evidence([tmp_path])) if not one.quick and not one.moved_to}
     assert names == set(STUDIES)

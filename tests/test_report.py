@@ -391,7 +391,9 @@ def test_twice_gives_the_same_bytes_and_needs_no_torch(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
     evidence = read_evidence([tmp_path / "runs"])
     drawn = [plan for plan in plans(evidence, MAIN) if not plan.lacking]
-    assert sum(name.startswith("tables/") for name in contents[0]) == 3 * len(all_tables(evidence, MAIN))
+    tables = all_tables(evidence, MAIN)
+    wanted = {f"tables/{t.name}.{kind}" for t in tables for kind in ("md", "csv", *(["tex"] if t.rows else []))}
+    assert {name for name in contents[0] if name.startswith("tables/")} == wanted, "no empty table on paper"
     assert sum(name.startswith("figures/") for name in contents[0]) == 2 * len(drawn)
 
 

@@ -234,7 +234,8 @@ def test_the_report_has_every_study_that_was_run_whatever_the_main_table_is(tmp_
 
 
 def test_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    for row in STUDIES["lr-sensitivity"].rows[:5]:
+    rows = STUDIES["lr-sensitivity"].rows
+    for row in rows[: (len(rows) + 1) // 2]:  # so many that the study counts as run
         write_row(tmp_path / "runs", row, (50.0, 51.0), holdout=STUDIES["lr-sensitivity"].holdout)
     first, second = (report(tmp_path, out=out) for out in ("first", "second"))
     files = {path.relative_to(first) for path in first.rglob("*") if path.is_file()}

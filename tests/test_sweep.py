@@ -204,9 +204,9 @@ def test_several_at_once(tmp_path, capsys):
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize("name", [name for name, study in STUDIES.items() if study.quick and name != "main"])
+@pytest.mark.parametrize("name", [name for name, study in STUDIES.items() if study.quick])
 def test_every_small_form_is_done_within_a_minute(name, tmp_path, capsys):
-    """Not part of an ordinary run: pytest -m studies. (main's small form is what bash run_all.sh --quick trains.)"""
+    """Not part of an ordinary run: pytest -m studies."""
     command = [sys.executable, "-m", "harness.sweep", name, "--quick", "--device", "cpu", "--out", str(tmp_path)]
     start_s, before = time.monotonic(), os.times()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -218,7 +218,7 @@ def test_every_small_form_is_done_within_a_minute(name, tmp_path, capsys):
     where = ", on a busy machine" if busy else ""
     with capsys.disabled():
         print(f"\n{name}: {seconds:.0f} s, {computed:.0f} s of computing{where}", end=" ")
-    assert busy or seconds <= 60
+    assert computed <= 120 and (busy or seconds <= 60), "a minute on two cores"
 
 
 # --- what is asked for -----------------------------------------------------------------------------------------------

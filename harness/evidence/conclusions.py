@@ -5,6 +5,7 @@ Refuses to say more than the corrected test and the interval do.
 from collections.abc import Sequence
 
 from harness.evidence.effects import NEITHER, UNDECIDED, Effect, effects_of
+from harness.evidence.gaps import Gap, gaps_of
 from harness.evidence.grids import Share, shared_seeds, shares_of
 from harness.evidence.groups import count
 from harness.evidence.instances import Instance
@@ -18,6 +19,7 @@ def conclusions(instance: Instance) -> list[str]:
     twins = [line for line in instance.lines if line.same_as]
     found += [f"{line.label}: the same cell as {line.same_as} on this data set." for line in twins]
     shares = shares_of(instance) if instance.study.kind == "grid" else []
+    found += [_of_gap(gap) for gap in gaps_of(instance)]
     return found + ([_of_variance(shares, len(shared_seeds(instance)))] if shares else [])
 
 
@@ -59,6 +61,14 @@ def _why(effect: Effect) -> str:
         return ""
     seeds = f"more than {MOST_SEEDS:,}" if effect.beyond_reach else f"{effect.seeds_to_resolve:,}"
     return f"; alone, such a difference would take {seeds} seeds to show in {10 * WANTED:.0f} of 10 studies"
+
+
+def _of_gap(gap: Gap) -> str:
+    whole, model, recipe = (difference(part.mean or 0.0, part.half) for part in (gap.whole, gap.model, gap.recipe))
+    return (
+        f"From {gap.first} to {gap.second}: {whole} points (n = {gap.whole.n}), of which the model {model} and the "
+        f"recipe, its budget included, {recipe}."
+    )
 
 
 def _of_variance(shares: Sequence[Share], seeds: int) -> str:

@@ -159,8 +159,15 @@ def _rows(form: Form, dataset: str, epochs: int | None, index: Index) -> list[tu
 
 
 def _answers(found: Instance) -> bool:
-    whole = not found.moved_to or all(line.group for line in found.lines)
-    return whole and len(found.cells) > 1 and (found.study.kind == "table" or bool(found.lines[0].scores))
+    """Whether so much was run that the study is answered: a few cells of one may have been run for another.
+
+    Of changes, each is an answer by itself. Of a table or grid half is needed, and all of it on a data set that the
+    study does not plan; so is all of a study that was moved to another variant or recipe.
+    """
+    rows, run, kind = len({line.planned.plan_id for line in found.lines}), len(found.cells), found.study.kind
+    unplanned = kind != "changes" and found.dataset not in found.study.datasets
+    needed = rows if found.moved_to or unplanned else 2 if kind == "changes" else max(2, rows / 2)
+    return run >= needed and run > 1 and (kind == "table" or bool(found.lines[0].scores))
 
 
 def _lines(rows: Sequence[tuple[Row, Planned]], index: Index, setting: Setting, split: str) -> tuple[Line, ...]:

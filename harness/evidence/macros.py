@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from harness.augmentations import CORRUPTION_NAMES, CORRUPTION_STRENGTHS
-from harness.evidence.effects import BETTER, UNDECIDED, WORSE, effects_of
-from harness.evidence.groups import Evidence, count
+from harness.evidence.captions import made_with
+from harness.evidence.effects import BETTER, WORSE, effects_of
+from harness.evidence.groups import Evidence, Group, count
 from harness.evidence.instances import Instance
 from harness.evidence.reproduced import COLUMNS as PUBLISHED_COLUMNS
 from harness.evidence.reproduced import published_table
 from harness.evidence.rows import datasets_of, rows_of
 from harness.evidence.table import WRITTEN_BY, escape_latex
 from harness.evidence.text import joined
-from harness.recipes import RECIPES
+from harness.recipes import ASSUMED, RECIPES
 from harness.statistics.images import CALIBRATION_BINS
 from harness.statistics.intervals import LEVEL
 from harness.statistics.simulated import Found, simulate
@@ -24,9 +25,12 @@ from variants.catalog import CATALOG
 SIMULATED_STUDIES, SIMULATED_SEEDS = 2000, 5  # as `python -m harness.simulate` has them
 
 
-def macros(evidence: Evidence, study: Study, instances: Sequence[Instance]) -> dict[str, str]:
-    """Name -> text, not yet escaped."""
-    return {**_method(study), **_simulation(), **_records(evidence, study), **_found(instances)}
+def macros(
+    evidence: Evidence, study: Study, instances: Sequence[Instance], drawn: Sequence[Group] | None = None
+) -> dict[str, str]:
+    """Name -> text, not yet escaped. `drawn`: the groups that the figures show, where that is not all."""
+    made = made_with(evidence.groups if drawn is None else drawn)
+    return {**_method(study), **_simulation(), **_records(evidence, study), "madeWith": made, **_found(instances)}
 
 
 def macros_text(values: Mapping[str, str]) -> str:
@@ -43,6 +47,8 @@ def _method(study: Study) -> dict[str, str]:
         "commonWarmup": f"{common.warmup_epochs:g}",
         "commonPasses": str(common.epochs),
         "commonBatch": str(common.batch_size),
+        "commonMix": f"{common.mix_prob:.0%}",
+        "assumedRecipes": str(len(ASSUMED)),
         "commonDecay": f"{common.weight_decay:g}",
         "levelPercent": f"{LEVEL:.0%}",
         "calibrationBins": str(CALIBRATION_BINS),
@@ -103,15 +109,15 @@ def _of(number: int) -> str:
 
 
 def _found(instances: Sequence[Instance]) -> dict[str, str]:
-    """Quick forms check the way and are no finding."""
+    """Quick forms check the way and are no finding; a row that nobody ran is no comparison."""
     full = [one for one in instances if not one.quick]
-    verdicts = [effect.verdict for one in full for effect in effects_of(one)]
-    decided = sum(verdict in (BETTER, WORSE) for verdict in verdicts)
-    open_ = sum(verdict == UNDECIDED for verdict in verdicts)
+    run = [effect for one in full for effect in effects_of(one) if effect.difference.n]
+    decided = sum(effect.verdict in (BETTER, WORSE) for effect in run)
+    single = sum(effect.difference.n == 1 for effect in run)
     studies = len({one.study_name for one in full})
     text = (
-        f"{count(studies, 'study').replace('studys', 'studies')} with {count(len(verdicts), 'comparison')} "
-        f"{'has' if studies == 1 else 'have'} been run so far; {decided} of these can be told from chance, "
-        f"{open_} are undecided for want of seeds."
+        f"{count(studies, 'study').replace('studys', 'studies')} with {count(len(run), 'comparison')} "
+        f"{'has' if studies == 1 else 'have'} been run so far; {decided} of these can be told from chance"
+        + (f", {single} {'has' if single == 1 else 'have'} one seed and decide nothing." if single else ".")
     )
     return {"abstractFinding": text if full else "No study of single ingredients has been run yet."}

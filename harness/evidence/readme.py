@@ -25,19 +25,9 @@ def read_parts(path: Path) -> tuple[str, str]:
 
 
 def write_results(path: Path, table: Table, told: Sequence[Sequence[str]] = ()) -> None:
-    """The table, and below it what each study found: a title and its sentences."""
+    """The table, and below it a line for each study: where it was run, and what it found."""
     before, after = read_parts(path)
-    studies = "".join(_study(head, sentences) for head, *sentences in told)
+    lines = [f"* Study {escape_markdown(' '.join(sentence.strip() for sentence in study))}\n" for study in told]
+    studies = "".join([*lines, "\n"]) if lines else ""
     content = f"{before}<!-- {WRITTEN_BY} -->\n\n{table.to_markdown()}\n{studies}{after}"
     write_atomically(path, content.encode())
-
-
-def _study(head: str, sentences: Sequence[str]) -> str:
-    lines = [
-        f"Study {escape_markdown(head)}",
-        "",
-        *(f"* {escape_markdown(sentence)}" for sentence in sentences),
-        "",
-        "",
-    ]
-    return "\n".join(lines)

@@ -5,6 +5,7 @@ Refuses to judge: its sentences are those of conclusions.py.
 from collections.abc import Sequence
 from itertools import groupby
 
+from harness.evidence.captions import made_with
 from harness.evidence.conclusions import conclusions
 from harness.evidence.instances import Instance
 from harness.evidence.study_tables import study_tables
@@ -25,12 +26,26 @@ def studies_text(instances: Sequence[Instance], figures: Sequence[str]) -> str:
     return "\n\n".join(parts if full else [*parts, NONE_YET]) + "\n"
 
 
+SHOWN = {
+    "forest": "Effects with their intervals",
+    "interaction": "Accuracy by the levels of both factors",
+    "scaling": "Accuracy along the axis of the study",
+}
+
+
 def _section(one: Instance, figures: Sequence[str]) -> list[str]:
-    sentences = " ".join(escape_latex(sentence) for sentence in conclusions(one))
+    items = [rf"\item {escape_latex(sentence)}" for sentence in conclusions(one)]
     tables = [rf"\tableof{{{table.name}}}" for table in study_tables(one)]
-    drawn = [name for kind in ("forest", "interaction", "scaling") if (name := f"{kind}-{one.name}") in figures]
-    pictures = [rf"\figureof{{{name}}}{{{escape_latex(one.title)}.}}" for name in drawn]
-    return [rf"\paragraph{{{escape_latex(_upper(one.title))}.}} {sentences}", "\n".join([*tables, *pictures])]
+    drawn = {name: what for kind, what in SHOWN.items() if (name := f"{kind}-{one.name}") in figures}
+    pictures = [
+        rf"\figureof{{{name}}}{{{escape_latex(f'{what}: {one.title}. {made_with(one.groups)}')}}}"
+        for name, what in drawn.items()
+    ]
+    head = rf"\paragraph{{{escape_latex(_upper(one.title))}.}}"
+    return [
+        "\n".join([head, r"\begin{itemize}\itemsep0pt", *items, r"\end{itemize}"]),
+        "\n".join([*tables, *pictures]),
+    ]
 
 
 def _upper(text: str) -> str:

@@ -7,6 +7,7 @@ from harness.evidence.captions import sentences
 from harness.evidence.changed import changes, changes_text
 from harness.evidence.conclusions import conclusions
 from harness.evidence.effects import Effect, effects_of
+from harness.evidence.gaps import gaps_of
 from harness.evidence.grids import shared_seeds, shares_of
 from harness.evidence.groups import count
 from harness.evidence.instances import Instance, Line
@@ -30,6 +31,7 @@ from harness.evidence.study_text import (
     tested,
 )
 from harness.evidence.table import HOLE, Table
+from harness.evidence.text import difference
 from harness.evidence.tradeoffs import commonest_device
 from harness.statistics.improvement import probability_of_improvement
 
@@ -40,7 +42,7 @@ def study_tables(instance: Instance) -> list[Table]:
     """The one with the effects first."""
     if instance.study.kind != "grid":
         return [_rows(instance)]
-    return [_main_effects(instance), _cells(instance), *_variance(instance)]
+    return [_main_effects(instance), _cells(instance), *_gaps(instance), *_variance(instance)]
 
 
 # --- rows against the base -------------------------------------------------------------------------------------------
@@ -150,3 +152,22 @@ def _variance(instance: Instance) -> list[Table]:
     )
     columns = ("source", "share of the variance (%)", "of noise alone (%)")
     return [study_table(f"{instance.name}-variance", columns, body, caption)] if shares else []
+
+
+def _gaps(instance: Instance) -> list[Table]:
+    body = [
+        (
+            *(gap.first, gap.second),
+            *(difference(part.mean or 0.0, part.half) for part in (gap.whole, gap.model, gap.recipe)),
+            str(gap.whole.n),
+        )
+        for gap in gaps_of(instance)
+    ]
+    columns = ("from", "to", "gap (points)", "of the model", "of the recipe", "seeds")
+    caption = sentences(
+        *(asked(instance), f"{judged(instance)}: from one model under its own recipe to another under its own"),
+        "(the common one where none was published). The model's part is the change of model, averaged over the two",
+        "recipes; the rest is the recipe's, its budget included. By seed, mean ± half-width of the t-interval.",
+        *made(instance),
+    )
+    return [study_table(f"{instance.name}-gaps", columns, body, caption)] if body else []

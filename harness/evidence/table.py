@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 HOLE = "—"
 MOST_IN_A_COLUMN = 4  # columns of a table within one column of a two-column paper
+MOST_PRINTED = 30  # rows: of more, a page shows the first, and Markdown and CSV all
 WRITTEN_BY = "written by python -m harness.report, not by hand"
 
 _LATEX = {
@@ -29,6 +30,7 @@ _LATEX = {
 _MARKDOWN = {**{sign: "\\" + sign for sign in "\\`*_[]~$#|"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"}
 _NUMBER = re.compile(r"[+-]?\d+(,\d{3})*(\.\d+)?")
 _DIFFERENCE = re.compile(rf"{_NUMBER.pattern}( ± {_NUMBER.pattern})?")
+_MINUS = re.compile(r"(?<![\w.$-])-(?=\d)")  # before a number; within a word it is a hyphen
 _GROUPED = re.compile(r"\d{1,3}(,\d{3})+")
 
 
@@ -64,14 +66,15 @@ class Table:
         right = self._right_aligned()
         spec = "".join("r" if right[i] else "l" for i in shown)
         cells = [[*map(escape_latex, self.columns)], *self._body(escape_latex, r"\textbf{", "}")]
-        head, *body = [" & ".join(line[i] for i in shown) + r" \\" for line in cells]
+        head, *body = [" & ".join(line[i] for i in shown) + r" \\" for line in cells[: MOST_PRINTED + 1]]
+        more = f" The first {MOST_PRINTED} of {len(self.rows)} rows." if len(self.rows) > MOST_PRINTED else ""
         place = "table*" if len(shown) > MOST_IN_A_COLUMN else "table"
         lines = [
             f"% {WRITTEN_BY}; needs booktabs and graphicx",
             rf"\begin{{{place}}}",
             r"\centering",
             r"\setlength{\belowcaptionskip}{4pt}",  # the caption stands above
-            rf"\caption{{{escape_latex(self.caption)}}}",
+            rf"\caption{{{escape_latex(self.caption + more)}}}",
             rf"\label{{tab:{self.name}}}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{{spec}}}",
@@ -94,9 +97,10 @@ class Table:
         ]
 
     def _right_aligned(self) -> list[bool]:
-        """Columns of numbers; a hole decides nothing."""
+        """Columns of numbers; a hole decides nothing, and the first column names its row."""
         columns = [[row[i] for row in self.rows if row[i] != HOLE] for i in range(len(self.columns))]
-        return [bool(cells) and all(_NUMBER.match(c) or c.startswith(HOLE) for c in cells) for cells in columns]
+        numbers = [bool(cells) and all(_NUMBER.match(c) or c.startswith(HOLE) for c in cells) for cells in columns]
+        return [False, *numbers[1:]]
 
 
 def escape_markdown(text: str) -> str:
@@ -104,9 +108,7 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    text = _one_line(text)
-    minus, text = ("$-$", text[1:]) if text.startswith("-") and _DIFFERENCE.fullmatch(text) else ("", text)
-    return minus + "".join(_LATEX.get(sign, sign) for sign in text)
+    return _MINUS.sub("$-$", "".join(_LATEX.get(sign, sign) for sign in _one_line(text)))
 
 
 def escape_csv(text: str) -> str:
