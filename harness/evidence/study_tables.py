@@ -62,7 +62,7 @@ def _rows(instance: Instance) -> Table:
     ]
     caption = sentences(
         *(asked(instance), f"{judged(instance)}: {MEANS}."),
-        f"Effects are differences from {base.label}, paired by seed, {tested(len(effects))}",
+        f"Effects are differences from {base.label}, paired by seed, {tested(effects.values())}",
         *(best_sentence({ACCURACY: best_in(instance)}), *made(instance)),
     )
     on_wide = sentences(
@@ -109,7 +109,7 @@ def _main_effects(instance: Instance) -> Table:
     caption = sentences(
         *(asked(instance), f"{judged(instance)}."),
         "Each effect is that of a level against the first level of its factor, averaged over the levels of the other "
-        f"factors at which both were run, paired by seed, {tested(len(effects))}",
+        f"factors at which both were run, paired by seed, {tested(effects)}",
         *made(instance),
     )
     told = {"on_wide": ON_TESTS, "conclusions": tuple(conclusions(instance))}

@@ -2,6 +2,8 @@
 Refuses to compute: effects, bold and shares are given to it.
 """
 
+from collections.abc import Iterable
+
 from harness.datasets import title
 from harness.evidence.best import ALPHA, Best, best_of
 from harness.evidence.captions import different_data, made_with, sentences
@@ -86,8 +88,9 @@ def judged(instance: Instance) -> str:
 MEANS = f"mean ± half-width of the {LEVEL:.0%} t-interval (number of seeds)"
 
 
-def tested(comparisons: int) -> str:
-    """The end of a sentence on effects: how they were judged."""
+def tested(effects: Iterable[Effect]) -> str:
+    """The end of a sentence on effects: how they were judged. What has no p is no part of the family."""
+    comparisons = sum(effect.holm_p is not None for effect in effects)
     family = "one comparison" if comparisons == 1 else f"{comparisons} comparisons"
     return (
         f"in points with their {LEVEL:.0%} t-interval. Holm p: paired t-test, adjusted for the {family} of this "
