@@ -80,9 +80,13 @@ def test_captions_say_what_was_run(tmp_path: Path) -> None:
     for part in (
         *("Which pool?", "Test accuracy on CIFAR-10", "Every row was given 10 passes instead of those that the study"),
         *("GPU A", "bf16", "torch 2.15.0", "n = 1 or 2", "10 passes", "500,000 images seen", "step was compiled"),
-        "adjusted for the 2 comparisons of this table",
+        "Nothing is tested: no two seeds are on both sides",
     ):
         assert part in short
+    write_rows(tmp_path / "tested", POOLING, [(60.0, 61.0, 62.5), (61.0, 61.5, 62.0), (59.0, 59.0, 59.5)])
+    assert "adjusted for the 2 comparisons of this table" in study_tables(only(tmp_path / "tested"))[0].caption
+    write_rows(tmp_path / "one", POOLING, [(60.0, 61.0, 62.5), (61.0, 61.5, 62.0)])
+    assert "adjusted for the one comparison of this table" in study_tables(only(tmp_path / "one"))[0].caption
     assert "quick form" in quick and "instead of" not in quick
     assert "Validation accuracy on CIFAR-10 after the last planned pass, a holdout of 10%" in held
 
