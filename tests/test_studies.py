@@ -172,7 +172,8 @@ def test_main_study_is_the_user_s_table():
     assert {c.row.variant for c in cells if c.row.recipe == "common"} == published | {"timm"}
     assert [c.seed for c in cells] == sorted(c.seed for c in cells), "seed by seed"
     assert cells[0].row.variant == "compact" and cells[20].row.variant == "patch2", "cheapest first"
-    assert STUDIES["main"].quick == replace(STUDIES["quick"], seeds=(0,))
+    small = STUDIES["main"].quick
+    assert small and [row.variant for row in small.rows] == [row.variant for row in STUDIES["quick"].rows]
 
 
 def values(name: str, field: str) -> set:
