@@ -72,3 +72,9 @@ def test_what_was_not_run_is_no_comparison(tmp_path):
     evidence = read_evidence([tmp_path])
     text = macros(evidence, STUDIES["main"], instances(evidence))["abstractFinding"]
     assert "1 study with 3 comparisons has been run so far" in text and "1 has one seed" in text
+
+
+def test_a_small_form_that_is_a_study_of_its_own_is_told_once(tmp_path):
+    for row in STUDIES["quick"].rows:
+        write_row(tmp_path, row, (60.0, 61.0), dataset="digits")
+    assert [one.study_name for one in instances(read_evidence([tmp_path]))] == ["quick"]

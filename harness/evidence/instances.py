@@ -92,7 +92,12 @@ def instances(evidence: Evidence, studies: Mapping[str, Study] = STUDIES) -> lis
             (form, validated if form.study.holdout else tested) for form in forms_of(study, studies.values(), seen)
         ]
         found += _named(_whole([one for form, index in forms for one in _of_form(name, form, index)]))
-    return found
+    return [one for one in found if not (one.quick and _is_within_another(one, found))]
+
+
+def _is_within_another(small: Instance, found: Sequence[Instance]) -> bool:
+    """A study's small form whose cells are those of a study in its own right is told there."""
+    return any(small.cells <= one.cells and small.setting == one.setting for one in found if not one.quick)
 
 
 def beside_studies(evidence: Evidence, shown: str, studied: Sequence[Instance]) -> Evidence:
