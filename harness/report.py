@@ -22,9 +22,8 @@ from harness.evidence.figures import write_figures
 from harness.evidence.folders import folders_of
 from harness.evidence.groups import read_evidence
 from harness.evidence.instances import beside_studies, instances
-from harness.evidence.paper import long_tables, write_tables, write_text
+from harness.evidence.paper import all_tables, write_tables, write_text
 from harness.evidence.readme import read_parts, write_results
-from harness.evidence.tables import main_table
 from harness.evidence.typeset import typeset
 from harness.studies import STUDIES
 from variants.fields import UsageError, near_matches
@@ -54,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(evidence.source if evidence.groups else f"{evidence.source} The tables hold nothing but holes.")
     measured, studied = read_measured(args.bench), instances(evidence)
     beside = beside_studies(evidence, args.study, studied)
-    tables = [main_table(beside, study), *long_tables(evidence, study, measured, studied)]
+    tables = all_tables(evidence, study, measured, studied, beside)
     told = [headed(instance) for instance in studied]
     try:
         lines = write_tables(tables, args.out / "tables")

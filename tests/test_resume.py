@@ -250,6 +250,18 @@ def test_other_code_does_not_go_on(tmp_path, whole, monkeypatch, capsys):
     assert_same(done, whole)
 
 
+def test_a_run_that_starts_again_keeps_its_own_checkpoints(tmp_path, monkeypatch, capsys):
+    """Those of other code stood later in the run, and must not push out the new ones."""
+    stopped_at(tmp_path, monkeypatch, 60)
+    real = run_cell.__globals__["environment"]
+    monkeypatch.setitem(run_cell.__globals__, "environment", lambda *args: real(*args) | {"source_digest": "other"})
+    found = stopped_at(tmp_path, monkeypatch, 20)
+    assert all(path.name.startswith("checkpoint-000001-") for path in found)
+    capsys.readouterr()
+    cell(tmp_path)
+    assert "starts again" not in capsys.readouterr().err
+
+
 def test_a_pickle_is_never_run(tmp_path):
     import hashlib
     import io

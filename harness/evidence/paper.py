@@ -24,17 +24,18 @@ from harness.study import Study
 
 
 def all_tables(
-    evidence: Evidence, study: Study, measured: Measured = (), studied: Sequence[Instance] = ()
+    evidence: Evidence,
+    study: Study,
+    measured: Measured = (),
+    studied: Sequence[Instance] = (),
+    beside: Evidence | None = None,
 ) -> list[Table]:
-    """The main table first."""
-    return [main_table(evidence, study), *long_tables(evidence, study, measured, studied)]
+    """The main table first, of what stands `beside` the studies; the others show every cell there is.
 
-
-def long_tables(
-    evidence: Evidence, study: Study, measured: Measured = (), studied: Sequence[Instance] = ()
-) -> list[Table]:
-    """Every cell there is; benchmarks only where some were measured, studies only where they were run."""
-    runs = [cells_table(evidence, study), cost_table(evidence), published_table(evidence)]
+    Benchmarks only where some were measured, studies only where they were run.
+    """
+    runs = [main_table(beside or evidence, study), cells_table(evidence, study), cost_table(evidence)]
+    runs += [published_table(evidence)]
     runs += [of(evidence, study) for of in (calibration_table, selection_table, targets_table, robustness_table)]
     runs += [table for instance in studied for table in study_tables(instance)]
     return runs + ([benchmark_table(measured), training_table(measured)] if measured else [])

@@ -90,6 +90,7 @@ class Keeper:
                 file=sys.stderr,
                 flush=True,
             )
+            self.clear()  # else they would count as newer than what the run that starts again will save
             return False
         return False
 
