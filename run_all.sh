@@ -31,7 +31,7 @@ PY
 # Chooses the Python: .venv if it is there, else the active one if it has everything, else a new .venv.
 set_up() {
   local needed=(torch torchvision timm fvcore torchinfo numpy scipy sklearn PIL tabulate matplotlib) extra="."
-  if [[ $1 == test ]]; then needed+=(pytest ruff pyright); extra=".[test]"; fi
+  if [[ $1 == test ]]; then needed+=(pytest ruff pyright hypothesis); extra=".[test]"; fi
   if [[ ! -e .venv/bin/python ]] && command -v python >/dev/null && [[ -z $(lacks python "${needed[@]}") ]]; then
     PYTHON=python
     return

@@ -5,6 +5,39 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests.robustness import FILE, Trials, machine
+
+TRIALS = pytest.StashKey[Trials]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--report", action="store_true", help="write what was tried into results/robustness.md, if every test passes"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[TRIALS] = Trials()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    if not config.getoption("--report"):
+        return
+    trials = config.stash[TRIALS]
+    if exitstatus or not trials.found:
+        terminalreporter.write_line(f"{FILE} is left as it was: {'a test failed' if exitstatus else 'nothing tried'}")
+        return
+    passed = len(terminalreporter.stats.get("passed", ()))
+    skipped = len(terminalreporter.stats.get("skipped", ()))
+    FILE.write_text(trials.text([f"{passed:,} tests passed, {skipped} were skipped. {machine()}."]))
+    terminalreporter.write_line(f"wrote {FILE}")
+
+
+@pytest.fixture
+def tried(request: pytest.FixtureRequest) -> Trials:
+    """For results/robustness.md: tried("title", {"kind": cases}, {"planted defect": cases that found it})."""
+    return request.config.stash[TRIALS]
+
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
