@@ -15,6 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() { sed -n '2,12p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; }
 fail() { printf '%s\n' "$*" >&2; exit 2; }
+refuse() { fail "run_all.sh: unknown option $(printf '%.80q' "$1"); see bash run_all.sh --help"; }
 
 # Prints the modules that $1 cannot import, without importing anything large.
 lacks() {
@@ -87,12 +88,13 @@ check() {
   "$PYTHON" -m pytest "$@"
 }
 
-mode=${1:---full}
+mode=${1---full}  # an empty word is no mode
 [[ $# -gt 0 ]] && shift
+[[ $# -gt 0 && $mode != --test ]] && refuse "$1"
 case $mode in
   --quick) set_up run; quick ;;
   --test) set_up test; check "$@" ;;
   --full | --cpu | --plan) set_up run; full "${mode#--}" ;;
   -h | --help) usage ;;
-  *) usage >&2; fail "unknown option $mode" ;;
+  *) refuse "$mode" ;;
 esac

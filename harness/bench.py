@@ -20,10 +20,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.commands import Parser, run_command, whole
+from harness.commands import Parser, directory, run_command, whole
 from harness.config import RunConfig, resolve
 from harness.datasets import DATASETS, Dataset
 from harness.recipes import RECIPES
+from variants.catalog import check_known
 from variants.fields import UsageError, near_matches
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "epochs": {"type": whole, "default": 200, "help": "of each record's curve (default: 200)"},
     "rounds": {"type": whole, "default": 5, "help": "that count; one more warms up (default: 5)"},
     "json": {"action": "store_true", "help": "one object a line, one line a comparison, nothing else"},
-    "out": {"type": Path, "default": Path("results/bench"), "metavar": "DIR", "help": "(default: results/bench)"},
+    "out": {"type": directory, "default": Path("results/bench"), "metavar": "DIR", "help": "(default: results/bench)"},
 }
 BODY = "patch2"  # a plain ViT that timm's class can express
 
@@ -178,6 +179,8 @@ def configured(
     from harness.training.device import choose, defaults, keep_freed_memory
 
     dataset, device = dataset_of(args), choose(args.device)
+    for name in variants:
+        check_known(name)
     keep_freed_memory(device)  # the baselines in this process have it too
     precision, compiled = defaults(device)
     precision, compiled = args.precision or precision, compiled if args.compile is None else args.compile == "on"

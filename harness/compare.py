@@ -10,9 +10,8 @@ examples:
 """
 
 import json
-from pathlib import Path
 
-from harness.commands import Parser, run_command
+from harness.commands import Parser, place, run_command
 from harness.evidence.contrast import contrast
 from harness.evidence.contrast_text import lines_of, to_plain
 from harness.evidence.folders import folders_of
@@ -23,7 +22,7 @@ def parser() -> Parser:
     p = Parser("harness.compare", __doc__ or "")
     p.add_argument("a", metavar="A", help="run folder, run id or cell id")
     p.add_argument("b", metavar="B", help="run folder, run id or cell id")
-    p.add_argument("--results", type=Path, nargs="+", action="extend", metavar="DIR", help="(default: see above)")
+    p.add_argument("--results", type=place, nargs="+", action="extend", metavar="DIR", help="(default: see above)")
     p.add_argument("--json", action="store_true", help="one object and nothing else")
     return p
 

@@ -18,10 +18,12 @@ from harness.datasets import Dataset
 from harness.recipes import PUBLISHED, Recipe, fitted, recipe_of, shortened, with_policy
 from variants.catalog import config_of
 from variants.config import ViTConfig
-from variants.fields import UsageError, from_plain, from_text, near_matches
+from variants.fields import UsageError, check_fields, from_plain, from_text
 from variants.timm_baseline import TimmConfig
 
 SEMANTICS = 1  # raised by hand when a change of the code changes results
+
+DEVICE_NAME = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)\.", re.IGNORECASE)  # Windows knows no file of that name
 
 OWN_TYPES = {"vit": ViTConfig, "timm": TimmConfig}
 
@@ -45,8 +47,7 @@ class RunConfig:
     label: str = ""
 
     def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16"):
-            raise UsageError(f"precision={self.precision!r}: {near_matches(self.precision, ('fp32', 'bf16'))}")
+        check_fields(self)
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed={self.seed}: 0 to {2**32 - 1} is needed")
         if not 0 <= self.holdout < 1:
@@ -86,6 +87,7 @@ class RunConfig:
         """What all seeds of one cell have in common."""
         words = [self.dataset_name.replace("folder:", ""), shape_name(self.variant), f"e{self.recipe.epochs}"]
         readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", "-".join(words)).strip("-.")[:80]
+        readable = DEVICE_NAME.sub(r"\1-", readable)
         return f"{readable}-{_digest(self.identity)}"
 
     @property
@@ -118,7 +120,9 @@ def _digest(value: Any) -> str:
 
 
 def shape_name(variant: Any) -> str:
-    return getattr(variant, "shape_name", type(variant).__name__.lower())
+    """A person's own class need not have one, nor one that is text."""
+    name = getattr(variant, "shape_name", None)
+    return name if isinstance(name, str) else type(variant).__name__.lower()
 
 
 def variant_type(variant: Any) -> str:
@@ -132,19 +136,28 @@ def variant_type(variant: Any) -> str:
 
 
 def run_config_from_plain(plain: Mapping[str, Any]) -> RunConfig:
-    """The RunConfig that a record's config.json holds."""
+    """The RunConfig that a record's config.json holds; UsageError where it holds none. No hole is filled."""
+    try:
+        return _from_plain(plain)
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise UsageError(f"it holds no configuration of a run: {type(error).__name__}: {error}") from None
+
+
+def _from_plain(plain: Mapping[str, Any]) -> RunConfig:
     kind = plain["variant_type"]
-    if kind in OWN_TYPES:
-        variant = from_plain(OWN_TYPES[kind], plain["variant"])
-    else:
-        base = config_of(plain["variant_name"])
-        variant = from_plain(type(base), plain["variant"])
-        if variant_type(variant) != kind:
-            raise UsageError(f"{plain['variant_name']} is no longer the code that this run was made with")
-    names = {f.name for f in dataclasses.fields(RunConfig)}
-    rest = {name: value for name, value in plain.items() if name in names}
-    rest |= {"variant": variant, "recipe": from_plain(Recipe, plain["recipe"]), "overrides": tuple(plain["overrides"])}
-    return RunConfig(**rest)
+    own = OWN_TYPES[kind] if kind in OWN_TYPES else type(config_of(plain["variant_name"]))
+    parts = {"variant": own, "recipe": Recipe}
+    for part, record_type in parts.items():
+        names = {f.name for f in dataclasses.fields(record_type)}
+        if lacking := sorted(names - plain[part].keys() - LATER_FIELDS.keys()):
+            raise UsageError(f"its {part} lacks {', '.join(lacking)}")
+    variant, recipe = (from_plain(record_type, plain[part]) for part, record_type in parts.items())
+    if variant_type(variant) != kind:
+        raise UsageError(f"{plain['variant_name']} is no longer the code that this run was made with")
+    rest = {f.name: plain[f.name] for f in dataclasses.fields(RunConfig) if f.name not in parts}
+    if isinstance(rest["overrides"], list):  # JSON has no tuples
+        rest["overrides"] = tuple(rest["overrides"])
+    return RunConfig(**rest, variant=variant, recipe=recipe)
 
 
 def resolve(
@@ -208,7 +221,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, str]]:
         if not equals or not dot or owner not in changes:
             raise UsageError(f"--set {setting!r}: write recipe.NAME=VALUE or variant.NAME=VALUE")
         if name in changes[owner]:
-            raise UsageError(f"--set {path} is given twice")
+            raise UsageError(f"--set {path!r} is given twice")
         changes[owner][name] = text
     return changes
 

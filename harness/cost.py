@@ -11,12 +11,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from harness.commands import Parser, run_command
+from harness.commands import Parser, directory, run_command
 from harness.config import parse_settings
 from harness.counting.cost import Cost, CountError, cost_of, missing
 from harness.counting.show import layer_summary, module_table, notes, overview
 from harness.datasets import DATASETS, Dataset, check_name
-from variants.catalog import CATALOG, config_of
+from variants.catalog import CATALOG, check_known, config_of
 from variants.fields import UsageError, from_text
 
 ABOUT = """\
@@ -45,7 +45,7 @@ def parser() -> Parser:
     many: dict[str, Any] = {"nargs": "+", "action": "extend"}
     parser.add_argument("--variant", metavar="V", help="names, timm:MODEL, path/to/file.py:NAME (default: all)", **many)
     parser.add_argument("--dataset", default="c10", metavar="D", help="whose image size and classes (default: c10)")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="(default: data)")
+    parser.add_argument("--data-dir", type=directory, default=Path("data"), metavar="DIR", help="(default: data)")
     parser.add_argument("--set", metavar="variant.X=Y", dest="settings", help="set fields of the variants", **many)
     parser.add_argument("--table", action="store_true", help="parameters, MACs and activations of each module")
     parser.add_argument("--summary", action="store_true", help="shapes and parameters of each layer, by torchinfo")
@@ -62,6 +62,8 @@ def configs(args: Namespace) -> dict[str, Any]:
         raise UsageError("--set recipe.*: a recipe has no part in the cost of a variant")
     dataset = facts(args.dataset, args.data_dir)
     names = dict.fromkeys(args.variant or CATALOG)
+    for name in names:
+        check_known(name)
     return {
         name: from_text(config_of(name, dataset.image_size, dataset.num_classes), changes["variant"]) for name in names
     }

@@ -16,6 +16,7 @@ from harness.counting.cost import Cost, cost_of
 from harness.data.canonical import Split
 from harness.data.load import ImageData, load
 from harness.data.pipeline import held_out, scaling, shown_more_often, to_device
+from harness.records.aside import set_aside
 from harness.records.environment import environment
 from harness.records.lock import owned
 from harness.records.read import Run, read_run, run_state
@@ -26,6 +27,7 @@ from harness.training.checkpoint import EVERY_S, Keeper
 from harness.training.energy import Meter
 from harness.training.evaluate import Evaluation, evaluate, evaluate_corrupted
 from harness.training.loop import Compute, DivergenceError, Epoch, train, warm_up
+from harness.training.mishaps import out_of_memory, told_in_a_sentence
 from harness.training.progress import Progress
 from harness.training.seeds import derive
 from harness.training.signals import Stop, listening
@@ -54,7 +56,7 @@ def run_cell(
     """
     prepare(out)
     folder = out / config.run_id
-    with owned(folder), listening() as stop:
+    with owned(folder), told_in_a_sentence(config, folder, device), listening() as stop:
         if run_state(folder) == "done" and not fresh:  # by another process, since the caller looked
             return read_run(folder)
         return _run_owned(config, data_dir, folder, device, quiet, fresh, save_every_s, stop)
@@ -78,7 +80,7 @@ def _run_owned(
     check_batches(model, len(splits[0]), config.recipe.batch_size)
     cost, env = counted(config, model), environment(devices.describe(device), data.digest)
     tally = Tally(config, sum(p.numel() for p in model.parameters()), cost.macs)
-    maker = {name: env[name] for name in ("source_digest", "data_digest", "torch", "device")}
+    maker = {name: env[name] for name in ("source_digest", "data_digest", "torch", "device", "deterministic")}
     keeper = Keeper(folder, {"run": config.run_id, **maker}, save_every_s, stop, tally.carry)
     if fresh:
         keeper.clear()
@@ -86,6 +88,7 @@ def _run_owned(
         tally.lines, tally.earlier = list(keeper.carried["lines"]), list(keeper.carried["sessions"])
         if not quiet:
             print(f"{title(config)}: goes on after epoch {len(tally.lines)}", flush=True)
+    set_aside(folder)
     writer = RunWriter(folder)
     writer.begin(config.to_plain(), env, asdict(cost), tally.lines)
     facts = {name: env[name] for name in ("device_name", "torch", "commit")} | {"after_epochs": len(tally.lines)}
@@ -95,8 +98,10 @@ def _run_owned(
         evaluation = _trained(config, data, splits, model, device, writer, tally, keeper, quiet)
     except DivergenceError as error:
         reason = str(error)
-    except torch.OutOfMemoryError:
-        reason = f"out of memory on {device} at batch size {config.recipe.batch_size}: try a smaller --batch-size"
+    except (RuntimeError, MemoryError) as error:
+        if not devices.is_out_of_memory(error):
+            raise
+        reason = out_of_memory(config, device)
     else:
         labels = splits[1].labels.astype("uint16")
         predictions = {"labels": labels, "predicted": evaluation.predicted, "confidence": evaluation.confidence}

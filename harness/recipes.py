@@ -7,7 +7,7 @@ from typing import Literal
 
 from harness.augmentations import FLOAT_NAMES, UINT8_NAMES
 from harness.datasets import Dataset
-from variants.fields import UsageError, check_fields, near_matches
+from variants.fields import LARGEST, UsageError, check_fields, near_matches
 
 
 @dataclass(frozen=True)
@@ -275,8 +275,8 @@ def with_policy(recipe: Recipe, dataset: Dataset) -> Recipe:
 
 def shortened(recipe: Recipe, epochs: int) -> Recipe:
     """The recipe over another number of passes; warm-up keeps its share, so that the curve keeps its shape."""
-    if epochs < 1:
-        raise UsageError(f"epochs={epochs}: at least 1 is needed")
+    if not 1 <= epochs <= LARGEST:
+        raise UsageError(f"epochs={epochs}: at least 1 is needed, and at most {LARGEST:,}")
     cycles = min(recipe.cycles, epochs)
     share = recipe.warmup_epochs * recipe.cycles / recipe.epochs
     return replace(recipe, epochs=epochs, cycles=cycles, warmup_epochs=share * epochs / cycles)

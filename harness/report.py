@@ -15,14 +15,17 @@ examples:
 
 from pathlib import Path
 
-from harness.commands import Parser, run_command
+from harness.commands import Parser, directory, place, run_command
+from harness.evidence.ahead import begin_reading
 from harness.evidence.benchmarks import read_measured
 from harness.evidence.conclusions import headed
-from harness.evidence.figures import write_figures
+from harness.evidence.figures import Figures
 from harness.evidence.folders import folders_of
 from harness.evidence.groups import read_evidence
 from harness.evidence.instances import beside_studies, instances
+from harness.evidence.macros import macros
 from harness.evidence.paper import all_tables, write_tables, write_text
+from harness.evidence.processes import Processes
 from harness.evidence.readme import read_parts, write_results
 from harness.evidence.typeset import typeset
 from harness.studies import STUDIES
@@ -33,11 +36,13 @@ BENCHMARKS = Path("results/bench")
 
 def parser() -> Parser:
     p = Parser("harness.report", __doc__ or "")
-    p.add_argument("--results", type=Path, nargs="+", action="extend", metavar="DIR", help="(default: see above)")
-    p.add_argument("--out", type=Path, default=Path("paper"), metavar="DIR", help="(default: paper)")
+    p.add_argument("--results", type=place, nargs="+", action="extend", metavar="DIR", help="(default: see above)")
+    p.add_argument("--out", type=directory, default=Path("paper"), metavar="DIR", help="(default: paper)")
     p.add_argument("--study", default="main", help=f"of the main table: {', '.join(STUDIES)} (default: main)")
-    p.add_argument("--bench", type=Path, default=BENCHMARKS, metavar="DIR", help=f"(default: {BENCHMARKS})")
-    p.add_argument("--readme", type=Path, metavar="FILE", help="also put the main table between FILE's results markers")
+    p.add_argument("--bench", type=directory, default=BENCHMARKS, metavar="DIR", help=f"(default: {BENCHMARKS})")
+    p.add_argument(
+        "--readme", type=place, metavar="FILE", help="also put the main table between FILE's results markers"
+    )
     p.add_argument("--paper", action="store_true", help="also typeset OUT/main.tex, if a LaTeX is installed")
     return p
 
@@ -51,21 +56,26 @@ def main(arguments: list[str] | None = None) -> int:
         read_parts(args.readme)  # a README without markers is refused before anything is written
     evidence = read_evidence(folders_of(args.results))
     print(evidence.source if evidence.groups else f"{evidence.source} The tables hold nothing but holes.")
-    measured, studied = read_measured(args.bench), instances(evidence)
-    beside = beside_studies(evidence, args.study, studied)
-    tables = all_tables(evidence, study, measured, studied, beside)
-    told = [headed(instance) for instance in studied]
-    try:
-        lines = write_tables(tables, args.out / "tables")
-        lines += write_figures(beside, study, args.out / "figures", measured, studied)
-        lines += write_text(evidence, study, studied, beside.groups, args.out)
-        if args.readme:
-            write_results(args.readme, tables[0], [lines for one, lines in zip(studied, told) if not one.quick])
-            lines.append(f"{args.readme}: the results between its markers")
-        if args.paper:
-            lines.append(typeset(args.out))
-    except OSError as error:
-        raise UsageError(f"cannot write {error.filename or args.out}: {error.strerror or error}") from None
+    with Processes() as processes:
+        finish_reading = begin_reading(evidence.groups, processes)
+        measured, studied = read_measured(args.bench), instances(evidence)
+        beside = beside_studies(evidence, args.study, studied)
+        finish_reading()
+        figures = Figures(beside, study, processes, measured, studied)
+        tables = all_tables(evidence, study, measured, studied, beside)
+        told = [headed(instance) for instance in studied]
+        said = macros(evidence, study, studied, beside.groups)
+        try:
+            lines = write_tables(tables, args.out / "tables")
+            lines += figures.write(args.out / "figures")
+            lines += write_text(said, studied, args.out)
+            if args.readme:
+                write_results(args.readme, tables[0], [lines for one, lines in zip(studied, told) if not one.quick])
+                lines.append(f"{args.readme}: the results between its markers")
+            if args.paper:
+                lines.append(typeset(args.out))
+        except OSError as error:
+            raise UsageError(f"cannot write {error.filename or args.out}: {error.strerror or error}") from None
     found = [line for one in told for line in ("", *one)]
     print("\n".join([f"wrote below {args.out}:", *lines, "", tables[0].to_markdown().rstrip("\n"), *found]))
     return 0

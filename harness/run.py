@@ -16,14 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands import Parser, run_command, seconds
+from harness.commands import Parser, directory, run_command, seconds
 from harness.config import RunConfig, resolve
 from harness.data.load import dataset_facts
 from harness.datasets import DATASETS, Dataset
 from harness.recipes import ASSUMED, RECIPES
 from harness.records.lock import BusyError
 from harness.records.read import Run, read_run, run_state
-from variants.catalog import CATALOG
+from variants.catalog import CATALOG, check_known
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +46,7 @@ def parser() -> Parser:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     p.add_argument("--precision", choices=("fp32", "bf16"), help="(default: bf16 on CUDA, fp32 on the CPU)")
     p.add_argument("--compile", choices=("on", "off"), help="torch.compile (default: on for CUDA, off on the CPU)")
+    p.add_argument("--deterministic", action="store_true", help="the same bits each time on a GPU too; slower")
     p.add_argument(
         "--holdout",
         type=float,
@@ -62,8 +63,8 @@ def parser() -> Parser:
         help="any other field, as recipe.NAME=VALUE or variant.NAME=VALUE",
     )
     p.add_argument("--name", default="", help="a label for the record; no part of the run's identity")
-    p.add_argument("--data-dir", type=Path, default=Path("data"), help="(default: data)")
-    p.add_argument("--out", type=Path, default=Path("results/runs"), help="(default: results/runs)")
+    p.add_argument("--data-dir", type=directory, default=Path("data"), help="(default: data)")
+    p.add_argument("--out", type=directory, default=Path("results/runs"), help="(default: results/runs)")
     p.add_argument(
         "--fresh", action="store_true", help="train again even if this cell is done; the old record goes at the start"
     )
@@ -94,8 +95,11 @@ def configure(args: Namespace, dataset: Dataset) -> tuple[RunConfig, "torch.devi
         settings=args.set,
         label=args.name,
     )
+    check_known(args.variant)
     from harness.training import device as devices
 
+    if args.deterministic:
+        devices.make_deterministic()
     device = devices.choose(args.device)
     precision, compiles = devices.defaults(device)
     return replace(

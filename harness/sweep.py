@@ -23,10 +23,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from harness.commands import Parser, run_command, whole
+from harness.commands import Parser, directory, run_command, whole
 from harness.data.load import dataset_facts
 from harness.datasets import Dataset
 from harness.records.read import run_state
+from harness.records.schema import ASIDE
 from harness.studies import STUDIES
 from harness.study import Study
 from harness.sweeping.plan import Planned, on_device, plan
@@ -35,11 +36,13 @@ from harness.sweeping.show import about, listing, plan_lines, status_text
 from harness.sweeping.standing import standings
 from harness.sweeping.turns import NO_DATA, absent_data, concluded, outcome, told, train_all
 from harness.sweeping.workers import Job, Workers, environments, place_of
-from variants.catalog import config_of
+from variants.catalog import check_known, config_of
 from variants.fields import UsageError, near_matches
 
 if TYPE_CHECKING:
     import torch
+
+MOST_SEEDS, MOST_JOBS = 10_000, 1024  # a plan lists every cell, and each job is a process
 
 
 def parser() -> Parser:
@@ -59,13 +62,14 @@ def parser() -> Parser:
     act = p.add_mutually_exclusive_group()
     act.add_argument("--status", action="store_true", help="where the cells stand and how long is left; trains nothing")
     act.add_argument("--cell", type=int, metavar="K", help="only the cell with this number, as --dry-run shows it")
-    act.add_argument("--jobs", type=whole, default=1, metavar="N", help="N cells at once, each in a process of its own")
+    act.add_argument("--jobs", type=jobs, default=1, metavar="N", help="N cells at once, each in a process of its own")
     p.add_argument("--dry-run", action="store_true", help="print how many cells, which, and a guess of the time")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     p.add_argument("--precision", choices=("fp32", "bf16"), help="(default: bf16 on CUDA, fp32 on the CPU)")
     p.add_argument("--compile", choices=("on", "off"), help="torch.compile (default: on for CUDA, off on the CPU)")
-    p.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="(default: data)")
-    p.add_argument("--out", type=Path, default=Path("results/runs"), metavar="DIR", help="(default: results/runs)")
+    p.add_argument("--deterministic", action="store_true", help="the same bits each time on a GPU too; slower")
+    p.add_argument("--data-dir", type=directory, default=Path("data"), metavar="DIR", help="(default: data)")
+    p.add_argument("--out", type=directory, default=Path("results/runs"), metavar="DIR", help="(default: results/runs)")
     return p
 
 
@@ -80,9 +84,15 @@ class ListStudies(argparse.Action):
         parser.exit()
 
 
+def jobs(text: str) -> int:
+    return whole(text, most=MOST_JOBS)
+
+
 def seed_count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seeds; seeds by name are --seed 0 1")
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_SEEDS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of seeds, 1 to {MOST_SEEDS:,}; seeds by name are --seed 0 1"
+        )
     return int(text)
 
 
@@ -111,6 +121,7 @@ def chosen(args: Namespace) -> Study:
         raise UsageError(f"unknown study {args.study!r}: {near_matches(args.study, STUDIES)}")
     for name in args.variants or []:
         config_of(name)
+        check_known(name)
     study = STUDIES[args.study]
     if args.quick:
         if study.quick is None:
@@ -155,6 +166,8 @@ def show_status(args: Namespace, planned: Sequence[Planned], facts: dict[str, Da
     print(f"{args.study}: {len(cells)} cells in {args.out}\n")
     left = remaining(cells, name, lambda cell: guesser(facts, device())(cell))
     print(status_text(cells, left))
+    if aside := sorted(path.name for path in args.out.glob(f"{ASIDE}*")):
+        print(f"set aside, since what they hold is no record: {', '.join(aside)}")
     return 0
 
 
@@ -180,6 +193,8 @@ def counted(cells: Sequence[Planned], todo: Sequence[Planned]) -> str:
 def train_in_turn(args: Namespace, planned: Sequence[Planned], facts: dict[str, Dataset]) -> int:
     from harness.training import device as devices
 
+    if args.deterministic:
+        devices.make_deterministic()
     device = devices.choose(args.device)
     cells = on_device(planned, *settled(args, *devices.defaults(device)))
     if args.cell is not None:

@@ -13,18 +13,20 @@ examples:
 
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.commands import Parser, run_command, whole
+from harness.commands import Parser, directory, place, run_command, whole
 from harness.config import RunConfig, run_config_from_plain
 from harness.evidence.folders import OWN_RUNS, REFERENCE_RUNS
 from harness.records.check import problems_of
 from harness.records.environment import environment
-from harness.records.read import Run, read_run
+from harness.records.read import Run, finished_under, read_run
+from harness.records.schema import SEALED_SINCE
 from variants.fields import UsageError
 
 if TYPE_CHECKING:
@@ -35,23 +37,25 @@ CLOCKS = ("seconds", "eval_seconds")  # what no second run repeats
 
 def parser() -> Parser:
     p = Parser("harness.verify", __doc__ or "")
-    p.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="folders of runs; with --records, of records")
+    p.add_argument("runs", type=place, nargs="*", metavar="RUN", help="folders of runs; with --records, of records")
     p.add_argument("--records", action="store_true", help="train nothing: check what the records say")
     p.add_argument("--first", type=whole, metavar="N", help="train only the first N passes again")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    p.add_argument("--data-dir", type=Path, default=Path("data"), help="(default: data)")
+    p.add_argument("--data-dir", type=directory, default=Path("data"), help="(default: data)")
     p.add_argument("--quiet", action="store_true", help="no progress")
     return p
 
 
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
+    if args.records and args.first:
+        raise UsageError("--records trains nothing: leave out --first")
     if args.records:
         return check_all(args.runs or [folder for folder in (OWN_RUNS, REFERENCE_RUNS) if folder.is_dir()])
     if not args.runs:
         raise UsageError("which run? name its folder, or check all records with --records")
-    configs = [_config(folder) for folder in args.runs]
-    return max(verify(folder, config, args) for folder, config in zip(args.runs, configs))
+    stored = [_stored(folder) for folder in args.runs]
+    return max(verify(one, args) for one in stored)
 
 
 # --- records ---------------------------------------------------------------------------------------------------------
@@ -61,39 +65,59 @@ def check_all(folders: Sequence[Path]) -> int:
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"{folder}: there is no such folder")
-    records = sorted(path.parent for folder in folders for path in folder.glob("*/result.json"))
+    records = [record for folder in folders for record in finished_under(folder)]
     wrong = {record: problems for record in records if (problems := problems_of(record))}
     for record, problems in wrong.items():
         print(f"{record}", *(f"  {problem}" for problem in problems), sep="\n")
     where = " and ".join(map(str, folders)) or "no folder"
     print(f"{len(records)} records in {where}, {len(records) - len(wrong)} without complaint")
+    if unsealed := sum(not read_run(record).sealed for record in records if record not in wrong):
+        print(f"{unsealed} of them are older than schema {SEALED_SINCE}: without digests a change cannot be told")
     return 1 if wrong else 0
 
 
 # --- training again --------------------------------------------------------------------------------------------------
 
 
-def _config(folder: Path) -> RunConfig:
+@dataclass(frozen=True)
+class Stored:
+    """A record, read as a whole before anything is trained."""
+
+    run: Run
+    config: RunConfig
+    lines: list[dict[str, Any]]
+    predictions: dict[str, np.ndarray]
+
+
+def _stored(folder: Path) -> Stored:
     try:
-        return run_config_from_plain(read_run(folder).config)
+        run = read_run(folder)
+        if not run.ok:
+            raise UsageError(f"it failed ({run.result['reason']}): there is nothing to compare")
+        stored = Stored(run, run_config_from_plain(run.config), run.epochs(), run.predictions())
     except FileNotFoundError as error:
         raise UsageError(f"{folder} is no finished run: there is no {Path(str(error.filename)).name}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder} cannot be read: {error}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} cannot be trained again: {error}") from None
+    if len(stored.lines) != stored.config.recipe.epochs:
+        raise UsageError(f"{folder} records {len(stored.lines)} of {stored.config.recipe.epochs} passes")
+    if (given := stored.config.run_id) != run.config.get("run_id"):
+        raise UsageError(f"{folder} says that it is {run.config.get('run_id')}, its fields give {given}")
+    return stored
 
 
-def verify(folder: Path, config: RunConfig, args: Namespace) -> int:
+def verify(stored: Stored, args: Namespace) -> int:
     from harness.training import device as devices
 
-    old, device = read_run(folder), devices.choose(args.device)
-    if not old.ok:
-        raise UsageError(f"{folder} failed ({old.result['reason']}): there is nothing to compare")
-    for name, was, now in surroundings(old, device):
+    if stored.run.env.get("deterministic"):
+        devices.make_deterministic()
+    config, device = stored.config, devices.choose(args.device)
+    for name, was, now in surroundings(stored.run, device):
         print(f"note: {name} was {was}, is {now}", flush=True)
     first = min(args.first or config.recipe.epochs, config.recipe.epochs)
-    found = compared(old, config, args, device, first)
+    found = compared(stored, args, device, first)
     told = "; ".join(found) or "equal to the last bit"
-    print(f"{folder.name}, {first} of {config.recipe.epochs} passes: {told}", flush=True)
+    print(f"{stored.run.folder.name}, {first} of {config.recipe.epochs} passes: {told}", flush=True)
     return 1 if found else 0
 
 
@@ -106,22 +130,21 @@ def surroundings(old: Run, device: "torch.device") -> list[tuple[str, Any, Any]]
     return [(name, old.env.get(name), now[name]) for name in names if old.env.get(name) != now[name]]
 
 
-def compared(old: Run, config: RunConfig, args: Namespace, device: "torch.device", first: int) -> list[str]:
+def compared(stored: Stored, args: Namespace, device: "torch.device", first: int) -> list[str]:
     """Stops at the first pass that differs: all that follow would."""
     from harness.experiment import trained_again
 
-    lines = old.epochs()
-    epochs = trained_again(config, args.data_dir, device, args.quiet)
-    for was, now in islice(zip(lines, epochs, strict=False), first):
+    epochs = trained_again(stored.config, args.data_dir, device, args.quiet)
+    for was, now in islice(zip(stored.lines, epochs, strict=False), first):
         differing = [name for name in was if name not in CLOCKS and was[name] != now.line.get(name)]
         if differing:
             pairs = ", ".join(f"{name} {was[name]} against {now.line.get(name)}" for name in differing)
-            return [f"pass {was['epoch']} differs: {pairs}"]
-    if first < config.recipe.epochs:
+            return [f"pass {was.get('epoch')} differs: {pairs}"]
+    if first < stored.config.recipe.epochs:
         return []
-    stored, fresh = old.predictions(), now.evaluation
-    changed = int((stored["predicted"] != fresh.predicted).sum())
-    apart = float(np.abs(stored["confidence"] - fresh.confidence).max())
+    old, fresh = stored.predictions, now.evaluation
+    changed = int((old["predicted"] != fresh.predicted).sum())
+    apart = float(np.abs(old["confidence"] - fresh.confidence).max())
     return [f"{changed} predictions differ, confidences by at most {apart:.3g}"] if changed or apart else []
 
 

@@ -1,36 +1,19 @@
-"""Data: every kind of copy is read for real, put into one order, and refused by name when it is broken."""
-
-import shutil
-from pathlib import Path
+"""Data: every copy comes into one order, and from there into batches."""
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from scipy.io import savemat
 
 from harness.config import resolve
-from harness.data import load as loading
 from harness.data.canonical import Split, canonical, digest
 from harness.data.load import channel_statistics, dataset_facts, load
 from harness.data.pipeline import held_out, scaling, shown_more_often, to_device, training_batches
-from harness.data.sources import read_arrays, read_svhn_file
 from harness.datasets import DATASETS
 from harness.training.seeds import data_generator
+from tests.copies import random_split, write_arrays
 from variants.fields import UsageError
 
-
-def random_split(count: int, size: int = 32, classes: int = 10, seed: int = 0) -> Split:
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    return Split(images, np.arange(count, dtype=np.int64) % classes)
-
-
-def write_arrays(folder, train: Split, test: Split) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, split in {"train": train, "test": test}.items():
-        np.save(folder / f"{name}_images.npy", split.images)
-        np.save(folder / f"{name}_labels.npy", split.labels.astype(np.uint8))
+pytestmark = pytest.mark.usefixtures("nothing_known")
 
 
 def test_digits_are_real_and_the_split_is_fixed():
@@ -69,123 +52,6 @@ def test_identical_images_are_ordered_by_label():
     first = canonical(Split(images, np.array([2, 0, 1])))
     assert first.labels.tolist() == [0, 1, 2]
     assert digest(first, first) == digest(canonical(Split(images, np.array([1, 2, 0]))), first)
-
-
-def test_svhn_files_are_read_in_their_real_format(tmp_path):
-    """32 x 32 x 3 x N, labels as a column in which 10 is the digit 0."""
-    split = random_split(30)
-    labels = np.where(split.labels == 0, 10, split.labels).astype(np.uint8)[:, None]
-    for name in ("train", "test"):
-        savemat(tmp_path / f"{name}_32x32.mat", {"X": split.images.transpose(1, 2, 3, 0), "y": labels})
-    read = read_svhn_file(tmp_path / "train_32x32.mat", DATASETS["svhn"])
-    assert np.array_equal(read.images, split.images) and np.array_equal(read.labels, split.labels)
-    data = load("svhn", tmp_path)
-    assert len(data.train) == len(data.test) == 30 and data.mean == (0.4377, 0.4438, 0.4728)
-
-
-def image_folder(path, size: int = 12, test: str = "test", classes=("ant", "bee", "cow"), nested: bool = False) -> None:
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 4), (test, 2)):
-        for name in classes:
-            folder = path / split / name / ("images" if nested else "")
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(folder / f"{i}.png")
-
-
-@pytest.mark.parametrize(("test", "nested"), [("test", False), ("val", True)])
-def test_image_folders(tmp_path, test, nested):
-    image_folder(tmp_path, test=test, nested=nested)
-    data = load(f"folder:{tmp_path}", tmp_path)
-    assert data.train.images.shape == (12, 12, 12, 3) and len(data.test) == 6 and data.classes == ["ant", "bee", "cow"]
-    facts = dataset_facts(f"folder:{tmp_path}", tmp_path)
-    assert (facts.image_size, facts.num_classes, facts.train_count, facts.test_count) == (12, 3, 12, 6)
-    first = np.asarray(Image.open(next((tmp_path / "train" / "bee").rglob("0.png"))))
-    where = next(i for i, image in enumerate(data.train.images) if np.array_equal(image, first))
-    assert data.train.labels[where] == 1
-
-
-def test_image_folder_of_other_sizes(tmp_path):
-    image_folder(tmp_path)
-    Image.new("RGB", (20, 12)).save(tmp_path / "train" / "ant" / "wide.png")
-    with pytest.raises(UsageError, match=r"wide\.png is 20 x 12"):
-        load(f"folder:{tmp_path}", tmp_path)
-    assert load(f"folder:{tmp_path}@16", tmp_path).train.images.shape == (13, 16, 16, 3)
-
-
-def test_bad_folders_are_named(tmp_path):
-    with pytest.raises(UsageError, match="class folders"):
-        dataset_facts(f"folder:{tmp_path}/nowhere", tmp_path)
-    image_folder(tmp_path / "a")
-    (tmp_path / "a" / "test" / "cow").rename(tmp_path / "a" / "test" / "pig")
-    with pytest.raises(UsageError, match="same 3 class folders"):
-        dataset_facts(f"folder:{tmp_path}/a", tmp_path)
-    image_folder(tmp_path / "b")
-    (tmp_path / "b" / "train" / "ant" / "9.png").write_bytes(b"no image")
-    with pytest.raises(UsageError, match=r"9\.png cannot be decoded"):
-        load(f"folder:{tmp_path}/b", tmp_path)
-
-
-BAD_ARRAYS = {
-    "wrong shape": lambda s: {"train_images": s.images[:, :16]},
-    "wrong type": lambda s: {"train_images": s.images.astype(np.float32)},
-    "no images": lambda s: {"train_images": s.images[:0]},
-    "label count": lambda s: {"train_labels": s.labels[:-1]},
-    "label too large": lambda s: {"train_labels": s.labels + 5},
-    "labels not whole": lambda s: {"train_labels": s.labels.astype(np.float32)},
-    "objects": lambda s: {"train_labels": np.array([{"a": 1}] * 20, dtype=object)},
-}
-
-
-@pytest.mark.parametrize("kind", BAD_ARRAYS)
-def test_bad_arrays_are_refused_by_name(tmp_path, kind):
-    split = random_split(20)
-    write_arrays(tmp_path, split, split)
-    for name, array in BAD_ARRAYS[kind](split).items():
-        np.save(tmp_path / f"{name}.npy", array, allow_pickle=True)
-        with pytest.raises(UsageError, match=f"{name}.npy"):
-            read_arrays(tmp_path, DATASETS["c10"])
-
-
-def test_an_archive_under_an_array_s_name(tmp_path):
-    split = random_split(20)
-    write_arrays(tmp_path, split, split)
-    np.savez(tmp_path / "x.npz", a=split.labels)
-    (tmp_path / "x.npz").rename(tmp_path / "train_labels.npy")
-    with pytest.raises(UsageError, match=r"train_labels\.npy"):
-        read_arrays(tmp_path, DATASETS["c10"])
-
-
-def test_truncated_and_missing_arrays(tmp_path):
-    split = random_split(20)
-    write_arrays(tmp_path, split, split)
-    path = tmp_path / "test_images.npy"
-    path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(UsageError, match=r"test_images\.npy cannot be read"):
-        read_arrays(tmp_path, DATASETS["c10"])
-    path.unlink()
-    with pytest.raises(UsageError, match=r"test_images\.npy is missing"):
-        read_arrays(tmp_path, DATASETS["c10"])
-
-
-def test_bad_svhn_file_is_named(tmp_path):
-    (tmp_path / "train_32x32.mat").write_bytes(b"not a mat file")
-    with pytest.raises(UsageError, match=r"train_32x32\.mat"):
-        load("svhn", tmp_path)
-
-
-@pytest.mark.parametrize("name", ["c10", "c100", "svhn"])
-def test_missing_data_without_a_network(tmp_path, monkeypatch, name):
-    """One message that names the ways to provide them."""
-
-    def offline(*args, **kwargs):
-        raise OSError("no network")
-
-    monkeypatch.setattr(loading.sources, "read_svhn" if name == "svhn" else "read_cifar", offline)
-    with pytest.raises(UsageError) as caught:
-        load(name, tmp_path)
-    for words in (name, "no network", "train_images.npy", "--data-dir", "torchvision"):
-        assert words in str(caught.value)
 
 
 def test_unknown_data_set_shows_near_matches(tmp_path):
@@ -282,34 +148,6 @@ def test_holdout_is_fixed_and_disjoint():
 def test_holdout_that_leaves_nothing_is_refused(share):
     with pytest.raises(UsageError, match="holds out"):
         held_out(random_split(100), share)
-
-
-def test_tiny_imagenet_as_it_is_distributed(tmp_path):
-    """val/ holds one folder of images and a file that names their classes; hidden folders are no classes."""
-    image_folder(tmp_path, nested=True)
-    (tmp_path / "train" / ".cache").mkdir()
-    shutil.rmtree(tmp_path / "test")
-    (tmp_path / "val" / "images").mkdir(parents=True)
-    names = {"a.png": "cow", "b.png": "ant"}
-    for i, name in enumerate(names):
-        Image.new("RGB", (12, 12), (i, 0, 0)).save(tmp_path / "val" / "images" / name)
-    lines = [f"{name}\t{wnid}\t0\t0\t62\t62\n" for name, wnid in names.items()]
-    (tmp_path / "val" / "val_annotations.txt").write_text("".join(lines))
-    data = load(f"folder:{tmp_path}", tmp_path)
-    label_of = {int(image[0, 0, 0]): int(label) for image, label in zip(data.test.images, data.test.labels)}
-    assert label_of == {0: 2, 1: 0} and len(data.train) == 12
-
-
-def test_an_interrupted_download_is_not_taken_for_a_whole_one(tmp_path, monkeypatch):
-    def cut_off(url, root, filename, md5):
-        Path(root).mkdir(parents=True, exist_ok=True)
-        (Path(root) / filename).write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("torchvision.datasets.utils.download_url", cut_off)
-    with pytest.raises(KeyboardInterrupt):
-        load("svhn", tmp_path)
-    assert not (tmp_path / "train_32x32.mat").exists()
 
 
 def test_a_share_is_of_each_class_nested_and_as_long_as_all():

@@ -19,8 +19,9 @@ from harness.evidence.calibration import reliability_data
 from harness.evidence.confusion import confusion_data, shares
 from harness.evidence.course import Arrival
 from harness.evidence.digest import data_digest, png_bytes
-from harness.evidence.figures import plans, write_figures
+from harness.evidence.figures import Figures, plans
 from harness.evidence.groups import read_evidence
+from harness.evidence.processes import Processes
 from harness.evidence.quality import Quality, quality_of
 from harness.evidence.robustness import mean_corruption_error, robustness_data
 from harness.evidence.style import RC, styles
@@ -28,6 +29,7 @@ from harness.evidence.targets import chosen
 from harness.evidence.tradeoffs import pareto_front, tradeoff_data
 from harness.records.read import Run, read_run
 from harness.statistics.images import calibration_bins, calibration_error, confusion
+from tests.resealed import reseal
 from tests.test_report import MAIN, cell_of, table, write_run
 
 THREE: dict[str, Any] = {"config": {"variant": {"image_size": 32, "num_classes": 3}}}
@@ -36,7 +38,7 @@ THREE: dict[str, Any] = {"config": {"variant": {"image_size": 32, "num_classes":
 def predict(run: Path, labels: list[int], predicted: list[int], confidence: list[float]) -> Path:
     classes = {"labels": np.array(labels, "uint16"), "predicted": np.array(predicted, "uint16")}
     np.savez(run / "predictions.npz", **classes, confidence=np.array(confidence, "float32"))  # type: ignore[arg-type]
-    return run
+    return reseal(run)
 
 
 def two_runs(root: Path) -> None:
@@ -108,7 +110,8 @@ def test_one_run_has_no_interval_and_a_lone_class_is_worst_and_best(tmp_path: Pa
 @pytest.mark.parametrize(
     ("break_", "reason"),
     [
-        (lambda run: (run / "predictions.npz").write_bytes(b"PK\x03\x04 cut off"), "zip"),
+        (lambda run: (run / "predictions.npz").write_bytes(b"PK\x03\x04 cut off"), "is not what the run wrote"),
+        (lambda run: (run / "predictions.npz").write_bytes(b"PK\x03\x04 cut off") and reseal(run), "zip"),
         (lambda run: predict(run, [0, 1], [0, 11], [0.5, 0.5]), "outside 0 to 9"),
         (lambda run: predict(run, [0, 1], [0, 1], [0.5, math.nan]), "outside 0 to 1"),
         (lambda run: predict(run, [0, 1], [0, 1], [0.5]), "differ in number"),
@@ -209,7 +212,7 @@ def test_what_cannot_be_drawn_is_said_and_what_is_old_is_removed(tmp_path: Path)
     for name in names:
         (tmp_path / f"{name}.png").write_bytes(png_bytes(Figure((0.1, 0.1)), "a digest of ours"))
         (tmp_path / f"{name}.pdf").touch()
-    lines = write_figures(read_evidence([tmp_path / "runs"]), MAIN, tmp_path)
+    lines = Figures(read_evidence([tmp_path / "runs"]), MAIN, Processes(1)).write(tmp_path)
     assert "figures/reliability-c10: skipped, no finished run has predictions" in lines
     assert "figures/robustness-c10: skipped, no finished run was tested on corrupted images" in lines
     assert [line for line in lines if "accuracy-vs-energy: skipped" in line]
@@ -262,7 +265,7 @@ def epochs(run: Path, accuracies: list[float | None], **columns: list[Any]) -> P
         line = {"epoch": number + 1, "test_accuracy": accuracy, "seconds": 60.0, "images_seen": 100_000 * (number + 1)}
         lines.append(json.dumps(line | {name: values[number] for name, values in columns.items()}))
     (run / "epochs.jsonl").write_text("\n".join(lines))
-    return run
+    return reseal(run)
 
 
 def test_arrivals_are_the_first_and_stay(tmp_path: Path) -> None:
@@ -373,10 +376,9 @@ def test_of_two_references_neither_counts(tmp_path: Path) -> None:
     assert cell_of(shown, "against", variant="vanilla", recipe="published [bf16]") == "vanilla, published [bf16]"
 
 
-@pytest.mark.parametrize("wrong", [{"noise": [0.5, None]}, {"noise": []}, {}, [0.5], {"noise": [math.nan]}])
+@pytest.mark.parametrize("wrong", [{"noise": [0.5, None]}, {"noise": []}, {}])
 def test_unusable_corruption_accuracies_are_named(tmp_path: Path, capsys, wrong: Any) -> None:
-    result = write_run(tmp_path, "compact", "c10", 0) / "result.json"
-    result.write_text(json.dumps(json.loads(result.read_text()) | {"corruption_accuracy": wrong}))
+    write_run(tmp_path, "compact", "c10", 0, corruption_accuracy=wrong)
     assert table(tmp_path, "robustness").rows == ()
     assert "its corruption_accuracy cannot be used" in capsys.readouterr().err
 

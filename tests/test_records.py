@@ -13,8 +13,9 @@ from harness.datasets import DATASETS
 from harness.records.environment import environment, source_digest
 from harness.records.lock import owned
 from harness.records.read import load_runs, read_run, run_state
-from harness.records.schema import EPOCH_FIELDS, FILES, RESULT_FIELDS, SCHEMA, SINCE_2
+from harness.records.schema import EPOCH_FIELDS, FILES, RESULT_FIELDS, SCHEMA, SINCE_2, SINCE_3
 from harness.records.write import RunWriter, write_atomically
+from tests.resealed import reseal
 from variants.fields import UsageError
 
 CONFIG = resolve("compact", DATASETS["c10"], "common")
@@ -36,7 +37,8 @@ def write(folder, config=CONFIG, **changes):
     writer.begin(config.to_plain(), {"device": "cpu"}, {"params": 1})
     for epoch, loss in ((1, 2.0), (2, 1.0)):
         writer.epoch(dict.fromkeys(EPOCH_FIELDS) | {"epoch": epoch, "train_loss": loss})
-    predictions = {"labels": np.array([1, 2], np.uint16), "confidence": np.array([0.5, 0.25], np.float32)}
+    predictions = {"labels": np.array([1, 2], np.uint16), "predicted": np.array([1, 0], np.uint16)}
+    predictions |= {"confidence": np.array([0.5, 0.25], np.float32)}
     writer.finish(result(**changes), predictions)
     return writer.folder
 
@@ -56,6 +58,7 @@ def test_a_line_that_is_no_epoch_is_refused(tmp_path, lines):
     """All lines are parsed at once: two halves must not pass for one epoch, nor one line for two."""
     folder = write(tmp_path)
     (folder / "epochs.jsonl").write_text(lines)
+    reseal(folder)
     with pytest.raises(ValueError, match=r"hold|line 2"):
         read_run(folder).epochs()
 
@@ -272,13 +275,16 @@ def test_a_run_is_running_while_its_lock_is_held(tmp_path):
 def test_a_record_of_schema_1_is_read_with_nulls_and_one_to_come_is_refused(tmp_path, capsys):
     for name, schema in {"old": 1, "new": SCHEMA + 1}.items():
         folder = tmp_path / name
-        RunWriter(folder).begin(CONFIG.to_plain(), {}, {})
-        RunWriter(folder).finish(result())
+        writer = RunWriter(folder)
+        writer.begin(CONFIG.to_plain(), {}, {})
+        writer.finish(result())
         plain = json.loads((folder / "result.json").read_text())
-        plain = {key: value for key, value in plain.items() if key not in SINCE_2} | {"schema": schema}
+        plain = {key: value for key, value in plain.items() if key not in (*SINCE_2, *SINCE_3)} | {"schema": schema}
         (folder / "result.json").write_text(json.dumps(plain))
+        (folder / "config.json").write_text(json.dumps(CONFIG.to_plain() | {"schema": schema}))
     (old,) = load_runs([tmp_path])
-    assert old.folder.name == "old" and [old.result[name] for name in SINCE_2] == [None] * len(SINCE_2)
+    assert old.folder.name == "old" and not old.sealed
+    assert [old.result[name] for name in (*SINCE_2, *SINCE_3)] == [None] * len(SINCE_2 + SINCE_3)
     assert set(RESULT_FIELDS) <= old.result.keys()
     errors = capsys.readouterr().err
     assert f"new: ValueError: result.json has schema {SCHEMA + 1}, this version reads 1 to {SCHEMA}" in errors

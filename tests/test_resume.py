@@ -47,7 +47,7 @@ def assert_same(one: Run, other: Run) -> None:
     for mine, theirs in zip(one.epochs(), other.epochs(), strict=True):
         assert {k: v for k, v in mine.items() if k not in TIMES} == {k: v for k, v in theirs.items() if k not in TIMES}
     clocks = {"train_seconds", "eval_seconds", "corruption_seconds", "images_per_second", "peak_memory_bytes"}
-    clocks |= {"sessions", "shared_device"}
+    clocks |= {"sessions", "shared_device", "files", "digest"}
     for name in one.result.keys() - clocks:
         assert one.result[name] == other.result[name], name
     for name, values in one.predictions().items():

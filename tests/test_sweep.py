@@ -100,7 +100,7 @@ def test_missing_data_fails_its_cells_alone(tmp_path, capsys, monkeypatch, one_t
     def offline(*args):
         raise OSError("no network")
 
-    monkeypatch.setattr("harness.data.sources.read_svhn", offline)
+    monkeypatch.setattr("harness.data.originals.read_svhn", offline)
     words = [*ONE, "--seed", "0", "--datasets", "svhn", "digits", "--out", str(tmp_path / "runs")]
     assert sweep.main([*words, "--recipes", "quick", "--data-dir", str(tmp_path / "none")]) == 1
     printed = capsys.readouterr()

@@ -405,17 +405,6 @@ def test_seeds_depend_on_purpose_and_parts_alone():
     )
 
 
-def test_devices():
-    assert devices.defaults(CPU) == ("fp32", False) and devices.defaults(torch.device("cuda")) == ("bf16", True)
-    assert devices.choose("cpu") == CPU
-    for name, words in {"gpu": "unknown device", "mps": "not supported"}.items():
-        with pytest.raises(UsageError, match=words):
-            devices.choose(name)
-    if not torch.cuda.is_available():
-        with pytest.raises(UsageError, match="no CUDA device"):
-            devices.choose("cuda")
-
-
 def test_bfloat16_trains(digits):
     few = DeviceSplit(digits[0].images[:64], digits[0].labels[:64])
     (epoch,) = run(quick("compact", epochs=1, precision="bf16"), few, few, digits[2])
@@ -525,24 +514,3 @@ def test_no_step_waits_for_the_device(compiled):
         list(train(config, model, compute, train_split, eval_split, scale, progress))
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-@pytest.mark.parametrize(
-    ("threads", "load", "shared"), [(1, 1.2, False), (1, 1.9, True), (4, 5.0, False), (4, 6.1, True)]
-)
-def test_a_cpu_is_shared_when_more_runs_than_our_threads(monkeypatch, threads, load, shared):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr("os.getloadavg", lambda: (load, 9.0, 9.0))
-    assert devices.is_shared(CPU) is shared
-
-
-def test_neighbours_on_the_device_are_remembered(monkeypatch):
-    """One look that finds somebody is enough; looks are a minute apart."""
-    answers, now = [False, True, False], [0.0]
-    monkeypatch.setattr(devices, "is_shared", lambda device: answers.pop(0))
-    monkeypatch.setattr("harness.training.device.time.monotonic", lambda: now[0])
-    neighbours = devices.Neighbours(CPU)
-    for now[0], seen in ((30.0, False), (61.0, True), (90.0, True), (122.0, True)):
-        neighbours.look()
-        assert neighbours.seen is seen
-    assert answers == []

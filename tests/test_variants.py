@@ -359,6 +359,20 @@ def test_a_person_s_own_architecture(tmp_path):
     assert build(f"{file}:FLAT", 8, 3)(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
 
 
+def test_a_person_s_own_file_is_read_as_it_stands(tmp_path):
+    """Changed within a second to another of the same length, it is the other; nothing is left beside it; and what
+    this repository imports from __future__ is no part of it."""
+    file = tmp_path / "mine.py"
+    for width in (1, 2):
+        file.write_text(
+            "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Own:\n    image_size: int = 32\n"
+            f"    num_classes: int = 10\n    width: int = {width}\n    def module(self): ...\nOWN = Own()\n"
+        )
+        config = config_of(f"{file}:OWN")
+        assert config.width == width and type(config).__annotations__["width"] is int
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_unknown_names_show_near_matches():
     with pytest.raises(UsageError, match="compact"):
         config_of("compct")

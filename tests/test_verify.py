@@ -14,6 +14,7 @@ from harness.datasets import DATASETS
 from harness.experiment import run_cell
 from harness.records.check import DIRTY, problems_of
 from harness.records.read import Run
+from tests.resealed import reseal
 from variants.fields import UsageError
 
 CPU = ["--device", "cpu", "--quiet"]
@@ -31,8 +32,13 @@ def copy(run, tmp_path) -> Path:
 
 
 def edit(folder: Path, file: str, **changes) -> None:
+    """As if it had been written like that: the seal is renewed."""
     path = folder / file
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    if file == "result.json":
+        reseal(folder, **changes)
+    else:
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        reseal(folder)
 
 
 def edit_epoch(folder: Path, number: int, **changes) -> None:
@@ -40,12 +46,19 @@ def edit_epoch(folder: Path, number: int, **changes) -> None:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines[number - 1] |= changes
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    reseal(folder)
 
 
 def predictions(folder: Path, **changes) -> None:
     with np.load(folder / "predictions.npz") as arrays:
         stored = dict(arrays)
     np.savez(folder / "predictions.npz", **(stored | changes))  # type: ignore[arg-type]
+    reseal(folder)
+
+
+def halved(folder: Path) -> None:
+    path = folder / "epochs.jsonl"
+    path.write_text(path.read_text().splitlines()[0] + "\n")
 
 
 def complaints(folder: Path) -> list[str]:
@@ -91,7 +104,7 @@ def test_what_cannot_be_verified(copy, tmp_path):
     edit(copy, "result.json", outcome="failed", reason="it fell")
     with pytest.raises(UsageError, match="it fell"):
         verify.main([str(copy), *CPU])
-    with pytest.raises(UsageError, match=r"no finished run: there is no config\.json"):
+    with pytest.raises(UsageError, match=r"no finished run: there is no result\.json"):
         verify.main([str(tmp_path), *CPU])
     with pytest.raises(UsageError, match="which run"):
         verify.main([])
@@ -121,8 +134,13 @@ TOUCHED = {
     "a pass twice": (lambda f: edit_epoch(f, 2, epoch=1), "does not count 1, 2, 3"),
     "a loss that is none": (lambda f: edit_epoch(f, 1, train_loss=None), "epoch 1: train_loss is no number"),
     "a pass too few": (
-        lambda f: (f / "epochs.jsonl").write_text((f / "epochs.jsonl").read_text().splitlines()[0] + "\n"),
+        lambda f: (halved(f), reseal(f)),
         "1 epochs are recorded, the result says 2 and 2 were planned",
+    ),
+    "a pass too few and the seal as it was": (lambda f: halved(f), "epochs.jsonl is not what the run wrote"),
+    "one sign of the result": (
+        lambda f: (f / "result.json").write_text((f / "result.json").read_text().replace("0", "1", 1)),
+        "cannot be read: ValueError: result.json is not what the run wrote",
     ),
     "other predictions": (
         lambda f: predictions(f, predicted=np.zeros(360, np.uint16)),
@@ -131,7 +149,7 @@ TOUCHED = {
     "fewer predictions": (lambda f: predictions(f, confidence=np.ones(3, np.float32)), "arrays of the shapes"),
     "a file that is missing": (lambda f: (f / "cost.json").unlink(), "cost.json is missing"),
     "a file too many": (lambda f: (f / "notes.txt").touch(), "notes.txt does not belong to a record"),
-    "half a file": (lambda f: (f / "result.json").write_text('{"schema": 2,'), "cannot be read: JSONDecodeError"),
+    "half a file": (lambda f: (f / "result.json").write_text('{"schema": 2,'), "cannot be read: ValueError"),
     "another folder": (lambda f: f.rename(f.with_name("elsewhere")), "the folder's name is not the run's"),
 }
 
@@ -151,6 +169,7 @@ def test_a_record_that_was_touched(copy, how, capsys):
 def test_a_failed_record_needs_a_reason_and_no_predictions(copy):
     edit(copy, "result.json", outcome="failed", reason="it fell", test_accuracy=None, best_test_accuracy=None)
     (copy / "predictions.npz").unlink()
+    reseal(copy)
     assert complaints(copy) == []
     edit(copy, "result.json", reason=None)
     assert complaints(copy) == ["it failed for no reason"]

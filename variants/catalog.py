@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import sys
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,20 @@ def config_of(name: str, image_size: int = 32, num_classes: int = 10) -> Any:
             f"unknown variant {name!r}: {near_matches(name, CATALOG)}\n"
             "also possible: timm:MODEL for any timm model, path/to/file.py:NAME for a config of your own"
         )
-    return dataclasses.replace(base, image_size=image_size, num_classes=num_classes)
+    try:
+        return dataclasses.replace(base, image_size=image_size, num_classes=num_classes)
+    except UsageError:
+        raise
+    except Exception as error:  # a person's own class may refuse in any way
+        raise UsageError(f"{name} cannot be for {image_size} pixels, {num_classes} classes: {_told(error)}") from None
+
+
+def check_known(name: str) -> None:
+    """Refuses what timm has no model for. Asking timm takes a second, so what only plans does not."""
+    if name.startswith("timm:"):
+        from variants.timm_model import check_model
+
+        check_model(config_of(name))
 
 
 def build(name: str, image_size: int = 32, num_classes: int = 10) -> nn.Module:
@@ -65,16 +78,13 @@ def _from_file(path: str, name: str) -> Any:
     if not file.is_file():
         raise UsageError(f"variant file {path} does not exist")
     place = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]  # two files may have the same name
-    spec = importlib.util.spec_from_file_location(f"variant_{file.stem}_{place}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
-    try:
-        spec.loader.exec_module(module)
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UsageError(f"variant file {path} cannot be imported: {type(error).__name__}: {error}") from None
+    module = types.ModuleType(f"variant_{file.stem}_{place}")
+    module.__file__ = str(file)
+    sys.modules[module.__name__] = module  # dataclasses look their module up by name
+    try:  # compiled each time: a __pycache__ is told from a changed file by whole seconds, and is clutter beside it
+        exec(compile(file.read_bytes(), str(file), "exec", dont_inherit=True), vars(module))
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"variant file {path} cannot be imported: {_told(error)}") from None
     if not hasattr(module, name):
         raise UsageError(f"{path} defines no {name!r}: {near_matches(name, [n for n in vars(module) if n[0] != '_'])}")
     config = getattr(module, name)
@@ -84,3 +94,8 @@ def _from_file(path: str, name: str) -> Any:
             f"{path}:{name} is no config: neither a ViTConfig nor a dataclass with image_size, num_classes and module()"
         )
     return config
+
+
+def _told(error: BaseException) -> str:
+    """What kind of error, and the first line of what it says."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"

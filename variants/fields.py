@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 Record = TypeVar("Record")
 
+LARGEST = 2**53  # of whole numbers that a float holds exactly; nothing here is counted beyond
+
 
 class UsageError(ValueError):
     """What a person asked for cannot be done; the command lines print the message and exit with 2."""
@@ -34,7 +36,8 @@ def hints(record_type: type) -> dict[str, Any]:
 def check_fields(record: Any) -> None:
     """Raises UsageError unless each value has its field's declared type; called by `__post_init__`.
 
-    A whole number given for a float becomes one: 1 and 1.0 are the same experiment and must not look like two.
+    A whole number given for a float becomes one: 1 and 1.0 are the same experiment and must not look like two, nor
+    must 0.0 and -0.0.
     """
     for name, hint in hints(type(record)).items():
         value = getattr(record, name)
@@ -44,15 +47,23 @@ def check_fields(record: Any) -> None:
 
 def _as_declared(value: Any, hint: Any) -> Any:
     if isinstance(value, tuple):
-        return tuple(float(item) if isinstance(item, int) and float in get_args(hint) else item for item in value)
+        return tuple(_as_float(item) if float in get_args(hint) else item for item in value)
     is_float = hint is float or (get_origin(hint) in (Union, types.UnionType) and float in get_args(hint))
-    return float(value) if is_float and value is not None else value
+    return _as_float(value) if is_float and value is not None else value
+
+
+def _as_float(value: float) -> float:
+    return float(value) + 0.0  # -0.0 becomes 0.0: they are equal and are written differently
 
 
 def _check_value(name: str, value: Any, hint: Any) -> None:
     origin, args = get_origin(hint), get_args(hint)
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise UsageError(f"{name}: a number beyond {LARGEST:,} is no size and no count")
+    if hint is Any:
+        return
     if origin is Literal:
-        if value not in args:
+        if not any(type(value) is type(arg) and value == arg for arg in args):
             raise UsageError(f"{name}={value!r}: {near_matches(str(value), map(str, args))}")
     elif origin in (Union, types.UnionType):
         if value is not None:
@@ -85,7 +96,12 @@ def from_text(record: Record, changes: Mapping[str, str]) -> Record:
         if name not in known:
             raise UsageError(f"{type(record).__name__} has no field {name!r}: {near_matches(name, known)}")
         values[name] = _parse(name, text, known[name])
-    return dataclasses.replace(record, **values)  # type: ignore[type-var]
+    try:
+        return dataclasses.replace(record, **values)  # type: ignore[type-var]
+    except UsageError:
+        raise
+    except ValueError as error:  # the natural way for a person's own class to refuse
+        raise UsageError(f"{', '.join(changes)}: {(str(error).splitlines() or ['no reason given'])[0]}") from None
 
 
 def _parse(name: str, text: str, hint: Any) -> Any:
@@ -104,7 +120,7 @@ def _parse(name: str, text: str, hint: Any) -> Any:
         return words[text.lower()]
     try:
         return hint(text)
-    except ValueError:
+    except (TypeError, ValueError):  # a person's own class may have fields of any type
         raise UsageError(f"{name}={text!r}: {hint.__name__} is needed") from None
 
 

@@ -39,6 +39,16 @@ def create(config: TimmConfig) -> nn.Module:
         raise refusal(config, error) from None
 
 
+def check_model(config: TimmConfig) -> None:
+    """Refuses a name that timm does not have; one with a source (hf-hub:...) only its source can judge."""
+    try:
+        from timm.models import is_model
+    except ImportError:
+        return  # whoever builds it says so
+    if ":" not in config.model and not is_model(config.model):
+        raise refusal(config, RuntimeError(f"Unknown model ({config.model})"))
+
+
 def shrink_stem(model: Any, name: str) -> None:
     """A stride of 4 before the first block leaves 8 x 8 cells of an image of 32 pixels: here it leaves all."""
     first, pool = getattr(model, "conv1", None), getattr(model, "maxpool", None)

@@ -38,6 +38,6 @@ def digest(train: Split, test: Split) -> str:
     total = hashlib.sha256()
     for split in (train, test):
         total.update(str(split.images.shape).encode())
-        total.update(np.ascontiguousarray(split.images).tobytes())
+        total.update(np.ascontiguousarray(split.images))  # type: ignore[arg-type]
         total.update(split.labels.astype("<i8").tobytes())
     return total.hexdigest()

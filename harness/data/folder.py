@@ -1,18 +1,21 @@
 """Owns image folders: PATH/train/CLASS/... and PATH/test/CLASS/... (or PATH/val), decoded once into arrays.
-Refuses folders whose classes differ between the splits, and images of other sizes unless a size is asked for.
+Refuses folders whose classes differ between the splits, links that lead out, images of other sizes unless a size is
+asked for, and pixels that eight bits a channel do not hold.
 """
 
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from harness.data.canonical import Split
+from harness.data.links import check_links
 from harness.datasets import Dataset
 from variants.fields import UsageError
 
 ANNOTATIONS = "val_annotations.txt"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff"}
+DEEP = ("I", "F")  # whole numbers of 16 or 32 bits and fractions, NaN among them: Pillow would cut them off at 255
 
 
 def parse(name: str) -> tuple[Path, int]:
@@ -28,6 +31,7 @@ def facts(name: str) -> Dataset:
     """What a folder says of itself without decoding it all."""
     path, size = parse(name)
     train, test = _split_folders(path)
+    check_links(path)
     classes = class_names(train)
     files = image_files(train, classes)
     return Dataset(
@@ -77,6 +81,10 @@ def _annotated_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]
     unknown = [line[0] for line in lines if len(line) < 2 or line[1] not in classes]
     if unknown or not lines:
         raise UsageError(f"{folder / ANNOTATIONS} gives no class of train/ to {(unknown or ['any image'])[0]}")
+    if outside := [line[0] for line in lines if Path(line[0]).name != line[0]]:
+        raise UsageError(f"{folder / ANNOTATIONS} names {outside[0]}, which is not a file of {folder / 'images'}")
+    if empty := set(classes) - {line[1] for line in lines}:
+        raise UsageError(f"{folder / ANNOTATIONS} gives no image to class {min(empty)}")
     return [(folder / "images" / line[0], classes.index(line[1])) for line in lines]
 
 
@@ -106,9 +114,15 @@ def _decode(files: list[tuple[Path, int]], side: int, resize: bool) -> Split:
 
 def _open(path: Path) -> Image.Image:
     try:
-        return Image.open(path).convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{path} cannot be decoded as an image: {str(error).splitlines()[0]}") from None
+        with Image.open(path) as image:
+            if image.mode.startswith(DEEP):
+                raise UsageError(f"{path} has pixels of kind {image.mode}; eight bits a channel are needed")
+            return image.convert("RGB")
+    except (UsageError, MemoryError):
+        raise
+    except Exception as error:  # a broken image fails in many ways
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{path} cannot be decoded as an image: {reason}") from None
 
 
 def _square(image: Image.Image, side: int) -> Image.Image:

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data import folder, sources
+from harness.data import folder, originals, sources
 from harness.data.canonical import Split, canonical, digest
+from harness.data.download import DownloadError
+from harness.data.known import check_known
+from harness.data.memory import check_memory, too_little
 from harness.datasets import DATASETS, Dataset, check_name
 from variants.fields import UsageError
+
+PUBLISHED = ("c10", "c100", "svhn")  # as files that can be fetched
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,20 @@ def dataset_facts(name: str, data_dir: Path) -> Dataset:
 @functools.lru_cache(maxsize=4)  # the cells of a sweep share their data
 def load(name: str, data_dir: Path) -> ImageData:
     dataset = dataset_facts(name, data_dir)
-    train, test, classes = _read(dataset, data_dir)
-    train, test = canonical(train), canonical(test)
+    published = name in PUBLISHED and not sources.find_arrays(data_dir / name)
+    check_memory(dataset, published)
+    try:
+        train, test, classes = _published(dataset, data_dir) if published else _read(dataset, data_dir)
+        train, test = canonical(train), canonical(test)
+    except MemoryError:
+        raise too_little(dataset, published, None) from None  # a limit that no file of the system tells
+    total = digest(train, test)
+    if not published:  # those were compared with their MD5 before they were read
+        check_known(dataset, train, test, total, data_dir)
     mean, std = dataset.mean, dataset.std
     if mean is None or std is None:
         mean, std = channel_statistics(train.images)
-    return ImageData(dataset, train, test, classes, digest(train, test), mean, std)
+    return ImageData(dataset, train, test, classes, total, mean, std)
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -59,20 +72,20 @@ def _read(dataset: Dataset, data_dir: Path) -> tuple[Split, Split, list[str]]:
     if dataset.name == "digits":
         return *sources.read_digits(dataset), [str(digit) for digit in range(10)]
     arrays = data_dir / dataset.name
-    if sources.find_arrays(arrays):
-        return *sources.read_arrays(arrays, dataset), _class_names(arrays, dataset)
+    return *sources.read_arrays(arrays, dataset), _class_names(arrays, dataset)
+
+
+def _published(dataset: Dataset, data_dir: Path) -> tuple[Split, Split, list[str]]:
     try:
-        splits = (sources.read_svhn if dataset.name == "svhn" else sources.read_cifar)(data_dir, dataset)
-    except UsageError:
-        raise
-    except (OSError, RuntimeError) as error:  # no network, a checksum that does not match, a full disk
+        splits = (originals.read_svhn if dataset.name == "svhn" else originals.read_cifar)(data_dir, dataset)
+    except (DownloadError, OSError) as error:  # no network, a checksum that does not match, a full disk
         raise UsageError(missing(dataset, data_dir, error)) from None
-    return *splits, _class_names(arrays, dataset)
+    return *splits, _class_names(data_dir / dataset.name, dataset)
 
 
 def _class_names(folder: Path, dataset: Dataset) -> list[str]:
     path = folder / "classes.txt"
-    names = path.read_text().split("\n") if path.is_file() else []
+    names = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
     names = [name for name in names if name]
     return names if len(names) == dataset.num_classes else [str(label) for label in range(dataset.num_classes)]
 
@@ -86,7 +99,7 @@ def missing(dataset: Dataset, data_dir: Path, error: Exception) -> str:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return (
         f"{dataset.name} is not in {data_dir}/ and could not be downloaded ({reason}). Ways to provide it:\n"
-        f"  connect to the network and run the same command again (the download is checked),\n"
+        f"  connect to the network and run the same command again (it goes on where it was, and is checked),\n"
         f"  copy {files} into {data_dir}/ (torchvision's layout),\n"
         f"  put plain arrays into {data_dir}/{dataset.name}/: train_images.npy, train_labels.npy, test_images.npy, "
         f"test_labels.npy (uint8, N x {dataset.image_size} x {dataset.image_size} x 3),\n"

@@ -16,7 +16,7 @@ LADDER = (50, 60, 70, 80, 85, 90, 94, 95)  # target accuracies, percent
 LOW_LADDER = (10, 20, 30, 40)  # for a data set on which nothing reaches the first of the others
 SCALES = {"test_accuracy": 100, "test_loss": 1, "val_accuracy": 100, "val_loss": 1, "train_loss": 1}
 
-ValuesAt = dict[int, list[float]]  # one for each seed, by pass
+Curve = tuple[np.ndarray, np.ndarray]  # passes, and a value at each
 
 
 @dataclass(frozen=True)
@@ -48,39 +48,49 @@ class Course:
 
 
 def course_of(runs: Sequence[Run]) -> Course:
-    values: dict[str, ValuesAt] = {name: {} for name in SCALES}
+    curves: dict[str, list[Curve]] = {name: [] for name in SCALES}
     arrivals = []
     for run in runs:  # one at a time: the epochs of all seeds at once would fill the memory
         if epochs := _epochs(run):
             arrivals.append(_arrivals(epochs))
+            passes = np.array([line["epoch"] for line in epochs], int)
             for name, scale in SCALES.items():
-                _collect(values[name], epochs, name, scale)
-    series = {name: _series(at, len(arrivals)) for name, at in values.items()}
-    return Course(len(arrivals), series, arrivals)
+                curves[name].append(_curve(passes, [line.get(name) for line in epochs], scale))
+    return Course(len(arrivals), {name: _series(seeds) for name, seeds in curves.items()}, arrivals)
 
 
 def _epochs(run: Run) -> list[dict[str, Any]]:
     try:
-        return [line for line in run.epochs() if isinstance(line.get("epoch"), int)]
+        return [line for line in run.epochs() if _is_pass(line.get("epoch"))]
     except (OSError, ValueError, AttributeError) as error:
         print(f"{run.folder}: its curve cannot be read: {type(error).__name__}: {error}", file=sys.stderr)
         return []
 
 
-def _collect(at: ValuesAt, epochs: list[dict[str, Any]], name: str, scale: float) -> None:
-    for line in epochs:
-        if (value := finite(line.get(name))) is not None:
-            at.setdefault(line["epoch"], []).append(value * scale)
+def _is_pass(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**31
 
 
-def _series(at: ValuesAt, seeds: int) -> Series:
-    shared = sorted(epoch for epoch, values in at.items() if len(values) == seeds)
-    columns = ([of(at[epoch]) for epoch in shared] for of in (_mean, min, max))
-    return Series(np.array(shared, int), *(np.array(column, float) for column in columns))
+def _curve(passes: np.ndarray, values: list[Any], scale: float) -> Curve:
+    """Where there is a value, and what it is there."""
+    if not set(map(type, values)) <= {float, type(None)}:  # of which NumPy knows what to make
+        values = [finite(value) for value in values]
+    found = np.array(values, float)
+    there = np.isfinite(found)
+    return passes[there], found[there] * scale
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def _series(seeds: Sequence[Curve]) -> Series:
+    if not seeds:
+        return Series(*(np.array([], kind) for kind in (int, float, float, float)))
+    values = np.concatenate([curve for _, curve in seeds])
+    epoch, place, times = np.unique(np.concatenate([at for at, _ in seeds]), return_inverse=True, return_counts=True)
+    low, high = np.full(epoch.size, np.inf), np.full(epoch.size, -np.inf)
+    np.minimum.at(low, place, values)
+    np.maximum.at(high, place, values)
+    shared = times == len(seeds)
+    means = np.bincount(place, values, epoch.size)[shared] / len(seeds)  # added in the order of the seeds
+    return Series(epoch[shared], means, low[shared], high[shared])
 
 
 def _arrivals(epochs: Sequence[dict[str, Any]]) -> dict[int, Arrival]:

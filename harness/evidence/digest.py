@@ -29,6 +29,17 @@ def pdf_bytes(figure: "Figure", digest: str) -> bytes:
     return _bytes(figure, "pdf", {"Creator": None, "Producer": None, "CreationDate": None, "Keywords": digest})
 
 
+def both_bytes(figure: "Figure", digest: str) -> tuple[bytes, bytes]:
+    """PDF and PNG of one layout, which takes as long as drawing; savefig would make it, and draw, twice for each."""
+    import matplotlib
+
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+    with matplotlib.rc_context({"figure.constrained_layout.use": False}):  # else None is the usual engine again
+        figure.set_layout_engine(None)  # "none" is an engine too
+        return pdf_bytes(figure, digest), png_bytes(figure, digest)
+
+
 def _bytes(figure: "Figure", form: str, metadata: dict[str, Any]) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format=form, metadata=metadata)

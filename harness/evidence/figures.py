@@ -4,9 +4,12 @@ Refuses to keep a figure of an earlier run that the records no longer support, a
 
 import hashlib
 import re
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.evidence import study_figures
@@ -14,13 +17,15 @@ from harness.evidence.benchmarks import Measured, benchmark_data, draw_benchmark
 from harness.evidence.calibration import draw_reliability, reliability_data
 from harness.evidence.confusion import confusion_data, draw_confusion
 from harness.evidence.curves import curves_data, draw_curves
-from harness.evidence.digest import data_digest, pdf_bytes, png_bytes, read_digest
+from harness.evidence.digest import both_bytes, data_digest, read_digest
+from harness.evidence.fonts import families, write_part
 from harness.evidence.groups import Evidence, Group
 from harness.evidence.instances import Instance
+from harness.evidence.processes import Processes
 from harness.evidence.robustness import draw_robustness, robustness_data
 from harness.evidence.rows import datasets_of, rows_of
 from harness.evidence.sizes import draw_sizes, sizes_data
-from harness.evidence.style import RC, styles
+from harness.evidence.style import RC, Style, styles
 from harness.evidence.tradeoffs import AXES, draw_tradeoff, tradeoff_data
 from harness.records.write import write_atomically
 from harness.study import Study
@@ -33,6 +38,11 @@ OF_A_DATASET: dict[str, tuple[Callable[..., dict[str, Any]], Callable[..., Any],
 }
 PREFIXES = ("curves-", *(f"{name}-" for name in OF_A_DATASET), *study_figures.PREFIXES)
 MOST_ROWS = 24
+MOST_SIGNS = 80  # of a data set in a file's name
+FEWEST = 4  # figures: below, starting a process takes as long
+MANY = 12  # figures: below, cutting a font takes as long
+
+Looks = dict[tuple[str, str], Style]
 
 
 @dataclass(frozen=True)
@@ -77,33 +87,57 @@ def plans(evidence: Evidence, study: Study, measured: Measured = (), studied: Se
     return found
 
 
-def write_figures(
-    evidence: Evidence, study: Study, folder: Path, measured: Measured = (), studied: Sequence[Instance] = ()
-) -> list[str]:
-    """Writes each figure as PDF and PNG; one line of text for each figure written, skipped or removed."""
-    planned = plans(evidence, study, measured, studied)
-    wanted = [plan for plan in planned if not plan.lacking]
-    skipped = [f"figures/{plan.name}: skipped, {plan.lacking}" for plan in planned if plan.lacking]
-    lines = _draw_all(wanted, evidence, folder) if wanted else []
-    rows = len({group.row for group in evidence.groups})
-    if rows > MOST_ROWS:
-        lines.append(f"figures show the first {MOST_ROWS} of {rows} rows of the main table")
-    return lines + skipped + remove_stale(folder, {plan.name for plan in wanted})
+class Figures:
+    """Of what some folders hold; begun at once, so that tables can be made while they are drawn."""
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        study: Study,
+        processes: Processes,
+        measured: Measured = (),
+        studied: Sequence[Instance] = (),
+    ):
+        planned = plans(evidence, study, measured, studied)
+        self.wanted = [plan for plan in planned if not plan.lacking]
+        self.skipped = [f"figures/{plan.name}: skipped, {plan.lacking}" for plan in planned if plan.lacking]
+        self.rows = len({group.row for group in evidence.groups})
+        looks = styles(group.row for group in (*evidence.groups, *evidence.validation))
+        self.fonts = TemporaryDirectory(prefix="fonts-") if len(self.wanted) >= MANY else None
+        part = write_part(Path(self.fonts.name)) if self.fonts else None
+        self.drawn = processes.each(drawn, [(plan, looks, part) for plan in self.wanted], FEWEST)
+
+    def write(self, folder: Path) -> list[str]:
+        """Each figure as PDF and PNG; one line of text for each one written, skipped or removed."""
+        complaints: dict[str, None] = {}
+        for plan, (pdf, png, complained) in zip(self.wanted, self.drawn):
+            write_atomically(folder / f"{plan.name}.pdf", pdf)
+            write_atomically(folder / f"{plan.name}.png", png)
+            complaints |= dict.fromkeys(complained)
+        if self.fonts:
+            self.fonts.cleanup()
+        for complaint in complaints:
+            print(f"figures: {complaint}", file=sys.stderr)
+        lines = [f"figures/{plan.name}.pdf .png" for plan in self.wanted]
+        if self.rows > MOST_ROWS:
+            lines.append(f"figures show the first {MOST_ROWS} of {self.rows} rows of the main table")
+        return lines + self.skipped + remove_stale(folder, {plan.name for plan in self.wanted})
 
 
-def _draw_all(wanted: list[Plan], evidence: Evidence, folder: Path) -> list[str]:
+def drawn(work: tuple[Plan, Looks, Path | None]) -> tuple[bytes, bytes, list[str]]:
+    """PDF, PNG, and what matplotlib complained of: it would say it once in each process."""
     import matplotlib
 
-    looks = styles(group.row for group in (*evidence.groups, *evidence.validation))
-    with matplotlib.rc_context():
+    plan, looks, part = work
+    with matplotlib.rc_context(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        for kind in (UserWarning, RuntimeWarning):
+            warnings.simplefilter("always", kind)
         matplotlib.rcdefaults()  # a person's own matplotlibrc must not reach the files
         matplotlib.use("Agg")
-        matplotlib.rcParams.update(RC)
-        for plan in wanted:
-            figure, digest = plan.draw(plan.data, looks), data_digest(plan.data)
-            write_atomically(folder / f"{plan.name}.pdf", pdf_bytes(figure, digest))
-            write_atomically(folder / f"{plan.name}.png", png_bytes(figure, digest))
-    return [f"figures/{plan.name}.pdf .png" for plan in wanted]
+        matplotlib.rcParams.update(RC | ({"font.family": families(part)} if part else {}))
+        pdf, png = both_bytes(plan.draw(plan.data, looks), data_digest(plan.data))
+    return pdf, png, [str(one.message) for one in caught]
 
 
 def remove_stale(folder: Path, written: Iterable[str]) -> list[str]:
@@ -121,5 +155,6 @@ def remove_stale(folder: Path, written: Iterable[str]) -> list[str]:
 def slug(dataset: str) -> str:
     """A file name; two folders whose names differ only in what a file name cannot hold stay apart."""
     plain = dataset.replace("folder:", "folder-")
-    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", plain)
-    return safe if safe == plain else f"{safe}-{hashlib.sha256(dataset.encode()).hexdigest()[:6]}"
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", plain)[:MOST_SIGNS]
+    digest = hashlib.sha256(dataset.encode(errors="surrogatepass")).hexdigest()
+    return safe if safe == plain else f"{safe}-{digest[:6]}"

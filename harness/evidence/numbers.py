@@ -8,6 +8,9 @@ from typing import Any
 
 def finite(value: Any) -> float | None:
     """The number, or None for what a record holds instead of one."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None

@@ -2,15 +2,15 @@
 Refuses to compute; and it never touches a file that it does not write itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.evidence.benchmarks import Measured, benchmark_table, training_table
 from harness.evidence.calibration import calibration_table
 from harness.evidence.costs import cost_table
-from harness.evidence.groups import Evidence, Group
+from harness.evidence.groups import Evidence
 from harness.evidence.instances import Instance
-from harness.evidence.macros import macros, macros_text
+from harness.evidence.macros import macros_text
 from harness.evidence.reproduced import published_table
 from harness.evidence.robustness import robustness_table
 from harness.evidence.sections import studies_text
@@ -52,12 +52,10 @@ def write_tables(tables: list[Table], folder: Path) -> list[str]:
     return [f"tables/{table.name}.md .tex .csv" for table in tables] + _remove_stale(folder, tables)
 
 
-def write_text(
-    evidence: Evidence, study: Study, studied: Sequence[Instance], drawn: Sequence[Group], folder: Path
-) -> list[str]:
+def write_text(said: Mapping[str, str], studied: Sequence[Instance], folder: Path) -> list[str]:
     """The paper's macros, and its part on the studies with those figures that are there."""
     figures = [path.stem for path in (folder / "figures").glob("*.pdf")]
-    texts = {"numbers": macros_text(macros(evidence, study, studied, drawn)), "studies": studies_text(studied, figures)}
+    texts = {"numbers": macros_text(said), "studies": studies_text(studied, figures)}
     for name, text in texts.items():
         write_atomically(folder / f"{name}.tex", text.encode())
     return [f"{name}.tex" for name in texts]

@@ -27,6 +27,7 @@ RC: Any = {
     "lines.linewidth": 1.2,
     "lines.markersize": 5,
     "pdf.fonttype": 42,
+    "figure.dpi": 220,  # at which a layout is made
     "savefig.dpi": 220,
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "figure.constrained_layout.use": True,

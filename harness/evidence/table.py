@@ -5,6 +5,7 @@ Refuses to know what stands in the cells.
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,6 +32,13 @@ _MARKDOWN = {**{sign: "\\" + sign for sign in "\\`*_[]~$#|"}, "<": "&lt;", ">": 
 _NUMBER = re.compile(r"[+-]?\d+(,\d{3})*(\.\d+)?")
 _DIFFERENCE = re.compile(rf"{_NUMBER.pattern}( ± {_NUMBER.pattern})?")
 _MINUS = re.compile(r"(?<![\w.$-])-(?=\d)")  # before a number; within a word it is a hyphen
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # a wide one counts in some countries' spreadsheets
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# What the paper's font has: ASCII, the Latin letters but a few, and common punctuation.
+_TYPESET = frozenset(map(chr, (*range(0x20, 0x7F), *range(0xA1, 0x17F)))) - frozenset(
+    "\u0126\u0127\u0138\u013f\u0140\u0149\u0166\u0167"
+)
+_TYPESET |= frozenset("\u2013\u2018\u2019\u201c\u201d\u2022\u2026\u20ac\u2122")
 _GROUPED = re.compile(r"\d{1,3}(,\d{3})+")
 
 
@@ -108,7 +116,10 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    return _MINUS.sub("$-$", "".join(_LATEX.get(sign, sign) for sign in _one_line(text)))
+    """A sign that LaTeX has no glyph for stands as its number; after a line's end [ and * would be an argument."""
+    signs = (_LATEX.get(sign) or (sign if sign in _TYPESET else f"[U+{ord(sign):04X}]") for sign in _one_line(text))
+    escaped = _MINUS.sub("$-$", "".join(signs))
+    return f"{{}}{escaped}" if escaped[:1] in ("[", "*") else escaped
 
 
 def escape_csv(text: str) -> str:
@@ -116,9 +127,16 @@ def escape_csv(text: str) -> str:
     text = _one_line(text)
     if _GROUPED.fullmatch(text):
         return text.replace(",", "")
-    formula = text[:1] in tuple("=+-@") and not _DIFFERENCE.fullmatch(text)
+    formula = text[:1] in _FORMULA and not _DIFFERENCE.fullmatch(text)
     return f"'{text}" if formula else text
 
 
 def _one_line(text: str) -> str:
+    """Without control characters and half of a pair, which no file should hold, and what turns the reading around."""
+    if not text.isprintable():
+        text = "".join("\ufffd" if _is_unprinted(sign) else sign for sign in text)
     return " ".join(text.split())
+
+
+def _is_unprinted(sign: str) -> bool:
+    return sign in _TURNING or (unicodedata.category(sign) in ("Cc", "Cs") and not sign.isspace())

@@ -4,7 +4,6 @@ Refuses to mend anything, and to raise for what stands in a file: every complain
 
 import math
 import re
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from harness.augmentations import CORRUPTION_NAMES
 from harness.config import SEMANTICS, run_config_from_plain
 from harness.records.read import Run, read_run
-from harness.records.schema import EPOCH_FIELDS, FILES, RESULT_FIELDS
+from harness.records.schema import ASIDE, EPOCH_FIELDS, FILES, RESULT_FIELDS
 from variants.fields import UsageError
 
 ENVIRONMENT = ("device", "device_name", "python", "platform", "torch", "numpy", "source_digest", "data_digest")
@@ -23,7 +22,7 @@ ROUNDING = 1e-9
 DIRTY = "it was made by code that differs from its commit"
 
 
-BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, zipfile.BadZipFile)
+BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError)
 
 
 def problems_of(folder: Path) -> list[str]:
@@ -32,7 +31,7 @@ def problems_of(folder: Path) -> list[str]:
         run = read_run(folder)
     except FileNotFoundError as error:
         return [f"{Path(str(error.filename)).name} is missing"]
-    except BROKEN as error:
+    except (OSError, ValueError) as error:
         return [f"cannot be read: {type(error).__name__}: {error}"]
     problems: list[str] = []
     for check in CHECKS:
@@ -47,7 +46,9 @@ def _files(run: Run) -> Iterator[str]:
     there = {path.name for path in run.folder.iterdir()}
     expected = set(FILES) if run.ok else set(FILES) - {"predictions.npz"}
     yield from (f"{name} is missing" for name in sorted(expected - there))
-    yield from (f"{name} does not belong to a record" for name in sorted(there - set(FILES)))
+    yield from (
+        f"{name} does not belong to a record" for name in sorted(there - set(FILES)) if not name.startswith(ASIDE)
+    )
 
 
 def _identity(run: Run) -> Iterator[str]:
@@ -122,15 +123,9 @@ def _predictions(run: Run) -> Iterator[str]:
     if not run.ok:
         return
     arrays = run.predictions()
-    if set(arrays) != {"labels", "predicted", "confidence"}:
-        yield f"predictions.npz holds {', '.join(sorted(arrays))}"
-        return
     sizes = {values.shape for values in arrays.values()}
     if len(sizes) != 1 or len(next(iter(sizes))) != 1:
         yield f"predictions.npz has arrays of the shapes {sorted(sizes)}"
-        return
-    if not all(np.issubdtype(arrays[name].dtype, np.integer) for name in ("labels", "predicted")):
-        yield "predictions.npz: labels and predictions are whole numbers"
         return
     confidence = arrays["confidence"]
     if not (np.isfinite(confidence).all() and (confidence >= 0).all() and (confidence <= 1 + 1e-6).all()):

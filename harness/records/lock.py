@@ -16,6 +16,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from variants.fields import UsageError
+
 try:
     import fcntl
 except ImportError:  # Windows: one process at a time has to be seen to by whoever starts them
@@ -59,10 +61,13 @@ class Lock:
 
 def take(folder: Path) -> Lock | None:
     """None where another process has it."""
-    folder.mkdir(parents=True, exist_ok=True)
     path, until_s = folder / NAME, time.monotonic() + PATIENCE_S
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UsageError(f"cannot write into {folder}: {error.strerror or error}") from None
         if _locked(handle, path) and _is_still_there(handle, path):
             os.ftruncate(handle, 0)
             os.write(handle, json.dumps(_me()).encode())

@@ -1,38 +1,80 @@
-"""Owns what a run on disk looks like: its files and the fields of its result and of an epoch's line.
+"""Owns what a run on disk looks like: its files, the fields of its configuration, its result and an epoch's line, and
+what kind of value each field holds.
 Refuses to read or write them.
 """
 
-SCHEMA = 2  # 1 had neither corruption nor energy; what it lacks is read as null
+from collections.abc import Mapping
+from typing import Any
+
+# 1 had neither corruption nor energy, 1 and 2 hold no digests: what they lack is read as null.
+SCHEMA = 3
+SEALED_SINCE = 3
 
 FILES = ("config.json", "env.json", "cost.json", "epochs.jsonl", "predictions.npz", "result.json")
+ASIDE = "unreadable-"  # how the name of a folder or checkpoint begins that was set aside
+
+Kinds = tuple[type, ...]
+NUMBER: Kinds = (int, float)
 
 # What could not be measured is null, never 0.
-RESULT_FIELDS = (
-    "schema",
-    "outcome",  # ok | failed
-    "reason",  # why it failed
-    "split",  # test | val: what was evaluated; a run with a holdout never looks at test
-    "test_accuracy",  # of the last planned epoch, 0 to 1
-    "best_test_accuracy",  # of the best epoch: shown beside it, never used
-    "test_nll",
-    "val_accuracy",
-    "epochs",
-    "images_seen",
-    "train_seconds",  # evaluation and compilation excluded
-    "compile_seconds",
-    "eval_seconds",
-    "images_per_second",
-    "peak_memory_bytes",
-    "params",
-    "macs",
-    "energy_joules",  # of the GPU from the first step to the last evaluation; null on a CPU
-    "corruption_accuracy",  # kind -> accuracy at five strengths; null for a run with a holdout
-    "corruption_seconds",
-    "shared_device",  # another process used the device meanwhile, or the run took two: its times enter no table
-    "sessions",  # one for each start of the process: where, after how many epochs, what it measured
-)
+RESULT_FIELDS: Mapping[str, Kinds] = {
+    "schema": (int,),
+    "outcome": (str,),  # ok | failed
+    "reason": (str,),  # why it failed
+    "split": (str,),  # test | val: what was evaluated; a run with a holdout never looks at test
+    "test_accuracy": NUMBER,  # of the last planned epoch, 0 to 1
+    "best_test_accuracy": NUMBER,  # of the best epoch: shown beside it, never used
+    "test_nll": NUMBER,
+    "val_accuracy": NUMBER,
+    "epochs": (int,),
+    "images_seen": (int,),
+    "train_seconds": NUMBER,  # evaluation and compilation excluded
+    "compile_seconds": NUMBER,
+    "eval_seconds": NUMBER,
+    "images_per_second": NUMBER,
+    "peak_memory_bytes": NUMBER,
+    "params": (int,),
+    "macs": NUMBER,
+    "energy_joules": NUMBER,  # of the GPU from the first step to the last evaluation; null on a CPU
+    "corruption_accuracy": (dict,),  # kind -> accuracy at five strengths; null for a run with a holdout
+    "corruption_seconds": NUMBER,
+    "shared_device": (bool,),  # another process used the device, or the run took two: its times enter no table
+    "sessions": (list,),  # one for each start of the process: where, after how many epochs, what it measured
+    "files": (dict,),  # the SHA-256 of every other file
+    "digest": (str,),  # the SHA-256 of all that stands before it in the file
+}
 
+BY_THE_WRITER = ("schema", "files", "digest")
 SINCE_2 = ("energy_joules", "corruption_accuracy", "corruption_seconds", "sessions")
+SINCE_3 = ("files", "digest")
+
+CONFIG_FIELDS: Mapping[str, Kinds] = {
+    "schema": (int,),
+    "run_id": (str,),
+    "cell_id": (str,),
+    "variant_name": (str,),
+    "variant_type": (str,),
+    "variant": (dict,),
+    "dataset": (str,),
+    "recipe_name": (str,),
+    "recipe_source": (str,),
+    "recipe": (dict,),
+    "seed": (int,),
+    "precision": (str,),
+    "compile": (bool,),
+    "holdout": NUMBER,
+    "overrides": (list,),
+    "label": (str,),
+    "semantics": (int,),
+}
+
+# One for each judged image, in canonical order; NumPy's kinds.
+PREDICTIONS = {"labels": "iu", "predicted": "iu", "confidence": "f"}
 
 # `loss` and `accuracy` of the evaluated split are named after it: test_loss or val_loss.
 EPOCH_FIELDS = ("epoch", "train_loss", "train_accuracy", "lr", "seconds", "eval_seconds", "images_seen")
+
+
+def misfits(plain: Mapping[str, Any], fields: Mapping[str, Kinds]) -> list[str]:
+    """The fields that hold another kind of value than they should; null fits everywhere."""
+    return [name for name, kinds in fields.items() if type(plain.get(name)) not in (*kinds, type(None))]

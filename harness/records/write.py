@@ -2,16 +2,19 @@
 Refuses to compute what it writes.
 """
 
+import hashlib
+import io
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.records.schema import EPOCH_FIELDS, FILES, RESULT_FIELDS, SCHEMA
+from harness.records.schema import BY_THE_WRITER, EPOCH_FIELDS, FILES, RESULT_FIELDS, SCHEMA
+from harness.records.seal import sealed
 from variants.fields import UsageError
 
 
@@ -53,11 +56,21 @@ def _line(epoch: dict[str, Any]) -> str:
     return json.dumps(epoch, allow_nan=False) + "\n"
 
 
+def result_bytes(result: Mapping[str, Any], digests: Mapping[str, str]) -> bytes:
+    """result.json, sealed. `digests`: the SHA-256 of each of the record's other files."""
+    told = {name: value for name, value in result.items() if name not in BY_THE_WRITER}
+    return sealed(json_bytes({**told, "schema": SCHEMA, "files": dict(digests)}))
+
+
 class RunWriter:
-    """One run's folder, written in the order of the flow: begin, an epoch at a time, finish."""
+    """One run's folder, written in the order of the flow: begin, an epoch at a time, finish.
+
+    It remembers what it wrote: a file that has changed when the run ends does not get a digest that says otherwise.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self._written: dict[str, Any] = {}  # hashes, by the file's name
 
     def begin(
         self,
@@ -72,29 +85,35 @@ class RunWriter:
             half.unlink(missing_ok=True)
         for name in reversed(FILES):  # the old result goes first: what is left is an unfinished run at any moment
             (self.folder / name).unlink(missing_ok=True)
-        write_json(self.folder / "config.json", {**config, "schema": SCHEMA})
-        write_json(self.folder / "env.json", env)
-        write_json(self.folder / "cost.json", cost)
-        write_atomically(self.folder / "epochs.jsonl", "".join(map(_line, lines)).encode())
+        self._write("config.json", json_bytes({**config, "schema": SCHEMA}))
+        self._write("env.json", json_bytes(env))
+        self._write("cost.json", json_bytes(cost))
+        self._write("epochs.jsonl", "".join(map(_line, lines)).encode())
 
     def epoch(self, line: dict[str, Any]) -> None:
         if missing := set(EPOCH_FIELDS) - line.keys():
             raise ValueError(f"the epoch's line lacks {', '.join(sorted(missing))}")
-        with (self.folder / "epochs.jsonl").open("a") as file:
-            file.write(_line(line))
+        content = _line(line).encode()
+        with (self.folder / "epochs.jsonl").open("r+b") as file:  # r: a file that is gone shall not begin here anew
+            file.seek(0, os.SEEK_END)
+            file.write(content)
+        self._written["epochs.jsonl"].update(content)
 
     def finish(self, result: dict[str, Any], predictions: dict[str, np.ndarray] | None = None) -> None:
-        missing = set(RESULT_FIELDS) - result.keys() - {"schema"}
+        missing = RESULT_FIELDS.keys() - result.keys() - set(BY_THE_WRITER)
         if missing:
             raise ValueError(f"the result lacks {', '.join(sorted(missing))}")
         if predictions is not None:
-            self._write_predictions(predictions)
-        write_json(self.folder / "result.json", {**result, "schema": SCHEMA})
+            content = io.BytesIO()
+            np.savez_compressed(content, **predictions)  # type: ignore[arg-type]
+            self._write("predictions.npz", content.getvalue())
+        for name in self._written:
+            (self.folder / name).stat()  # OSError for one that is gone
+        with (self.folder / "epochs.jsonl").open("r+b") as file:
+            os.fsync(file.fileno())  # the result must not be on the disk before them
+        digests = {name: written.hexdigest() for name, written in self._written.items()}
+        write_atomically(self.folder / "result.json", result_bytes(result, digests))
 
-    def _write_predictions(self, predictions: dict[str, np.ndarray]) -> None:
-        temporary = self.folder / ".predictions.npz"
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **predictions)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.folder / "predictions.npz")
+    def _write(self, name: str, content: bytes) -> None:
+        write_atomically(self.folder / name, content)
+        self._written[name] = hashlib.sha256(content)

@@ -18,22 +18,27 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None, int]:
     n = len(values)
     if n == 0:
         raise ValueError("no values: nothing to average")
-    mean, variance = math.fsum(values) / n, _variance(values)
-    return mean, None if variance is None else t_quantile(n - 1) * math.sqrt(variance / n), n
+    mean, scaled = math.fsum(values) / n, _variance(values)
+    if scaled is None:
+        return mean, None, n
+    return mean, t_quantile(n - 1) * math.ldexp(math.sqrt(scaled[0] / n), scaled[1]), n
 
 
 def sample_spread(values: Sequence[float]) -> float | None:
     """The standard deviation of a sample (ddof 1); none for fewer than two values."""
-    variance = _variance(values)
-    return None if variance is None else math.sqrt(variance)
+    scaled = _variance(values)
+    return None if scaled is None else math.ldexp(math.sqrt(scaled[0]), scaled[1])
 
 
-def _variance(values: Sequence[float]) -> float | None:
+def _variance(values: Sequence[float]) -> tuple[float, int] | None:
+    """Of the values over a power of two, and its exponent: the squares of tiny numbers would be 0."""
     n = len(values)
     if n < 2:
         return None
     mean = math.fsum(values) / n
-    return math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    deviations = [value - mean for value in values]
+    exponent = math.frexp(max(map(abs, deviations)))[1]
+    return math.fsum(math.ldexp(deviation, -exponent) ** 2 for deviation in deviations) / (n - 1), exponent
 
 
 @cache
@@ -78,4 +83,5 @@ def _bca_levels(sample: np.ndarray, means: np.ndarray) -> np.ndarray:
 def _acceleration(sample: np.ndarray) -> float:
     """By the jackknife, whose means deviate from theirs as the left-out value does from the mean, turned around."""
     deviations = sample - sample.mean()
+    deviations = deviations / np.abs(deviations).max()  # of no consequence but for numbers whose squares are 0
     return float((deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5))

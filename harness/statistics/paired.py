@@ -3,6 +3,7 @@ Refuses to pair what has no partner, and to decide from one pair.
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ import numpy as np
 from harness.statistics.intervals import mean_interval, sample_spread
 
 MOST_FLIPPED = 20  # 2^19 sums; above, Student's t needs no companion
-ROUNDING = 1e-9  # of the largest difference: a spread below it is the floating point's
+ROUNDING = 1e-9  # of the largest difference: a spread below it is the floating point's, and so is one below FLOOR
+FLOOR = sys.float_info.min  # where the precision of numbers ends
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def of_differences(differences: Sequence[float], dropped: int = 0) -> Paired:
 
 
 def without_spread(differences: Sequence[float]) -> bool:
-    return max(differences) - min(differences) <= ROUNDING * max(map(abs, differences))
+    return max(differences) - min(differences) <= max(ROUNDING * max(map(abs, differences)), FLOOR)
 
 
 def paired_t_p(differences: Sequence[float]) -> float | None:

@@ -8,6 +8,8 @@ from harness.statistics.intervals import t_quantile
 
 WANTED = 0.8
 MOST_SEEDS = 10_000  # nobody trains more; above, the answer is none
+FAR = 1e6  # spreads: nothing is missed there
+NO_DISTANCE = 1e-9  # from the null; closer to it, SciPy has a power of 0 for two seeds, where it is .05
 
 
 def power(seeds: int, difference: float, spread: float) -> float:
@@ -16,7 +18,9 @@ def power(seeds: int, difference: float, spread: float) -> float:
 
     if seeds < 2 or spread <= 0:
         raise ValueError("a test needs two pairs and a spread")
-    missed = float(ncfdtr(1, seeds - 1, seeds * (difference / spread) ** 2, t_quantile(seeds - 1) ** 2))
+    away = seeds * min(abs(difference) / spread, FAR) ** 2
+    away = away if away > NO_DISTANCE else 0.0
+    missed = float(ncfdtr(1, seeds - 1, away, t_quantile(seeds - 1) ** 2))
     return 1.0 if math.isnan(missed) else 1 - missed  # far out it underflows, which SciPy now and then calls NaN
 
 

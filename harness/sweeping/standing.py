@@ -2,7 +2,6 @@
 Refuses to mind the precision that a record was made in, unless it is asked to: a login node may have no GPU.
 """
 
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import plan_id
-from harness.records.read import State, read_run, run_state
+from harness.records.read import State, parsed, read_config, run_state, whole_run
+from harness.records.schema import ASIDE
 from harness.sweeping.plan import Planned
 
 STATES: tuple[State, ...] = ("done", "running", "failed", "unfinished", "missing")  # of two records the earlier counts
@@ -41,8 +41,10 @@ def _folders(out: Path, plans: set[str], wanted: Mapping[str, Any]) -> dict[tupl
     """Where the runs of each plan and seed lie."""
     found: dict[tuple[str, int], list[Path]] = {}
     for file in sorted(out.glob("*/config.json")):
+        if file.parent.name.startswith(ASIDE):
+            continue
         try:
-            config = json.loads(file.read_text())
+            config = read_config(file.parent)
             key = (plan_id(config), config["seed"])
             fits = all(value is None or config[name] == value for name, value in wanted.items())
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -62,20 +64,21 @@ def _standing(cell: Planned, folders: Sequence[Path]) -> Standing:
     facts: dict[str, Any] = {}
     try:
         facts = _running(folder) if state == "running" else _finished(folder) if state in ("done", "failed") else {}
-    except (OSError, ValueError, KeyError, TypeError):  # it is being written, or cannot be read
-        facts = {"reason": "its record cannot be read"} if state == "failed" else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # it is being written, or is no record
+        facts = {"reason": f"its record cannot be used: {error}"} if state == "failed" else {}
     return Standing(cell, state, folder, **facts)
 
 
 def _finished(folder: Path) -> dict[str, Any]:
-    run = read_run(folder)
+    run = whole_run(folder)
     parts = ("train_seconds", "eval_seconds", "compile_seconds", "corruption_seconds")
     seconds = sum(run.result.get(part) or 0.0 for part in parts) or None
     return {"seconds": seconds, "device": run.env.get("device_name"), "reason": run.result["reason"]}
 
 
 def _running(folder: Path) -> dict[str, Any]:
-    lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines() if line.endswith("}")]
+    content = (folder / "epochs.jsonl").read_bytes()
+    lines = [parsed("epochs.jsonl", line) for line in content.splitlines() if line.endswith(b"}")]
     seconds = sum(line["seconds"] + line["eval_seconds"] for line in lines) or None
-    env = json.loads((folder / "env.json").read_text())
+    env = parsed("env.json", (folder / "env.json").read_bytes())
     return {"seconds": seconds, "device": env.get("device_name"), "epochs": len(lines)}

@@ -55,7 +55,8 @@ def _report(runs: Path, out: Path, peaks: list[int]) -> Way:
 
 
 def spent(arguments: list[str]) -> tuple[float, int]:
-    """Wall seconds and peak bytes (0 where the system does not tell) of one Python command that must succeed."""
+    """Wall seconds, and peak bytes of its largest process (0 where the system does not tell), of a Python command that
+    must succeed."""
     start_s = time.perf_counter()
     child = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     error = child.stderr.read() if child.stderr else b""

@@ -21,7 +21,8 @@ from harness.counting.cost import cost_of
 from harness.datasets import DATASETS
 from harness.records.environment import environment
 from harness.records.schema import SCHEMA
-from harness.records.write import json_bytes
+from harness.records.seal import digest
+from harness.records.write import json_bytes, result_bytes
 from variants.catalog import CATALOG
 from variants.config import ViTConfig
 
@@ -81,10 +82,13 @@ def _predictions(name: str) -> bytes:
 def _write(run: Path, parts: dict[str, dict[str, Any]], lines: list[dict[str, Any]], predictions: bytes) -> None:
     """The files of a run; RunWriter's own way would wait for the disk five times a run and open a file every epoch."""
     run.mkdir(parents=True, exist_ok=True)
-    for name, value in parts.items():
-        (run / f"{name}.json").write_bytes(json_bytes(value))
-    (run / "epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (run / "predictions.npz").write_bytes(predictions)
+    contents = {f"{name}.json": json_bytes(parts[name]) for name in ("config", "env", "cost")}
+    contents["epochs.jsonl"] = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    contents["predictions.npz"] = predictions
+    digests = {name: digest(content) for name, content in contents.items()}
+    contents["result.json"] = result_bytes(parts["result"], digests)
+    for name, content in contents.items():
+        (run / name).write_bytes(content)
 
 
 def _epochs(plain: dict[str, Any]) -> list[dict[str, Any]]:
@@ -139,5 +143,4 @@ def _result(lines: list[dict[str, Any]], cost: dict[str, Any]) -> dict[str, Any]
         "corruption_seconds": 5.0,
         "shared_device": False,
         "sessions": [{"device_name": DEVICE["device_name"], "after_epochs": 0}],
-        "schema": SCHEMA,
     }

@@ -2,19 +2,23 @@
 Refuses a file that is not whole, and one that another run or other code wrote.
 """
 
+import contextlib
 import hashlib
 import io
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from harness.records.schema import ASIDE
 from harness.records.write import write_atomically
 from harness.training.signals import Stop, StoppedError
 
@@ -75,10 +79,10 @@ class Keeper:
         for path in sorted(self.folder.glob(PATTERN), reverse=True):
             try:
                 state = read_state(path)
+                if state["maker"].get("run") != self.maker.get("run"):
+                    raise ValueError(f"it is of the run {state['maker'].get('run')}")
             except (OSError, ValueError) as error:
-                aside = path.with_name(f"unreadable-{path.name}")
-                path.replace(aside)
-                print(f"{path}: {error}; set aside as {aside.name}", file=sys.stderr, flush=True)
+                print(f"{path}: {error}; set aside as {_set_aside(path).name}", file=sys.stderr, flush=True)
                 continue
             differing = [name for name, value in self.maker.items() if state["maker"].get(name) != value]
             if not differing:
@@ -117,8 +121,7 @@ class Keeper:
     def clear(self) -> None:
         """The run is finished: its record says everything."""
         self.wait()
-        for path in self.folder.glob(PATTERN):
-            path.unlink(missing_ok=True)
+        _remove(self.folder.glob(PATTERN))
 
     def _write(self, path: Path, state: dict[str, Any]) -> None:
         """A full disk must not cost the run: it goes on without, and says so once."""
@@ -131,8 +134,21 @@ class Keeper:
                 )
             self._told = True
             return
-        for old in sorted(self.folder.glob(PATTERN))[:-KEPT]:
-            old.unlink(missing_ok=True)
+        _remove(sorted(self.folder.glob(PATTERN))[:-KEPT])
+
+
+def _set_aside(path: Path) -> Path:
+    names = (f"{ASIDE}{path.name}" + (f"-{number}" if number > 1 else "") for number in count(1))
+    aside = next(place for name in names if not os.path.lexists(place := path.with_name(name)))
+    path.replace(aside)
+    return aside
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    """A checkpoint too many harms nobody; what cannot be removed was not written here."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _state_of(parts: Parts) -> dict[str, Any]:
@@ -175,14 +191,20 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 
 def read_state(path: Path) -> dict[str, Any]:
     """ValueError for a file that is not byte for byte what was written. Nothing in it can be executed."""
-    content = path.read_bytes()
-    payload, digest = content[:-32], content[-32:]
-    if hashlib.sha256(payload).digest() != digest:
-        raise ValueError("its checksum does not match, it is no whole checkpoint")
+    payload = _payload(path.read_bytes())
     try:
         state = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
     except Exception as error:  # torch refuses in many ways
         raise ValueError(f"it is no checkpoint of ours ({type(error).__name__})") from None
     if not isinstance(state, dict) or not state.keys() >= PARTS:
         raise ValueError("it is no checkpoint of ours")
+    if not all(isinstance(state[name], dict) for name in ("maker", "carried", "position")):
+        raise ValueError("it is no checkpoint of ours")
     return state
+
+
+def _payload(content: bytes) -> bytes:
+    payload, digest = content[:-32], content[-32:]
+    if hashlib.sha256(payload).digest() != digest:
+        raise ValueError("its checksum does not match, it is no whole checkpoint")
+    return payload

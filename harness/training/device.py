@@ -7,6 +7,7 @@ import ctypes
 import os
 import platform
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,24 +16,74 @@ import torch
 
 from variants.fields import UsageError
 
+GPU_IS_THERE = Path("/dev/nvidiactl")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def choose(name: str) -> torch.device:
-    """`auto` is CUDA where it works, else the CPU."""
+    """`auto` is CUDA where it works, else the CPU; a GPU that is there and does not work is spoken of."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return _usable(torch.device("cuda"))
+        if GPU_IS_THERE.exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+            print(f"this machine has an NVIDIA GPU, but {_no_cuda()}: going on with the CPU", file=sys.stderr)
+        return torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
         raise UsageError(f"unknown device {name!r}: choose from auto, cpu, cuda, cuda:0, ...") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("this PyTorch sees no CUDA device (torch.cuda.is_available() is false): --device cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"{name} does not exist: this machine has {torch.cuda.device_count()} CUDA device(s)")
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"device {name!r} is not supported: choose from auto, cpu, cuda")
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UsageError(f"there is no CUDA device to use, {_no_cuda()}: --device cpu")
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"{name} does not exist: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return _usable(device)
+
+
+def _usable(device: torch.device) -> torch.device:
+    """It is there; that it works is only known when it has done something."""
+    try:
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"{device} cannot be used: {_first_line(error)}") from None
     return device
+
+
+def _no_cuda() -> str:
+    """Why CUDA does not work, as PyTorch says it."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"this PyTorch ({torch.__version__}) is built without CUDA"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return f"PyTorch says: {_first_line(error)}"
+    return "torch.cuda.is_available() is false"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def make_deterministic() -> None:
+    """For the rest of this process: only kernels that give the same bits each time, at the price of some speed. An
+    operation that has none raises RuntimeError, and says that it is not deterministic."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1"  # by its compilation in other processes too
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    compiler = sys.modules.get("torch._inductor.config")
+    if hasattr(compiler, "deterministic"):
+        compiler.deterministic = True  # type: ignore[union-attr]  # it has read the environment already
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """A GPU's allocator says it by its type, cuBLAS, the driver and the CPU's allocator in words."""
+    words = ("out of memory", "alloc_failed", "allocate memory", "not enough memory")
+    told = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in told for word in words)
 
 
 def defaults(device: torch.device) -> tuple[str, bool]:
@@ -55,6 +106,7 @@ def synchronise(device: torch.device) -> None:
 def describe(device: torch.device) -> dict[str, Any]:
     """What a record says about where it was made."""
     facts: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads()}
+    facts["deterministic"] = torch.are_deterministic_algorithms_enabled()
     if device.type == "cuda":
         facts |= {"device_name": torch.cuda.get_device_name(device), "cuda": torch.version.cuda, "driver": _driver()}
     else:

@@ -1,0 +1,53 @@
+"""Owns setting aside what lies where a run is to be trained and is no record: moved to a name that says so, and told.
+Refuses to delete, to touch a record that holds together or that a disk just now will not give, and to act for anyone
+but the holder of the run's lock.
+"""
+
+import os
+import sys
+from itertools import count
+from pathlib import Path
+
+from harness.records.read import whole_run
+from harness.records.schema import ASIDE, FILES
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Where it went, if anything had to. The result moves last: killed in between, what is left is no record either."""
+    reason = fault_of(folder)
+    if reason is None:
+        return None
+    place = _new_place(folder)
+    for name in FILES:
+        if os.path.lexists(folder / name):
+            os.replace(folder / name, place / name)
+    print(f"{folder}: {reason}; set aside as {place.name}", file=sys.stderr, flush=True)
+    return place
+
+
+def fault_of(folder: Path) -> str | None:
+    """Why what lies there is no record; None for a whole one, and for a run that has no result yet."""
+    there = [folder / name for name in FILES if os.path.lexists(folder / name)]
+    for path in there:
+        if not path.is_file():
+            return f"{path.name} is no file"
+    if folder / "result.json" not in there:
+        return None
+    try:
+        whole_run(folder)
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _new_place(folder: Path) -> Path:
+    for number in count(1):
+        place = folder.with_name(f"{ASIDE}{folder.name}" + (f"-{number}" if number > 1 else ""))
+        try:
+            place.mkdir()
+            return place
+        except FileExistsError:
+            continue
+    raise AssertionError

@@ -1,0 +1,78 @@
+"""Nothing that is read can run anything: pickles are read in one file alone, which finds no functions."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted(str(p.relative_to(ROOT)) for folder in ("harness", "variants") for p in (ROOT / folder).rglob("*.py"))
+
+UNPICKLERS = {
+    *("pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle", "pandas"),
+    *("yaml", "skops"),
+}
+# What a call needs to be harmless.
+ONLY_WITH = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}
+NEVER = {
+    *("eval", "exec", "compile", "__import__", "pickle.load", "pickle.loads", "torch.hub.load", "torch.jit.load"),
+    *("torch.hub.load_state_dict_from_url", "torch.package.PackageImporter", "np.lib.format.read_array"),
+}
+ALLOWED = {
+    "harness/data/originals.py": {"pickle"},  # for an unpickler that makes arrays alone
+    "variants/catalog.py": {"exec", "compile"},  # `--variant file.py:NAME` is a person's own program
+}
+
+
+def dangers(code: str) -> set[str]:
+    """The names of what could run something that was read."""
+    found = set()
+    for node in ast.walk(ast.parse(code.replace("numpy", "np"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.split(".")[0] in UNPICKLERS}
+        elif isinstance(node, ast.ImportFrom):
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= members & {*ONLY_WITH, *NEVER} | {name for name in members if name.split(".")[0] in UNPICKLERS}
+        elif isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            keyword, wanted = ONLY_WITH.get(name, (None, None))
+            given = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
+            if name in NEVER or (keyword and given.get(keyword) is not wanted) or given.get("allow_pickle"):
+                found.add(name)
+    return found
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_else_unpickles(name):
+    assert dangers((ROOT / name).read_text()) == ALLOWED.get(name, set())
+
+
+PLANTED = [
+    "import pickle",
+    "from pickle import loads",
+    "import joblib",
+    "from pandas import read_pickle",
+    "import torch\ntorch.load('x')",
+    "import torch\ntorch.load('x', weights_only=False)",
+    "import torch\ntorch.load('x', weights_only=trusted)",
+    "from torch import load",
+    "import numpy as np\nnp.load('x')",
+    "import numpy\nnumpy.load('x', allow_pickle=True)",
+    "from numpy import load",
+    "import numpy as np\nnp.save('x', y, allow_pickle=True)",
+    "eval('1')",
+    "import torch\ntorch.hub.load('a', 'b')",
+]
+
+
+@pytest.mark.parametrize("code", PLANTED)
+def test_what_unpickles_would_be_found(code, tried):
+    assert dangers(code) != set()
+    tried("bad data", {}, {"code that could unpickle": 1})
+
+
+def test_what_is_harmless_is_not_found():
+    assert (
+        dangers("import torch, numpy as np\ntorch.load(x, weights_only=True)\nnp.load(x, allow_pickle=False)") == set()
+    )
+    assert dangers("model.eval()\nimport pickletools\nimport re\nre.compile('x')\ntorch.compile(model)") == set()

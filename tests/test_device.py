@@ -1,0 +1,320 @@
+"""The device and the machine around a run: what is chosen, what it says of itself, and what befalls it from outside."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.config import RunConfig, resolve
+from harness.datasets import DATASETS
+from harness.experiment import run_cell
+from harness.records.read import Run, read_run, run_state
+from harness.records.schema import FILES
+from harness.training import device as devices
+from harness.training import loop
+from harness.training.checkpoint import PATTERN
+from tests.test_resume import assert_same
+from variants.fields import UsageError
+
+CPU, ROOT = torch.device("cpu"), Path(__file__).resolve().parents[1]
+
+
+def config(**rest) -> RunConfig:
+    return resolve("compact", DATASETS["digits"], "quick", epochs=2, **rest)
+
+
+def cell(out: Path, cell_config: RunConfig | None = None) -> Run:
+    return run_cell(cell_config or config(), Path("data"), out, CPU, quiet=True)
+
+
+# --- choosing --------------------------------------------------------------------------------------------------------
+
+
+def test_devices():
+    assert devices.defaults(CPU) == ("fp32", False) and devices.defaults(torch.device("cuda")) == ("bf16", True)
+    assert devices.choose("cpu") == devices.choose("cpu:0") == CPU
+    for name, words in {"gpu": "unknown device", "mps": "not supported", "cuda:x": "unknown", "": "unknown"}.items():
+        with pytest.raises(UsageError, match=words):
+            devices.choose(name)
+
+
+def without_cuda(monkeypatch, built_for: str | None) -> None:
+    def no_driver():
+        raise RuntimeError("Found no NVIDIA driver on your system.\nPlease install one.")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", no_driver)
+    monkeypatch.setattr(torch.version, "cuda", built_for)
+    monkeypatch.setattr(torch.version, "hip", None)
+
+
+@pytest.mark.parametrize(
+    ("built_for", "why"),
+    [(None, "is built without CUDA"), ("13.0", "PyTorch says: Found no NVIDIA driver on your system.")],
+)
+def test_without_cuda_it_is_said_why(monkeypatch, built_for, why):
+    without_cuda(monkeypatch, built_for)
+    with pytest.raises(UsageError) as refused:
+        devices.choose("cuda:1")
+    assert why in str(refused.value) and str(refused.value).endswith("--device cpu")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("there", "hidden", "told"), [(True, None, True), (True, "", False), (False, None, False)])
+def test_auto_speaks_of_a_gpu_that_does_not_work(monkeypatch, tmp_path, capsys, there, hidden, told):
+    """Hours on a CPU because of a driver should be nobody's surprise; who hides the GPU knows."""
+    without_cuda(monkeypatch, "13.0")
+    monkeypatch.setattr(devices, "GPU_IS_THERE", tmp_path if there else tmp_path / "none")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if hidden is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert devices.choose("auto") == CPU
+    assert ("Found no NVIDIA driver on your system" in capsys.readouterr().err) == told
+
+
+def test_a_device_that_is_there_and_cannot_be_used_is_refused(monkeypatch):
+    def taken(*args, **named):
+        raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "zeros", taken)
+    with pytest.raises(UsageError, match=r"^cuda:1 cannot be used: CUDA error: out of memory$"):
+        devices.choose("cuda:1")
+    with pytest.raises(UsageError, match="cuda:2 does not exist: this machine has 2"):
+        devices.choose("cuda:2")
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+OUT_OF_MEMORY = {
+    "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried"),
+    "numpy": MemoryError(),
+}
+
+
+def failing(error: BaseException):
+    def fail(*args, **named):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("kind", OUT_OF_MEMORY)
+def test_out_of_memory_in_training_is_recorded_with_what_to_try(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(loop, "batch_loss", failing(OUT_OF_MEMORY[kind]))
+    assert cell(tmp_path).result["reason"] == (
+        "out of memory on cpu at batch size 32: end what else runs there, or try --batch-size 16 or --precision bf16"
+    )
+
+
+def test_out_of_memory_before_training_is_told_and_is_no_record(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.experiment.build_model", failing(OUT_OF_MEMORY["cuda"]))
+    with pytest.raises(UsageError, match=r"^out of memory on cpu at batch size 32"):
+        cell(tmp_path)
+    assert run_state(tmp_path / config().run_id) == "missing"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), OSError(errno.EBADF, "Bad file descriptor")])
+def test_mistakes_of_ours_stay_tracebacks(tmp_path, monkeypatch, error):
+    monkeypatch.setattr(loop, "batch_loss", failing(error))
+    with pytest.raises(type(error)) as told:
+        cell(tmp_path)
+    assert told.value is error
+
+
+# --- the disk --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Run:
+    return cell(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ESTALE])
+@pytest.mark.parametrize("part", ["config.json", "epochs.jsonl", "predictions.npz", "result.json"])
+def test_a_disk_that_takes_no_more_is_told_and_the_same_command_goes_on(tmp_path, monkeypatch, whole, number, part):
+    """Whatever could not be written, there is no half record, the other record stays, and nothing is lost."""
+    other = cell(tmp_path, config(seed=1))
+    before = {path.name: path.read_bytes() for path in other.folder.iterdir()}
+    with monkeypatch.context() as patch:
+        takes_no_more(patch, part, number)
+        with pytest.raises(UsageError) as told:
+            cell(tmp_path)
+    assert os.strerror(number) in str(told.value) and "the same command goes on" in str(told.value)
+    assert run_state(tmp_path / config().run_id) in ("unfinished", "missing")
+    assert before == {path.name: path.read_bytes() for path in other.folder.iterdir()}
+    assert_same(cell(tmp_path), whole)
+
+
+def takes_no_more(patch, part: str, number: int) -> None:
+    """Opening and renaming fail for this one file of a record."""
+    replace, opened = os.replace, Path.open
+
+    def refuse(path) -> None:
+        if part == Path(path).name.strip("."):
+            raise OSError(number, os.strerror(number), str(path))
+
+    def open_(self, mode="r", *args, **named):
+        if mode not in ("r", "rb"):
+            refuse(self)
+        return opened(self, mode, *args, **named)
+
+    def replace_(source, target):
+        refuse(target)
+        return replace(source, target)
+
+    patch.setattr(Path, "open", open_)
+    patch.setattr(os, "replace", replace_)
+
+
+@pytest.mark.parametrize("gone", [["epochs.jsonl"], ["config.json"], FILES])
+def test_a_file_that_vanishes_stops_the_run_before_it_makes_half_a_record(tmp_path, monkeypatch, whole, gone):
+    folder, evaluate = tmp_path / config().run_id, loop.evaluate
+
+    def vanishing(*args):
+        monkeypatch.setattr(loop, "evaluate", evaluate)
+        for name in gone:
+            (folder / name).unlink(missing_ok=True)
+        return evaluate(*args)
+
+    monkeypatch.setattr(loop, "evaluate", vanishing)
+    with pytest.raises(UsageError, match=rf"{gone[-3:][0]}: No such file or directory; once that is mended"):
+        cell(tmp_path)
+    assert run_state(folder) in ("unfinished", "missing")
+    assert_same(cell(tmp_path), whole)
+
+
+# --- the same bits ---------------------------------------------------------------------------------------------------
+
+DETERMINISTIC = """
+import sys
+from harness.run import main
+code = main(sys.argv[1:])
+import torch, torch._inductor.config
+assert torch.are_deterministic_algorithms_enabled() and torch._inductor.config.deterministic
+sys.exit(code)
+"""
+
+
+def test_deterministic_is_recorded_and_gives_the_bits_of_the_cpu(tmp_path, whole):
+    """In another process: it is for the whole of one."""
+    words = "--variant compact --dataset digits --recipe quick --epochs 2 --device cpu --quiet --deterministic"
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-c", DETERMINISTIC, *words.split(), "--out", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    there = read_run(tmp_path / config().run_id)
+    assert (whole.env["deterministic"], there.env["deterministic"]) == (False, True)
+    assert_same(whole, there)
+    again = [sys.executable, "-m", "harness.verify", str(there.folder), "--device", "cpu", "--quiet"]
+    said = subprocess.run(again, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout
+    assert "equal to the last bit" in said and "note:" not in said
+
+
+STOPPED = """
+import sys
+from harness.run import main
+from harness.training.checkpoint import Keeper
+from harness.training.signals import StoppedError
+steps = int(sys.argv.pop(1))
+def due(self):
+    global steps
+    steps -= 1
+    if steps == 0:
+        self.stop.asked = 15
+    return steps == 0
+Keeper.due = due
+try:
+    sys.exit(main(sys.argv[1:]))
+except StoppedError:
+    sys.exit(143)
+"""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("compiled", ["off", "on"])
+def test_on_cuda_a_deterministic_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, compiled):
+    settings = "--set recipe.ema=0.9 recipe.dropout=0.1 recipe.mix=either recipe.clip=1.0"
+    words = f"--variant compact --dataset digits --recipe quick --epochs 3 --device cuda --compile {compiled} --quiet"
+    words = [*words.split(), "--deterministic", *settings.split()]
+
+    def ended(steps: int, out: str) -> int:
+        command = [sys.executable, "-c", STOPPED, str(steps), *words, "--out", str(tmp_path / out)]
+        return subprocess.run(command, cwd=ROOT, env={**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}).returncode
+
+    assert (ended(-1, "whole"), ended(57, "stopped"), ended(-1, "stopped")) == (0, 143, 0)
+    one, other = (read_run(path.parent) for path in sorted(tmp_path.glob("*/*/result.json")))
+    assert len(one.result["sessions"]) + len(other.result["sessions"]) == 3
+    assert_same(one, other)
+
+
+def test_a_checkpoint_goes_on_only_as_deterministic_as_it_was(tmp_path, monkeypatch, capsys):
+    facts, answers, evaluate = devices.describe(CPU), iter([True, False]), loop.evaluate
+    monkeypatch.setattr(devices, "describe", lambda device: {**facts, "deterministic": next(answers)})
+    asked = iter([False, True])
+
+    def ended(*args):
+        if next(asked):
+            raise KeyboardInterrupt
+        return evaluate(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "evaluate", ended)
+        with pytest.raises(KeyboardInterrupt):
+            cell(tmp_path)
+    assert list((tmp_path / config().run_id).glob(PATTERN))
+    cell(tmp_path)
+    assert "a checkpoint of another deterministic: the run starts again" in capsys.readouterr().err
+
+
+def test_an_operation_without_deterministic_form_is_told(tmp_path, monkeypatch):
+    error = RuntimeError("upsample_backward does not have a deterministic implementation, but you set\n'torch.use")
+    monkeypatch.setattr(loop, "batch_loss", failing(error))
+    with pytest.raises(UsageError, match="cannot be trained with --deterministic: upsample_backward does not have"):
+        cell(tmp_path)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_other_numbers_of_threads_agree_to_the_documented_tolerance(tmp_path, threads):
+    """ARCHITECTURE: losses to 1e-5 over two passes on digits; sums are taken in another order."""
+    own, lines = torch.get_num_threads(), {}
+    try:
+        for count in (1, threads):
+            torch.set_num_threads(count)
+            lines[count] = cell(tmp_path / str(count)).epochs()
+    finally:
+        torch.set_num_threads(own)
+    for one, other in zip(lines[1], lines[threads], strict=True):
+        for name in ("train_loss", "test_loss"):
+            assert other[name] == pytest.approx(one[name], rel=1e-5), name
+        assert (other["images_seen"], other["lr"]) == (one["images_seen"], one["lr"])
+
+
+# --- what others do there --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("threads", "load", "shared"), [(1, 1.2, False), (1, 1.9, True), (4, 5.0, False), (4, 6.1, True)]
+)
+def test_a_cpu_is_shared_when_more_runs_than_our_threads(monkeypatch, threads, load, shared):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 9.0, 9.0))
+    assert devices.is_shared(CPU) is shared
+
+
+def test_neighbours_on_the_device_are_remembered(monkeypatch):
+    """One look that finds somebody is enough; looks are a minute apart."""
+    answers, now = [False, True, False], [0.0]
+    monkeypatch.setattr(devices, "is_shared", lambda device: answers.pop(0))
+    monkeypatch.setattr("harness.training.device.time.monotonic", lambda: now[0])
+    neighbours = devices.Neighbours(CPU)
+    for now[0], seen in ((30.0, False), (61.0, True), (90.0, True), (122.0, True)):
+        neighbours.look()
+        assert neighbours.seen is seen
+    assert answers == []

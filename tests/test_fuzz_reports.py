@@ -1,0 +1,213 @@
+"""Reports over damaged records: what is damaged is left out by name, and the rest says what it says without it.
+
+Records of before schema 3 have no digests. What was changed in them may be believed, but must not end a report.
+"""
+
+import contextlib
+import json
+import random
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from harness import compare, verify
+from harness.config import resolve
+from harness.datasets import DATASETS
+from harness.evidence.figures import plans
+from harness.evidence.groups import read_evidence
+from harness.evidence.instances import instances
+from harness.evidence.paper import all_tables
+from harness.records import read
+from harness.records.read import Run
+from harness.records.schema import FILES, SINCE_3
+from harness.studies import STUDIES
+from harness.sweeping.plan import on_device, plan
+from harness.sweeping.standing import standings
+from harness.timing.synthetic import write_cell
+from tests.mutations import cases
+from tests.test_fuzz_records import SORTS, bare_predictions
+from variants.fields import UsageError
+
+Files = dict[str, bytes]
+Records = dict[str, Files]  # by run
+Harm = tuple[list[str], str | None]  # the sorts of damage, and what they led to
+
+SEEDS = 4
+UNCHECKED = "digests and the seal are not looked at"
+TRUSTED = "records without digests are taken as they come"
+POOLING = STUDIES["pooling"]
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
+    """Two rows of a study by the run's name, with all their files."""
+    return written(tmp_path_factory.mktemp("records"), ("compact", "compact-cls"), "c10", SEEDS)
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """The files of a run of which nothing is as in those."""
+    ((_, contents),) = written(tmp_path_factory.mktemp("others"), ("vanilla",), "c100", 1).items()
+    return contents
+
+
+def written(folder: Path, variants: Sequence[str], dataset: str, seeds: int) -> Records:
+    for name in variants:
+        config = resolve(name, DATASETS[dataset], "common", epochs=3, precision="bf16", compile=True)
+        write_cell(folder, config, seeds)
+    return {run.name: {name: (run / name).read_bytes() for name in FILES} for run in sorted(folder.iterdir())}
+
+
+def laid_out(folder: Path, records: Records) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    for run, contents in records.items():
+        (folder / run).mkdir(parents=True)
+        for name, content in contents.items():
+            (folder / run / name).write_bytes(content)
+    return folder
+
+
+def reported(folder: Path) -> list[str]:
+    """All tables, and the data of all figures."""
+    evidence = read_evidence([folder])
+    studied = instances(evidence, {"pooling": POOLING, "main": STUDIES["main"]})
+    figures = plans(evidence, STUDIES["main"])
+    tables = all_tables(evidence, STUDIES["main"], (), studied)
+    return [table.to_markdown() for table in tables] + [f"{figure.name} {figure.data}" for figure in figures]
+
+
+def in_turn(name: str, draw: random.Random, records: Records, others: Files) -> Iterator[tuple[str, str, bytes]]:
+    """Half of the runs, each with a sort of damage to that file and its content then."""
+    for run in draw.sample(list(records), len(records) // 2):
+        sort = draw.choice(list(SORTS[name]))
+        damage = cases({sort: SORTS[name][sort]}, 1, records[run][name], others[name], seed=f"{draw.random()}")
+        yield sort, run, next(damage)[1]
+
+
+def without(records: Records, run: str, name: str) -> Records:
+    """As if the run had never been made, or had lost the file that only some tables need."""
+    if name in ("epochs.jsonl", "predictions.npz"):
+        rest = {file: content for file, content in records[run].items() if file != name}
+        return {**records, run: rest}
+    return {other: contents for other, contents in records.items() if other != run}
+
+
+def of_before(records: Records) -> Records:
+    """The same records as schema 2 had them: nothing says what their files have to be."""
+    found = {}
+    for run, contents in records.items():
+        config, result = (json.loads(contents[name]) for name in ("config.json", "result.json"))
+        result = {name: value for name, value in result.items() if name not in SINCE_3}
+        plain = {"config.json": {**config, "schema": 2}, "result.json": {**result, "schema": 2}}
+        found[run] = {**contents, **{name: json.dumps(value, indent=1).encode() for name, value in plain.items()}}
+    return found
+
+
+def harm_of_damage(name: str, rounds: int, folder: Path, records: Records, others: Files) -> Iterator[Harm]:
+    """Whether a report over damaged records says anything else than one without them, or ends."""
+    draw = random.Random(f"{name} {rounds}")
+    for _ in range(rounds):
+        damaged, left, sorts = dict(records), dict(records), []
+        for sort, run, content in in_turn(name, draw, records, others):
+            damaged[run] = {**records[run], name: content}
+            left = without(left, run, name)
+            sorts.append(sort)
+        expected = reported(laid_out(folder, left))
+        try:
+            found = reported(laid_out(folder, damaged))
+            yield sorts, None if found == expected else f"{sorts} change a table or a figure"
+        except Exception as error:
+            yield sorts, f"{sorts}: {type(error).__name__}: {error}"
+
+
+def first_harm(rounds: Iterator[Harm]) -> bool:
+    return any(harm for _, harm in rounds)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("rounds", [6, pytest.param(60, marks=pytest.mark.long)])
+def test_a_report_is_the_one_without_the_damaged_records(tmp_path, records, others, name, rounds, tried, capsys):
+    kinds, wrong = Counter[str](), []
+    for sorts, harm in harm_of_damage(name, rounds, tmp_path / "runs", records, others):
+        kinds.update(sorts)
+        wrong += [harm] if harm else []
+    assert wrong == []
+    tried("reports over damaged records", kinds)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_report_tells_whether_damage_came_through(tmp_path, records, others, name, tried, monkeypatch, capsys):
+    monkeypatch.setattr(read, "_content", lambda folder, name, digests: (folder / name).read_bytes())
+    monkeypatch.setattr(read, "is_sealed", lambda content: True)
+    assert first_harm(harm_of_damage(name, 60, tmp_path / "runs", records, others))
+    tried("reports over damaged records", {}, {UNCHECKED: 1})
+
+
+# --- other commands --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_commands_name_the_damaged_record_and_end_as_usual(tmp_path, records, others, name, capsys):
+    """`verify` finds every one, `compare` and training again refuse it, `--status` does not count it as done."""
+    draw = random.Random(name)
+    planned = on_device(plan(POOLING.narrowed(None, ["common"], ["c10"], range(SEEDS)), DATASETS, 3), "bf16", True)
+    for sort, run, content in (case for _ in range(4) for case in in_turn(name, draw, records, others)):
+        folder = laid_out(tmp_path / "runs", {**records, run: {**records[run], name: content}})
+        sound = next(other for other in records if other != run)
+        assert verify.main(["--records", str(folder)]) == 1, sort
+        assert f"{run}\n" in capsys.readouterr().out, sort
+        with pytest.raises(UsageError, match=run):
+            verify.main([str(folder / run), "--device", "cpu"])
+        with contextlib.suppress(UsageError):
+            compare.main([str(folder / sound), str(folder / run)])
+        done = [cell.folder for cell in standings(planned, folder) if cell.state == "done"]
+        assert folder / run not in done and len(done) == len(records) - 1, sort
+
+
+# --- records of before schema 3 --------------------------------------------------------------------------------------
+
+
+def end_of_reports(name: str, rounds: int, folder: Path, records: Records, others: Files) -> Iterator[Harm]:
+    """What a report over records without digests ends with, if it does not end as usual."""
+    draw, planned = random.Random(f"{name} {rounds}"), plan(POOLING, DATASETS)
+    for _ in range(rounds):
+        damaged, sorts = dict(records), []
+        for sort, run, content in in_turn(name, draw, records, others):
+            damaged[run] = {**records[run], name: content}
+            sorts.append(sort)
+        try:
+            laid_out(folder, damaged)
+            reported(folder)
+            standings(planned, folder)
+            verify.main(["--records", str(folder)])
+            for run in records:
+                with contextlib.suppress(UsageError):
+                    compare.main([str(folder / next(iter(records))), str(folder / run)])
+            yield sorts, None
+        except Exception as error:
+            yield sorts, f"{sorts}: {type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("rounds", [6, pytest.param(60, marks=pytest.mark.long)])
+def test_no_record_without_digests_ends_a_report(tmp_path, records, others, name, rounds, tried, capsys):
+    kinds, wrong = Counter[str](), []
+    for sorts, harm in end_of_reports(name, rounds, tmp_path / "runs", of_before(records), others):
+        kinds.update(sorts)
+        wrong += [harm] if harm else []
+    assert wrong == []
+    tried("reports over damaged records without digests", kinds)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_record_without_digests_that_is_taken_as_it_comes_ends_a_report(
+    tmp_path, records, others, name, tried, monkeypatch, capsys
+):
+    monkeypatch.setattr(read, "parsed", lambda name, content, sealed=False: json.loads(content))
+    monkeypatch.setattr(read, "misfits", lambda *_: [])
+    monkeypatch.setattr(Run, "predictions", bare_predictions)
+    assert first_harm(end_of_reports(name, 60, tmp_path / "runs", of_before(records), others))
+    tried("reports over damaged records without digests", {}, {TRUSTED: 1})

@@ -1,0 +1,297 @@
+"""What people type as names: it never leaves the results folder, and no table or page takes it for a command."""
+
+import csv
+import html
+import io
+import re
+import subprocess
+import unicodedata
+from dataclasses import dataclass, replace
+from itertools import permutations
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from PIL import Image
+
+from harness.config import RunConfig, resolve
+from harness.data.load import dataset_facts
+from harness.datasets import DATASETS
+from harness.evidence import table as tables
+from harness.evidence.figures import slug
+from harness.evidence.table import Table
+from harness.evidence.typeset import find_latex
+from harness.studies import STUDIES
+from tests.properties import LONG_FORM, TEXT, WORDS, Property, attempt, breaking
+from tests.test_properties import CONFIG
+from tests.test_records import CONFIG as RECORDED
+from tests.test_records import write
+from variants.fields import UsageError
+
+LONGEST = 150
+DEVICES = {"con", "prn", "aux", "nul", *(f"{name}{digit}" for name in ("com", "lpt") for digit in range(10))}
+TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+TYPED = (
+    *("../../x", "..", "/", "/etc", "a/../..", "CON", "con.txt", "NUL.tar.gz", "COM1.x", "aux.", "data/ümlaut 漢字 …"),
+    *(".", "x" * 5000, "a\nb", "a\0b", "a\tb", "🚀", "dots...", "spaces   ", " x", "-rf", "--out", ".hidden", "a:b"),
+    *("C:\\x", "@64", "~", "$HOME", "*", "?", "a|b", "%s", "\ud800", "\u202e", "'", "`id`", "lpt9.csv", "conx.y"),
+    *("...", "-.-", "_", "nul.x", "com2.y.z", "Prn.1", "\uff1d1+1", "\uff20x", "\uff0b1", "\uff0d2"),
+)  # fmt: skip
+
+# --- in the results folder -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Own:
+    """A person's own class with an unusual idea of its name."""
+
+    image_size: int = 32
+    num_classes: int = 10
+    shape_name: Any = None
+
+    def module(self) -> None:
+        raise NotImplementedError("only its name is of interest")
+
+
+def is_a_place_of_its_own(config: RunConfig) -> None:
+    out = Path("results/runs")
+    for name in (config.run_id, config.cell_id):
+        assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*[A-Za-z0-9_]", name) and len(name) <= LONGEST
+        assert name.split(".")[0].lower() not in DEVICES
+        assert (out / name).resolve().parent == out.resolve() and (out / name).name == name
+
+
+NAMED = st.builds(
+    lambda config, folder, own: replace(config, dataset=f"folder:{folder}", variant=own or config.variant),
+    CONFIG,
+    st.one_of(st.sampled_from(TYPED), TEXT),
+    st.one_of(st.none(), st.builds(Own, shape_name=st.one_of(st.sampled_from(TYPED), TEXT, st.integers(), st.none()))),
+)
+
+
+def is_a_file_name(names: list[str]) -> None:
+    for name in names:
+        assert re.fullmatch(r"[A-Za-z0-9_-]{0,100}", slug(name))
+    for one, other in permutations(dict.fromkeys(names), 2):
+        assert slug(one) != slug(other)
+
+
+@pytest.mark.parametrize("name", TYPED, ids=lambda name: repr(name[:20]))
+def test_a_record_lies_in_its_folder_whatever_the_data_set_is_called(name, tmp_path, tried):
+    config = replace(RECORDED, dataset=f"folder:{name}", variant_name=name, label=name, overrides=(name,))
+    is_a_place_of_its_own(config)
+    folder = write(tmp_path / "out" / "runs", config)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert list((tmp_path / "out" / "runs").iterdir()) == [folder]
+    tried("names", {"a record under a name": 1})
+
+
+def test_names_that_were_fine_stay_as_they_are():
+    """An identity is what records are found by; only what no file can be called is called otherwise."""
+    config = resolve("compact", DATASETS["c10"], "common")
+    assert config.run_id.startswith("c10-vit-d48l4p4-e200-s0-")
+    assert replace(config, dataset="folder:data/tiny.v2@64").cell_id.startswith("tiny.v2-64-vit-d48l4p4-e200-")
+    assert replace(config, dataset="folder:con.v2").cell_id.startswith("con-v2-vit-")
+    assert replace(config, dataset="folder:con.v2").cell_id != replace(config, dataset="folder:con-v2").cell_id
+    assert slug("folder:tiny") == "folder-tiny" and slug("c10") == "c10"
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "x/..", "", "@64", ".@8", "./"])
+def test_a_folder_without_a_name_is_refused_although_it_holds_images(name, tmp_path, monkeypatch, tried):
+    """Two of these would be one data set in every identity."""
+    for part in ("train/a", "test/a"):
+        (tmp_path / "x" / part).mkdir(parents=True)
+        (tmp_path / part).mkdir(parents=True)
+        for place in (tmp_path / "x", tmp_path):
+            Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(place / part / "1.png")
+    monkeypatch.chdir(tmp_path / "x" if name == ".." else tmp_path)
+    assert dataset_facts(f"folder:{tmp_path / 'x'}", Path("data")).image_size == 8
+    with pytest.raises(UsageError, match="name"):
+        dataset_facts(f"folder:{name}", Path("data"))
+    tried("names", {"a folder without a name": 1})
+
+
+def test_studies_have_names_that_files_can_have():
+    for name, study in STUDIES.items():
+        assert re.fullmatch(r"[a-z0-9-]+", name) and name not in DEVICES, study.question
+
+
+# --- in tables -------------------------------------------------------------------------------------------------------
+
+
+def readable(text: str) -> str:
+    """The text on one line, with a mark for what nobody can read."""
+    signs = (
+        " " if sign.isspace() else "\ufffd" if unicodedata.category(sign) in ("Cc", "Cs") or sign in TURNING else sign
+        for sign in text
+    )
+    return " ".join("".join(signs).split())
+
+
+def typed(cells: list[str]) -> Table:
+    first, second = cells[:2], cells[2:4]
+    return Table("t", ("name", cells[4]), (tuple(first), tuple(second)), cells[5], conclusions=(cells[6],))
+
+
+CELLS = st.lists(st.one_of(st.sampled_from(TYPED), TEXT), min_size=7, max_size=7)
+ALL_TYPED = [[*((*TYPED, *WORDS)[start:] + TYPED)][:7] for start in range(0, len(TYPED) + len(WORDS), 7)]
+
+
+def is_read_back_from_markdown(cells: list[str]) -> None:
+    page = typed(cells).to_markdown()
+    assert "<" not in page and ">" not in page
+    head, rule, *rows = page.split("\n")[:4]
+    assert rule.count("|") == 3 and page.splitlines()[:4] == [head, rule, *rows]
+    assert len(page.splitlines()) == 8, "a line of its own for whatever was typed"
+    wanted = [["name", cells[4]], cells[:2], cells[2:4]]
+    for line, texts in zip((head, *rows), wanted):
+        assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == 3
+        parts = re.split(r"(?<!\\)((?:\\\\)*)\|", line)
+        columns = [text + slashes for text, slashes in zip(parts[::2], [*parts[1::2], ""])][1:3]
+        assert [without_escapes(column.strip()) for column in columns] == [readable(text) for text in texts]
+    assert without_escapes(page.splitlines()[5]) == readable(cells[5])
+    assert without_escapes(page.splitlines()[7]) == f"* {readable(cells[6])}".rstrip() or not cells[6].strip()
+    for sign in "`*[]~$#_":
+        assert not re.search(rf"(?<!\\)(?:\\\\)*{re.escape(sign)}", "".join(map(tables.escape_markdown, cells)))
+
+
+def without_escapes(text: str) -> str:
+    return html.unescape(re.sub(r"\\([\\`*_\[\]~$#|])", r"\1", text))
+
+
+SPOKEN: dict[str, str] = {
+    r"\textbackslash{}": "\\",
+    r"\textasciitilde{}": "~",
+    r"\textasciicircum{}": "^",
+    r"\textless{}": "<",
+}
+SPOKEN |= {r"\textgreater{}": ">", r"\textbar{}": "|", "$-$": "-", r"$\pm$": "±", r"$\leq$": "≤", r"\dag{}": "†"}
+SPOKEN |= {"---": "—", r"$\to$": "→", "{}": ""} | {f"\\{sign}": sign for sign in "&%$#_{}"}
+LATEX = re.compile("|".join([*map(re.escape, SPOKEN), r"\[U\+[0-9A-F]{4,6}\]", r"[^\\&%$#_{}~^<>|]"]), re.DOTALL)
+
+
+def is_read_back_from_latex(cells: list[str]) -> None:
+    for cell in cells:
+        escaped = tables.escape_latex(cell)
+        words = [str(word) for word in LATEX.findall(escaped)]
+        assert "".join(words) == escaped, "a sign with a meaning of its own"
+        assert escaped[:1] not in ("[", "*") and "\n" not in escaped and "\r" not in escaped
+        back = "".join(chr(int(word[3:-1], 16)) if word.startswith("[U+") else SPOKEN.get(word, word) for word in words)
+        if "---" not in cell and "[U+" not in cell:
+            assert back == readable(cell)
+    assert typed(cells).to_latex().count("\\\\\n") == 3
+
+
+NUMERIC = re.compile(r"[+-]?\d+(,\d{3})*(\.\d+)?( ± \d+(,\d{3})*(\.\d+)?)?")
+
+
+def is_read_back_from_csv(cells: list[str]) -> None:
+    rows = list(csv.reader(io.StringIO(typed(cells).to_csv(), newline="")))
+    wanted = [["name", cells[4]], cells[:2], cells[2:4]]
+    assert [len(row) for row in rows] == [2, 2, 2]
+    for row, texts in zip(rows, wanted):
+        for found, text in zip(row, map(readable, texts)):
+            assert found.removeprefix("'") == text.removeprefix("'") or found == text.replace(",", "")
+            assert found[:1] not in tuple("=@\t\r\uff1d\uff20\uff0b\uff0d")
+            assert found[:1] not in ("+", "-") or NUMERIC.fullmatch(found)
+
+
+@pytest.mark.parametrize("text", ["-1.50", "+2.00", "-1.32 ± 0.80", "-0.5", "-12", "+0.20 ± 1.00"])
+def test_honest_numbers_stay_numbers(text):
+    assert tables.escape_csv(text) == text
+
+
+@pytest.mark.skipif(find_latex() is None, reason="needs a LaTeX")
+def test_latex_typesets_whatever_was_typed(tmp_path, tried):
+    cells = [
+        *WORDS,
+        *TYPED,
+        *map(chr, range(0x20, 0x250)),
+        "a [b] c",
+        "\\\\[1cm]",
+        "* a",
+        "--",
+        "?`",
+        "ﬁ",
+        "Ω",
+        "\u22121",
+    ]
+    cells = [cell for cell in cells if len(cell) < 100]
+    rows = tuple((cell, cell, f"x {cell}") for cell in cells)
+    pages = [Table(f"t{at}", ("a", "b", "c"), rows[at : at + 30], cells[at]) for at in range(0, len(rows), 30)]
+    preamble = (Path(__file__).resolve().parents[1] / "paper" / "main.tex").read_text().split("\\begin{document}")[0]
+    preamble = re.sub(r"\\input\{.*?\}", "", preamble)
+    body = "\n\\clearpage\n".join(page.to_latex() for page in pages)
+    (tmp_path / "main.tex").write_text(f"{preamble}\\begin{{document}}\n{body}\n\\end{{document}}\n")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
+    said = [line for line in done.stdout.decode("utf-8", "replace").splitlines() if line.startswith(("!", "l."))]
+    assert done.returncode == 0, said
+    tried("names", {"typeset by LaTeX": len(cells)})
+
+
+# --- all of them -----------------------------------------------------------------------------------------------------
+
+PROPERTIES = {
+    "a run's folder": Property(
+        NAMED, is_a_place_of_its_own, 300, [replace(RECORDED, dataset=f"folder:{name}") for name in TYPED]
+    ),
+    "a figure's file": Property(
+        st.lists(st.one_of(st.sampled_from(TYPED), TEXT).map("folder:{}".format), max_size=4),
+        is_a_file_name,
+        telling=[[f"folder:{name}" for name in TYPED]],
+    ),
+    "Markdown": Property(CELLS, is_read_back_from_markdown, 200, ALL_TYPED),
+    "LaTeX": Property(CELLS, is_read_back_from_latex, 200, ALL_TYPED),
+    "CSV": Property(CELLS, is_read_back_from_csv, 200, ALL_TYPED),
+}
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_holds(name, tried):
+    tried("names", {name: attempt(PROPERTIES[name], PROPERTIES[name].number)})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_holds_for_many_more(name, tried):
+    tried("names", {name: attempt(PROPERTIES[name], LONG_FORM * PROPERTIES[name].number)})
+
+
+def lacking(signs: dict[str, str], *left_out: str) -> dict[str, str]:
+    return {sign: escape for sign, escape in signs.items() if sign not in left_out}
+
+
+# Property, what is replaced, and by what.
+PLANTED: dict[str, tuple[str, str, Any]] = {
+    "folder names as they were typed": (
+        "a run's folder",
+        "harness.config.re",
+        SimpleNamespace(sub=lambda pattern, to, text: text),
+    ),
+    "names of devices": ("a run's folder", "harness.config.DEVICE_NAME", re.compile("(^$)")),
+    "a file name for two data sets": (
+        "a figure's file",
+        "tests.test_names.slug",
+        lambda name: re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:80],
+    ),
+    "HTML in Markdown": ("Markdown", "harness.evidence.table._MARKDOWN", lacking(tables._MARKDOWN, "<", ">")),
+    "a pipe in a Markdown cell": ("Markdown", "harness.evidence.table._MARKDOWN", lacking(tables._MARKDOWN, "|")),
+    "a percent sign in LaTeX": ("LaTeX", "harness.evidence.table._LATEX", lacking(tables._LATEX, "%")),
+    "a backslash in LaTeX": ("LaTeX", "harness.evidence.table._LATEX", lacking(tables._LATEX, "\\")),
+    "formulas in a spreadsheet": ("CSV", "harness.evidence.table._FORMULA", ()),
+    "wide signs in a spreadsheet": ("CSV", "harness.evidence.table._FORMULA", tuple("=+-@")),
+    "line ends in a cell": ("Markdown", "harness.evidence.table._one_line", str),
+}
+
+
+@pytest.mark.parametrize("defect", PLANTED)
+def test_a_planted_defect_is_found(defect, monkeypatch, tried):
+    name, where, instead = PLANTED[defect]
+    monkeypatch.setattr(where, instead)
+    found = breaking(PROPERTIES[name], PROPERTIES[name].number)
+    assert found, "no example breaks the property"
+    tried("names", {}, {defect: found})
