@@ -106,7 +106,7 @@ def run_command(main: Callable[[list[str] | None], int], arguments: list[str] | 
         print(error, file=sys.stderr)
         code = 2
     except StoppedError as stopped:
-        print(f"{stopped}; nothing is lost, the same command goes on: {_command(main, arguments)}", file=sys.stderr)
+        print(f"{stopped}; the same command goes on: {_command(main, arguments)}", file=sys.stderr)
         code = stopped.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

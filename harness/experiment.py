@@ -16,10 +16,10 @@ from harness.counting.cost import Cost, cost_of
 from harness.data.canonical import Split
 from harness.data.load import ImageData, load
 from harness.data.pipeline import held_out, scaling, shown_more_often, to_device
-from harness.records.aside import set_aside
+from harness.records.aside import set_aside, set_aside_done
 from harness.records.environment import environment
-from harness.records.lock import owned
-from harness.records.read import Run, read_run, run_state
+from harness.records.lock import Lock, owned
+from harness.records.read import Run, done_run, whole_run
 from harness.records.write import RunWriter, prepare
 from harness.tally import Session, Tally
 from harness.training import device as devices
@@ -56,10 +56,10 @@ def run_cell(
     """
     prepare(out)
     folder = out / config.run_id
-    with owned(folder), told_in_a_sentence(config, folder, device), listening() as stop:
-        if run_state(folder) == "done" and not fresh:  # by another process, since the caller looked
-            return read_run(folder)
-        return _run_owned(config, data_dir, folder, device, quiet, fresh, save_every_s, stop)
+    with told_in_a_sentence(config, folder, device), owned(folder) as lock, listening() as stop:
+        if not fresh and (run := done_run(folder)):  # by another process, since the caller looked
+            return run
+        return _run_owned(config, data_dir, folder, device, quiet, fresh, save_every_s, stop, lock)
 
 
 def _run_owned(
@@ -71,6 +71,7 @@ def _run_owned(
     fresh: bool,
     save_every_s: float,
     stop: Stop,
+    lock: Lock,
 ) -> Run:
     devices.keep_freed_memory(device)
     devices.forget_peak_memory(device)
@@ -82,32 +83,42 @@ def _run_owned(
     tally = Tally(config, sum(p.numel() for p in model.parameters()), cost.macs)
     maker = {name: env[name] for name in ("source_digest", "data_digest", "torch", "device", "deterministic")}
     keeper = Keeper(folder, {"run": config.run_id, **maker}, save_every_s, stop, tally.carry)
-    if fresh:
+    found = keeper.find()
+    if found and fresh and not keeper.carried.get("fresh"):  # what --fresh itself began goes on
         keeper.clear()
-    elif keeper.find():
+        found, keeper.state, keeper.carried = False, None, {}
+    tally.fresh = fresh or (found and bool(keeper.carried.get("fresh")))
+    if found:
         tally.lines, tally.earlier = list(keeper.carried["lines"]), list(keeper.carried["sessions"])
         if not quiet:
             print(f"{title(config)}: goes on after epoch {len(tally.lines)}", flush=True)
     set_aside(folder)
+    set_aside_done(folder)
     writer = RunWriter(folder)
     writer.begin(config.to_plain(), env, asdict(cost), tally.lines)
     facts = {name: env[name] for name in ("device_name", "torch", "commit")} | {"after_epochs": len(tally.lines)}
     tally.session = Session(device, facts, devices.Neighbours(device), Meter(device))
-    predictions, reason = None, None
+    predictions, reason, kept = None, None, False
     try:
-        evaluation = _trained(config, data, splits, model, device, writer, tally, keeper, quiet)
+        evaluation = _trained(config, data, splits, model, device, writer, tally, keeper, lock, quiet)
     except DivergenceError as error:
         reason = str(error)
     except (RuntimeError, MemoryError) as error:
         if not devices.is_out_of_memory(error):
             raise
-        reason = out_of_memory(config, device)
+        reason, kept = out_of_memory(config, device), True  # others may leave the device, and then it goes on
     else:
         labels = splits[1].labels.astype("uint16")
         predictions = {"labels": labels, "predicted": evaluation.predicted, "confidence": evaluation.confidence}
+    lock.check()
     writer.finish(tally.result(reason), predictions)
-    keeper.clear()
-    return read_run(folder)
+    if not kept:
+        keeper.clear()
+    try:
+        return whole_run(folder)
+    except ValueError as error:
+        told = f"{folder} was changed while it was trained ({error}): the same command trains it again"
+        raise UsageError(told) from None
 
 
 def trained_again(config: RunConfig, data_dir: Path, device: torch.device, quiet: bool = False) -> Iterator[Epoch]:
@@ -153,6 +164,7 @@ def _trained(
     writer: RunWriter,
     tally: Tally,
     keeper: Keeper,
+    lock: Lock,
     quiet: bool,
 ) -> Evaluation:
     """The run itself: every epoch goes into the record as it ends."""
@@ -165,6 +177,7 @@ def _trained(
     evaluation = None
     try:
         for epoch in train(config, model, compute, train_split, eval_split, scale, progress, keeper):
+            lock.check()
             writer.epoch(epoch.line)
             tally.lines.append(epoch.line)
             evaluation = epoch.evaluation

@@ -10,7 +10,6 @@ examples:
 
 import json
 import sys
-import time
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from harness.datasets import DATASETS, Dataset
 from harness.recipes import ASSUMED, RECIPES
 from harness.records.lock import BusyError
 from harness.records.read import Run, read_run, run_state
+from harness.training.signals import wait
 from variants.catalog import CATALOG, check_known
 
 if TYPE_CHECKING:
@@ -65,9 +65,7 @@ def parser() -> Parser:
     p.add_argument("--name", default="", help="a label for the record; no part of the run's identity")
     p.add_argument("--data-dir", type=directory, default=Path("data"), help="(default: data)")
     p.add_argument("--out", type=directory, default=Path("results/runs"), help="(default: results/runs)")
-    p.add_argument(
-        "--fresh", action="store_true", help="train again even if this cell is done; the old record goes at the start"
-    )
+    p.add_argument("--fresh", action="store_true", help="train again what is done; its record is kept as replaced-...")
     p.add_argument(
         "--save-every",
         type=seconds,
@@ -135,7 +133,7 @@ def train(config: RunConfig, device: "torch.device", args: Namespace) -> Run:
             if not told:
                 print(f"{busy}; waiting for it", flush=True)
             told = True
-            time.sleep(WAIT_S)
+            wait(WAIT_S)
 
 
 def conclude(run: Run) -> int:

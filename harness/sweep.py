@@ -14,11 +14,12 @@ examples:
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -36,6 +37,7 @@ from harness.sweeping.show import about, listing, plan_lines, status_text
 from harness.sweeping.standing import standings
 from harness.sweeping.turns import NO_DATA, absent_data, concluded, outcome, told, train_all
 from harness.sweeping.workers import Job, Workers, environments, place_of
+from harness.training.signals import SIGNALS, StoppedError
 from variants.catalog import check_known, config_of
 from variants.fields import UsageError, near_matches
 
@@ -224,19 +226,30 @@ def train_at_once(args: Namespace, planned: Sequence[Planned], words: Sequence[s
     by_number = {cell.number: cell for cell in todo if cell.config.dataset not in absent}
     jobs = [Job(cell.number, cell.title, [*command, str(cell.number)]) for cell in by_number.values()]
     workers = Workers(environments(args.jobs, place, args.device, os.environ))
-    for name in ("SIGTERM", "SIGUSR1"):  # else the children would be left behind, training
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), ended)
-    for count, (job, code) in enumerate(workers.run(jobs), 1):
-        print(f"[{count}/{len(jobs)}] cell {job.number}: {job.title}: {'done' if code == 0 else 'FAILED'}", flush=True)
-        if code:
-            problems.append(told(by_number[job.number], f"exit code {code} (see above)"))
+    with ending():
+        for count, (job, code) in enumerate(workers.run(jobs), 1):
+            end = "done" if code == 0 else "FAILED"
+            print(f"[{count}/{len(jobs)}] cell {job.number}: {job.title}: {end}", flush=True)
+            if code:
+                problems.append(told(by_number[job.number], f"exit code {code} (see above)"))
     return concluded(problems, len(todo))
 
 
-def ended(number: int, frame: FrameType | None) -> NoReturn:
-    """Leaving asks the children to stop: each saves its cell's state, and the same command goes on."""
-    raise SystemExit(128 + number)
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+    """A signal leaves at once, else the children would be left behind, training. Leaving asks them to stop: each saves
+    its cell's state, and the same command goes on. The same signal a second time has its usual effect."""
+
+    def heard(number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(number, signal.SIG_DFL)
+        raise StoppedError(number)
+
+    before = {number: signal.signal(number, heard) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def without_jobs(words: Sequence[str]) -> list[str]:

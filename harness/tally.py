@@ -40,6 +40,7 @@ class Tally:
     lines: list[dict[str, Any]] = field(default_factory=list)
     earlier: list[dict[str, Any]] = field(default_factory=list)  # sessions that ended before the run did
     session: Session | None = None
+    fresh: bool = False  # it was wanted although there was a record
     corruption_accuracy: dict[str, list[float]] | None = None
     corruption_seconds: float | None = None
 
@@ -49,7 +50,7 @@ class Tally:
 
     def carry(self) -> dict[str, Any]:
         """What the next session needs, should this one end here."""
-        return {"lines": list(self.lines), "sessions": self.sessions}
+        return {"lines": list(self.lines), "sessions": self.sessions, "fresh": self.fresh}
 
     def result(self, reason: str | None) -> dict[str, Any]:
         lines, split = self.lines, "val" if self.config.holdout else "test"

@@ -12,7 +12,7 @@ examples:
 """
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from harness.evidence.folders import OWN_RUNS, REFERENCE_RUNS
 from harness.records.check import problems_of
 from harness.records.environment import environment
 from harness.records.read import Run, finished_under, read_run
-from harness.records.schema import SEALED_SINCE
+from harness.records.schema import ASIDE, SEALED_SINCE
 from variants.fields import UsageError
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ def check_all(folders: Sequence[Path]) -> int:
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"{folder}: there is no such folder")
-    records = [record for folder in folders for record in finished_under(folder)]
-    wrong = {record: problems for record in records if (problems := problems_of(record))}
+    closed = {path: problem for folder in folders for path, problem in unreadable_under(folder)}
+    records = [record for folder in folders for record in finished_under(folder) if record not in closed] + [*closed]
+    wrong = closed | {record: found for record in records if record not in closed and (found := problems_of(record))}
     for record, problems in wrong.items():
         print(f"{record}", *(f"  {problem}" for problem in problems), sep="\n")
     where = " and ".join(map(str, folders)) or "no folder"
@@ -74,6 +75,21 @@ def check_all(folders: Sequence[Path]) -> int:
     if unsealed := sum(not read_run(record).sealed for record in records if record not in wrong):
         print(f"{unsealed} of them are older than schema {SEALED_SINCE}: without digests a change cannot be told")
     return 1 if wrong else 0
+
+
+def unreadable_under(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Folders that may hold a record, which nobody can tell."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith(ASIDE))
+    except PermissionError as error:
+        raise UsageError(f"{folder} cannot be read: {error.strerror}") from None
+    for path in paths:
+        try:
+            (path / "result.json").lstat()
+        except PermissionError as error:
+            yield path, [f"cannot be read: {error.strerror}"]
+        except OSError:
+            continue
 
 
 # --- training again --------------------------------------------------------------------------------------------------
@@ -112,7 +128,7 @@ def verify(stored: Stored, args: Namespace) -> int:
     if stored.run.env.get("deterministic"):
         devices.make_deterministic()
     config, device = stored.config, devices.choose(args.device)
-    for name, was, now in surroundings(stored.run, device):
+    for name, was, now in surroundings(stored, args.data_dir, device):
         print(f"note: {name} was {was}, is {now}", flush=True)
     first = min(args.first or config.recipe.epochs, config.recipe.epochs)
     found = compared(stored, args, device, first)
@@ -121,13 +137,14 @@ def verify(stored: Stored, args: Namespace) -> int:
     return 1 if found else 0
 
 
-def surroundings(old: Run, device: "torch.device") -> list[tuple[str, Any, Any]]:
+def surroundings(stored: Stored, data_dir: Path, device: "torch.device") -> list[tuple[str, Any, Any]]:
     """What is not as it was, and may explain a difference."""
+    from harness.data.load import load
     from harness.training import device as devices
 
-    now = environment(devices.describe(device), old.env.get("data_digest", ""))
-    names = ("device_name", "threads", "torch", "source_digest")
-    return [(name, old.env.get(name), now[name]) for name in names if old.env.get(name) != now[name]]
+    old, now = stored.run.env, environment(devices.describe(device), load(stored.config.dataset, data_dir).digest)
+    names = ("device_name", "threads", "torch", "source_digest", "data_digest")
+    return [(name, old.get(name), now[name]) for name in names if old.get(name) != now[name]]
 
 
 def compared(stored: Stored, args: Namespace, device: "torch.device", first: int) -> list[str]:

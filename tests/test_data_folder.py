@@ -1,5 +1,6 @@
 """Image folders: read as they are distributed, and refused by name when something in them is not an image of theirs."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -39,6 +40,23 @@ def test_bad_folders_are_named(tmp_path):
     (tmp_path / "a" / "test" / "cow").rename(tmp_path / "a" / "test" / "pig")
     with pytest.raises(UsageError, match="same 3 class folders"):
         dataset_facts(f"folder:{tmp_path}/a", tmp_path)
+
+
+@pytest.mark.parametrize("place", ["", "train", "train/bee", "test"])
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch, place):
+    """Made up, since who runs the tests may be allowed everything."""
+    path, real = tmp_path / "set", os.scandir
+    image_folder(path)
+
+    def scandir(folder):
+        if Path(folder) == path / place:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for ask in (dataset_facts, load):
+        with pytest.raises(UsageError, match=f"^{path / place} cannot be read: Permission denied$"):
+            ask(f"folder:{path}", tmp_path)
 
 
 def annotate(path: Path, names: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness.data import load as loading
-from harness.data import memory, sources
+from harness.data import memory, originals, sources
 from harness.data.canonical import Split, canonical, digest
 from harness.data.known import class_means, images_digest
 from harness.data.load import load
@@ -150,6 +150,23 @@ def test_another_copy_is_let_in_by_what_its_classes_look_like(tmp_path, monkeypa
     tried("bad data", {f"arrays of an unseen copy: {kind}": 1}, {"without the means of the classes": 1})
 
 
+def test_a_copy_that_cannot_be_compared_is_let_in_with_a_note(tmp_path, monkeypatch, capsys):
+    """Said once: what is loaded is kept."""
+    write_arrays(tmp_path / "c10", TRAIN, TEST)
+    write_arrays(tmp_path / "svhn", TRAIN, TEST)
+    monkeypatch.setitem(KNOWN, "c10", known())
+    load("c10", tmp_path)
+    assert capsys.readouterr().err == ""
+    load.cache_clear()
+    monkeypatch.setitem(KNOWN, "c10", known(exactly=False))
+    monkeypatch.setitem(KNOWN, "svhn", Known((6,) * 10, (3,) * 10))
+    for name, words in {"c10": "is no copy that is known", "svhn": "cannot be compared with the published"}.items():
+        for _ in range(2):
+            load(name, tmp_path)
+        note = capsys.readouterr().err
+        assert note.startswith(f"note: {tmp_path / name} {words}") and note.count("\n") == 1
+
+
 def test_without_means_only_the_known_copy_is_let_in(tmp_path, monkeypatch):
     monkeypatch.setitem(KNOWN, "c10", replace(known(exactly=False), class_means=None))
     write_arrays(tmp_path / "c10", TRAIN, TEST)
@@ -205,6 +222,30 @@ def test_missing_data_without_a_network(tmp_path, monkeypatch, name):
         load(name, tmp_path)
     for words in (name, "no network", "train_images.npy", "--data-dir", "torchvision"):
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["c10", "c100", "svhn"])
+def test_arrays_that_may_not_be_read_are_not_fetched(tmp_path, monkeypatch, name):
+    """Made up, since who runs the tests may be allowed everything."""
+
+    def forbidden(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(originals, "fetch", None)
+    monkeypatch.setattr(sources.os, "listdir", forbidden)
+    with pytest.raises(UsageError, match=f"^{tmp_path / name} cannot be read: Permission denied$"):
+        load(name, tmp_path)
+
+
+def test_published_files_that_may_not_be_read_are_not_fetched(tmp_path, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    archive.touch()
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    with pytest.raises(UsageError, match=f"^{archive} cannot be read: Permission denied$"):
+        load("c10", tmp_path)
 
 
 def test_a_list_of_classes_that_is_no_text(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 import json
 import os
-import signal
+import shlex
 import subprocess
 import sys
 import time
@@ -28,6 +28,7 @@ from harness.sweeping.standing import standings
 from harness.sweeping.workers import Job, Place, Workers, environments
 from harness.training import estimate
 from harness.training.device import is_shared
+from harness.training.signals import SIGNALS
 from variants.fields import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,7 +161,9 @@ def test_several_processes_on_one_study(tmp_path, processes, cells):
     assert done.stdout.count("epoch 1/1") == cells, "each cell once"
 
 
-def test_a_sweep_that_is_ended_leaves_no_child_and_loses_nothing(tmp_path):
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_a_sweep_that_is_ended_leaves_no_child_and_loses_nothing(tmp_path, number):
+    """It waits for its children, and its last line is the command that goes on."""
     words = [
         "quick",
         "--variants",
@@ -175,17 +178,23 @@ def test_a_sweep_that_is_ended_leaves_no_child_and_loses_nothing(tmp_path):
         str(tmp_path),
     ]
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "harness.sweep", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-u", "-m", "harness.sweep", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout
     lines = iter(process.stdout)
     seen = {next(line for line in lines if f"[{cell}]" in line and "epoch 1/" in line)[:3] for cell in (0,)}
     assert seen
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 143
-    deadline_s = time.monotonic() + 60
-    while any(holder(folder) for folder in tmp_path.iterdir()) and time.monotonic() < deadline_s:
-        time.sleep(0.1)
+    process.send_signal(number)
+    told = process.communicate(timeout=60)[1]
+    again = shlex.join(["python", "-m", "harness.sweep", *words])
+    assert told.startswith(f"stopped by {number.name}; nothing is lost") and told.endswith(f" goes on: {again}\n")
+    assert told.count("\n") == 1
+    assert process.returncode == 128 + number
+    assert not any(holder(folder) for folder in tmp_path.iterdir())
     states = [run_state(folder) for folder in tmp_path.iterdir()]
     assert states and set(states) == {"unfinished"}, "nobody trains any more"
     assert list(tmp_path.glob("*/checkpoint-*.pt"))

@@ -1,6 +1,7 @@
 """harness.verify: a run trained again is itself, a record that was touched is found out."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from harness import verify
 from harness.config import resolve
+from harness.data.load import load
 from harness.datasets import DATASETS
 from harness.experiment import run_cell
 from harness.records.check import DIRTY, problems_of
@@ -100,6 +102,13 @@ def test_other_surroundings_are_named(copy, capsys):
     assert "note: torch was 1.0, is" in capsys.readouterr().out
 
 
+def test_other_data_are_named(copy, capsys):
+    edit(copy, "env.json", data_digest="0" * 64)
+    assert verify.main([str(copy), "--first", "1", *CPU]) == 0
+    digest = load("digits", Path("data")).digest
+    assert f"note: data_digest was {'0' * 64}, is {digest}\n" in capsys.readouterr().out
+
+
 def test_what_cannot_be_verified(copy, tmp_path):
     edit(copy, "result.json", outcome="failed", reason="it fell")
     with pytest.raises(UsageError, match="it fell"):
@@ -164,6 +173,29 @@ def test_a_record_that_was_touched(copy, how, capsys):
         assert verify.main(["--records", str(folder.parent)]) == 1
         printed = capsys.readouterr().out
         assert expected in printed and "1 records in" in printed and "0 without complaint" in printed
+
+
+def test_a_folder_that_may_not_be_read_is_a_complaint(copy, monkeypatch, capsys):
+    """Made up, since who runs the tests may be allowed everything."""
+    real_stat, real_scandir, real_listdir = os.stat, os.scandir, os.listdir
+
+    def forbidding(real, forbidden):
+        def ask(path, *args, **named):
+            if forbidden(Path(path)):
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *args, **named)
+
+        return ask
+
+    with monkeypatch.context() as closed:
+        closed.setattr(os, "stat", forbidding(real_stat, lambda path: path.parent == copy))
+        assert verify.main(["--records", str(copy.parent)]) == 1
+    printed = capsys.readouterr().out
+    assert f"{copy}\n  cannot be read: Permission denied\n1 records in" in printed and "0 without complaint" in printed
+    monkeypatch.setattr(os, "scandir", forbidding(real_scandir, lambda path: path == copy.parent))
+    monkeypatch.setattr(os, "listdir", forbidding(real_listdir, lambda path: path == copy.parent))
+    with pytest.raises(UsageError, match=f"^{copy.parent} cannot be read: Permission denied$"):
+        verify.main(["--records", str(copy.parent)])
 
 
 def test_a_failed_record_needs_a_reason_and_no_predictions(copy):

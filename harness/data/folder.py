@@ -30,8 +30,9 @@ def parse(name: str) -> tuple[Path, int]:
 def facts(name: str) -> Dataset:
     """What a folder says of itself without decoding it all."""
     path, size = parse(name)
+    if path.is_dir():
+        check_links(path)  # first, since it looks into every folder and names one that may not be read
     train, test = _split_folders(path)
-    check_links(path)
     classes = class_names(train)
     files = image_files(train, classes)
     return Dataset(

@@ -2,7 +2,9 @@
 Refuses to go on without data: one message names the ways to provide them.
 """
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +34,16 @@ class ImageData:
     std: tuple[float, ...]
 
 
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """What may not be read is named: it is there, and fetching would not help."""
+    try:
+        yield
+    except PermissionError as error:
+        raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+
+@_readable()
 def dataset_facts(name: str, data_dir: Path) -> Dataset:
     """What can be known without reading images."""
     check_name(name)
@@ -39,6 +51,7 @@ def dataset_facts(name: str, data_dir: Path) -> Dataset:
 
 
 @functools.lru_cache(maxsize=4)  # the cells of a sweep share their data
+@_readable()
 def load(name: str, data_dir: Path) -> ImageData:
     dataset = dataset_facts(name, data_dir)
     published = name in PUBLISHED and not sources.find_arrays(data_dir / name)
@@ -78,6 +91,8 @@ def _read(dataset: Dataset, data_dir: Path) -> tuple[Split, Split, list[str]]:
 def _published(dataset: Dataset, data_dir: Path) -> tuple[Split, Split, list[str]]:
     try:
         splits = (originals.read_svhn if dataset.name == "svhn" else originals.read_cifar)(data_dir, dataset)
+    except PermissionError:
+        raise
     except (DownloadError, OSError) as error:  # no network, a checksum that does not match, a full disk
         raise UsageError(missing(dataset, data_dir, error)) from None
     return *splits, _class_names(data_dir / dataset.name, dataset)

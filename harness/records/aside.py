@@ -8,20 +8,27 @@ import sys
 from itertools import count
 from pathlib import Path
 
-from harness.records.read import whole_run
-from harness.records.schema import ASIDE, FILES
+from harness.records.read import done_run, whole_run
+from harness.records.schema import ASIDE, FILES, REPLACED
 
 
 def set_aside(folder: Path) -> Path | None:
     """Where it went, if anything had to. The result moves last: killed in between, what is left is no record either."""
     reason = fault_of(folder)
-    if reason is None:
-        return None
-    place = _new_place(folder)
+    return None if reason is None else _moved(folder, ASIDE, f"{reason}; set aside")
+
+
+def set_aside_done(folder: Path) -> Path | None:
+    """A sound record that is to be trained again: until there is another, and after it, it is kept."""
+    return None if done_run(folder) is None else _moved(folder, REPLACED, "it is trained again; its record is kept")
+
+
+def _moved(folder: Path, prefix: str, reason: str) -> Path:
+    place = _new_place(folder, prefix)
     for name in FILES:
         if os.path.lexists(folder / name):
             os.replace(folder / name, place / name)
-    print(f"{folder}: {reason}; set aside as {place.name}", file=sys.stderr, flush=True)
+    print(f"{folder}: {reason} as {place.name}", file=sys.stderr, flush=True)
     return place
 
 
@@ -42,9 +49,9 @@ def fault_of(folder: Path) -> str | None:
     return None
 
 
-def _new_place(folder: Path) -> Path:
+def _new_place(folder: Path, prefix: str) -> Path:
     for number in count(1):
-        place = folder.with_name(f"{ASIDE}{folder.name}" + (f"-{number}" if number > 1 else ""))
+        place = folder.with_name(f"{prefix}{folder.name}" + (f"-{number}" if number > 1 else ""))
         try:
             place.mkdir()
             return place

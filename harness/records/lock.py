@@ -35,13 +35,13 @@ class BusyError(Exception):
 
 
 @contextlib.contextmanager
-def owned(folder: Path) -> Iterator[None]:
+def owned(folder: Path) -> Iterator["Lock"]:
     """For as long as the block takes; a folder that nothing was put into is not left behind."""
     lock = take(folder)
     if lock is None:
         raise BusyError(folder, holder(folder) or {})
     try:
-        yield
+        yield lock
     finally:
         lock.release()
         with contextlib.suppress(OSError):
@@ -54,8 +54,17 @@ class Lock:
     def __init__(self, path: Path, handle: int):
         self.path, self._handle = path, handle
 
+    def check(self) -> None:
+        """Whoever removes the file lets another process in, which is then the one that goes on."""
+        if not _is_still_there(self._handle, self.path):
+            raise UsageError(
+                f"{self.path} was removed while this process held it, so another may train this run: this one stops, "
+                "the same command goes on or waits"
+            )
+
     def release(self) -> None:
-        self.path.unlink(missing_ok=True)
+        if _is_still_there(self._handle, self.path):
+            self.path.unlink(missing_ok=True)
         os.close(self._handle)
 
 
@@ -69,8 +78,9 @@ def take(folder: Path) -> Lock | None:
         except OSError as error:
             raise UsageError(f"cannot write into {folder}: {error.strerror or error}") from None
         if _locked(handle, path) and _is_still_there(handle, path):
-            os.ftruncate(handle, 0)
-            os.write(handle, json.dumps(_me()).encode())
+            with contextlib.suppress(OSError):  # on a full disk nobody can read who has it; it is had all the same
+                os.ftruncate(handle, 0)
+                os.write(handle, json.dumps(_me()).encode())
             return Lock(path, handle)
         os.close(handle)
         if time.monotonic() > until_s:

@@ -20,6 +20,7 @@ from harness.records.schema import (
     ASIDE,
     CONFIG_FIELDS,
     PREDICTIONS,
+    REPLACED,
     RESULT_FIELDS,
     SCHEMA,
     SEALED_SINCE,
@@ -131,7 +132,7 @@ def load_runs(folders: Iterable[Path]) -> list[Run]:
 def finished_under(folder: Path) -> list[Path]:
     """The folders that hold a result, sound or not; those set aside are named on stderr and left out."""
     found = sorted(path.parent for path in folder.glob("*/result.json"))
-    aside = [path for path in found if path.name.startswith(ASIDE)]
+    aside = [path for path in found if path.name.startswith((ASIDE, REPLACED))]
     for path in aside:
         print(f"left out {path}: it was set aside", file=sys.stderr)
     return [path for path in found if path not in aside]
@@ -139,14 +140,25 @@ def finished_under(folder: Path) -> list[Path]:
 
 def run_state(folder: Path) -> State:
     """What there is of one run."""
-    if not os.path.lexists(folder / "result.json"):
-        if not (folder / "config.json").is_file():
-            return "missing"
-        return "running" if holder(folder) is not None else "unfinished"
-    try:  # what cannot be read cannot be reported, so it is not done
+    try:
+        if not os.path.lexists(folder / "result.json"):
+            if not (folder / "config.json").is_file():
+                return "missing"
+            return "running" if holder(folder) is not None else "unfinished"
         return "done" if whole_run(folder).ok else "failed"
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # what cannot be read cannot be reported, so it is not done
         return "failed"
+
+
+def done_run(folder: Path) -> Run | None:
+    """The finished run that lies there, if one does. A disk that does not answer is no answer, but an OSError."""
+    if not (folder / "result.json").exists():
+        return None
+    try:
+        run = whole_run(folder)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):
+        return None
+    return run if run.ok else None
 
 
 # --- bytes to values -------------------------------------------------------------------------------------------------

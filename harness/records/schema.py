@@ -12,6 +12,7 @@ SEALED_SINCE = 3
 
 FILES = ("config.json", "env.json", "cost.json", "epochs.jsonl", "predictions.npz", "result.json")
 ASIDE = "unreadable-"  # how the name of a folder or checkpoint begins that was set aside
+REPLACED = "replaced-"  # and that of a sound record which somebody wanted to be trained again
 
 Kinds = tuple[type, ...]
 NUMBER: Kinds = (int, float)

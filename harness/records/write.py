@@ -17,6 +17,8 @@ from harness.records.schema import BY_THE_WRITER, EPOCH_FIELDS, FILES, RESULT_FI
 from harness.records.seal import sealed
 from variants.fields import UsageError
 
+LEAST_ROOM = 2**16  # bytes: a record without its predictions
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Either the whole content is under that name afterwards, or what was there before."""
@@ -46,8 +48,9 @@ def prepare(out: Path) -> None:
     """The folder that runs go into; one that cannot be written is better refused before hours are spent."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
+        with tempfile.TemporaryFile(dir=out) as file:
+            file.write(bytes(LEAST_ROOM))
+            file.flush()
     except OSError as error:
         raise UsageError(f"cannot write into {out}: {error.strerror or error}") from None
 
@@ -81,8 +84,9 @@ class RunWriter:
     ) -> None:
         """`lines`: the epochs that an earlier session has done."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for half in self.folder.glob(".*"):  # a process that was killed while it wrote
-            half.unlink(missing_ok=True)
+        for name in FILES:
+            for half in self.folder.glob(f".{name}.*"):  # of a process that was killed while it wrote
+                half.unlink(missing_ok=True)
         for name in reversed(FILES):  # the old result goes first: what is left is an unfinished run at any moment
             (self.folder / name).unlink(missing_ok=True)
         self._write("config.json", json_bytes({**config, "schema": SCHEMA}))

@@ -3,7 +3,6 @@ Refuses to choose: which cells, and in what order, is decided before.
 """
 
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from harness.records.lock import BusyError, holder
 from harness.records.read import read_run, run_state
 from harness.sweeping.plan import Planned
-from harness.training.signals import StoppedError
+from harness.training.signals import StoppedError, wait
 from variants.fields import UsageError
 
 Device = Any  # torch's, which is not imported before something is trained
@@ -41,7 +40,7 @@ def train_all(todo: Sequence[Planned], data_dir: Path, out: Path, device: Device
             else:
                 problems.append(told(cell, reason))
         if len(busy) == len(waiting):
-            time.sleep(WAIT_S)
+            wait(WAIT_S)
         waiting = busy
     return concluded(problems, len(todo))
 

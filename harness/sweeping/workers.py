@@ -80,7 +80,7 @@ class Workers:
     _running: set[subprocess.Popen] = field(default_factory=set)
 
     def run(self, jobs: Sequence[Job]) -> Generator[tuple[Job, int], None, None]:
-        """Each job and its exit code as it ends. Leaving early, by an interrupt say, ends what still runs."""
+        """Each job and its exit code as it ends. Leaving early, by a signal say, ends what runs and waits for it."""
         free: queue.SimpleQueue[Environment] = queue.SimpleQueue()
         for environment in self.environments:
             free.put(environment)
@@ -93,6 +93,7 @@ class Workers:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(self._running):
                 process.terminate()
+            pool.shutdown()
 
     def _one(self, job: Job, free: "queue.SimpleQueue[Environment]") -> int:
         environment = free.get()

@@ -67,7 +67,7 @@ class Keeper:
     def __post_init__(self) -> None:
         self._due_s = time.monotonic() + self.every_s
         self._writing: threading.Thread | None = None
-        self._told = False
+        self._told = self._failed = False
 
     def restored(self, parts: Parts) -> Position:
         """Puts back what was found, once."""
@@ -76,12 +76,14 @@ class Keeper:
 
     def find(self) -> bool:
         """The newest state that can be used; what cannot is set aside or left out, and said."""
+        for half in self.folder.glob(f".{PATTERN}.*"):  # of a process that was killed while it wrote
+            half.unlink(missing_ok=True)
         for path in sorted(self.folder.glob(PATTERN), reverse=True):
             try:
                 state = read_state(path)
                 if state["maker"].get("run") != self.maker.get("run"):
                     raise ValueError(f"it is of the run {state['maker'].get('run')}")
-            except (OSError, ValueError) as error:
+            except (ValueError, FileNotFoundError, IsADirectoryError) as error:  # a disk that is silent says nothing
                 print(f"{path}: {error}; set aside as {_set_aside(path).name}", file=sys.stderr, flush=True)
                 continue
             differing = [name for name, value in self.maker.items() if state["maker"].get(name) != value]
@@ -111,7 +113,7 @@ class Keeper:
         self._due_s = time.monotonic() + self.every_s
         if self.stop.asked is not None:
             self.wait()
-            raise StoppedError(self.stop.asked)
+            raise StoppedError(self.stop.asked, saved=not self._failed)
 
     def wait(self) -> None:
         if self._writing is not None:
@@ -132,8 +134,9 @@ class Keeper:
                 print(
                     f"{path} could not be written ({error.strerror or error}); training on", file=sys.stderr, flush=True
                 )
-            self._told = True
+            self._told = self._failed = True
             return
+        self._failed = False
         _remove(sorted(self.folder.glob(PATTERN))[:-KEPT])
 
 

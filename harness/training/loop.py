@@ -32,7 +32,8 @@ class DivergenceError(RuntimeError):
     """The loss or its gradient is no longer a number."""
 
     def __init__(self, epoch: int, step: int, lr: float, last_good: str):
-        super().__init__(f"the loss is not finite at epoch {epoch}, step {step} (learning rate {lr:.3g}); {last_good}")
+        place = f"epoch {epoch}, step {step} (learning rate {lr:.3g})"
+        super().__init__(f"the loss or its gradient is not finite at {place}; {last_good}")
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,10 @@ def train(
     optimiser = make_optimiser(model, recipe)
     steps_per_epoch = -(-len(train_split) // recipe.batch_size)
     torch.manual_seed(derive("dropout", config.seed))
-    weights, last_good = [p for p in model.parameters() if p.requires_grad], "before it there was no whole epoch"
+    weights = [p for p in model.parameters() if p.requires_grad]
     parts = Parts(model, optimiser, compute.average.model if compute.average else None)
     at = keeper.restored(parts) if keeper else Position()
+    last_good = told_of(*(keeper.carried.get("lines", [])[-1:] if keeper else ()))
     for epoch in range(at.epoch, recipe.epochs + 1):
         model.train()
         synchronise(device)
@@ -91,6 +93,8 @@ def train(
             progress.batch(epoch, images, totals)
             if keeper and images < len(train_split) and keeper.due():
                 synchronise(device)
+                if (bad := int(first_bad)) >= 0:  # not into a checkpoint
+                    raise DivergenceError(epoch, bad, learning_rate(recipe, bad, steps_per_epoch), last_good)
                 seconds, done = time.perf_counter() - start_s, images // recipe.batch_size
                 keeper.save(Position(epoch, done, seconds, int(first_bad), totals.tolist()), parts)
                 start_s = time.perf_counter() - seconds  # what saving takes is no training
@@ -114,12 +118,19 @@ def train(
             "eval_seconds": time.perf_counter() - start_s,
             "images_seen": epoch * images,
         }
-        last_good = f"the last good loss was {line['train_loss']:.4g}, over epoch {epoch}"
+        last_good = told_of(line)
         progress.epoch(line)
         yield Epoch(line, evaluation)
         at = Position(epoch + 1)
         if keeper:
             keeper.save(at, parts)
+
+
+def told_of(*last: dict[str, Any]) -> str:
+    """Of the last whole epoch before a divergence, if there was one."""
+    if not last:
+        return "before it there was no whole epoch"
+    return f"the last good loss was {last[0]['train_loss']:.4g}, over epoch {last[0]['epoch']}"
 
 
 def batch_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,11 +15,8 @@ from harness.training.device import is_out_of_memory
 from variants.fields import UsageError
 
 # What a disk, its owner or another process does; any other OSError is a mistake of ours.
-DISK = {
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE", "ENOENT", "ENOTDIR")
-    if hasattr(errno, name)
-}
+NAMES = "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ESTALE ETIMEDOUT ENOENT ENOTDIR EISDIR EBUSY EMFILE ENFILE"
+DISK = {getattr(errno, name) for name in NAMES.split() if hasattr(errno, name)}
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ Refuses to raise inside a step.
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
@@ -14,10 +15,11 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if
 
 
 class StoppedError(Exception):
-    """A signal stopped the run; its state is saved."""
+    """A signal stopped the run; its state is saved, unless the disk took none."""
 
-    def __init__(self, number: int):
-        super().__init__(f"stopped by {signal.Signals(number).name}")
+    def __init__(self, number: int, saved: bool = True):
+        lost = "nothing is lost" if saved else "its state could not be saved, only what was saved before is kept"
+        super().__init__(f"stopped by {signal.Signals(number).name}; {lost}")
         self.exit_code = 128 + number
 
 
@@ -45,9 +47,18 @@ def listening() -> Iterator[Stop]:
         stop.asked = number
         signal.signal(number, signal.SIG_DFL)
 
-    before = {number: signal.signal(number, heard) for number in SIGNALS}
+    # One that is ignored was meant to be: a shell does that to what it starts in the background.
+    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, heard) for number in heeded}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def wait(seconds: float) -> None:
+    """For something that another process is at."""
+    with listening() as stop:
+        time.sleep(seconds)
+        stop.check()
