@@ -126,7 +126,7 @@ def test_what_another_process_is_at_is_left_to_it_until_it_ends(tmp_path, capsys
         finished(cells[0], tmp_path)
         lock.release()
 
-    monkeypatch.setattr("harness.sweeping.turns.time.sleep", meanwhile)
+    monkeypatch.setattr("harness.sweeping.turns.wait", meanwhile)
     assert sweep.main([*ONE, "--seeds", "2", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert printed.count("is being trained by process") == 1 and "seed 0: test accuracy 50.00%" in printed
