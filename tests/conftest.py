@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[TRIALS] = Trials()
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # begun in the background: what tests start would inherit that
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
