@@ -19,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[TRIALS] = Trials()
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # begun in the background: what tests start would inherit that
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a run begun in the background; children inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
