@@ -26,11 +26,12 @@ from harness.training import device as devices
 from harness.training.checkpoint import EVERY_S, Keeper
 from harness.training.energy import Meter
 from harness.training.evaluate import Evaluation, evaluate, evaluate_corrupted
-from harness.training.loop import Compute, DivergenceError, Epoch, train, warm_up
+from harness.training.loop import Compute, Epoch, train, warm_up
 from harness.training.mishaps import out_of_memory, told_in_a_sentence
 from harness.training.progress import Progress
 from harness.training.seeds import derive
 from harness.training.signals import Stop, listening
+from harness.training.watch import DivergenceError
 from variants.fields import UsageError
 
 

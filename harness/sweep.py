@@ -37,7 +37,7 @@ from harness.sweeping.show import about, listing, plan_lines, status_text
 from harness.sweeping.standing import standings
 from harness.sweeping.turns import NO_DATA, absent_data, concluded, outcome, told, train_all
 from harness.sweeping.workers import Job, Workers, environments, place_of
-from harness.training.signals import SIGNALS, StoppedError
+from harness.training.signals import StoppedError, handled_by
 from variants.catalog import check_known, config_of
 from variants.fields import UsageError, near_matches
 
@@ -113,7 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
     if args.status:
         return show_status(args, planned, facts)
     if args.jobs > 1 and not args.dry_run:
-        return train_at_once(args, planned, words)
+        with ending():
+            return train_at_once(args, planned, words)
     return train_in_turn(args, planned, facts)
 
 
@@ -226,12 +227,11 @@ def train_at_once(args: Namespace, planned: Sequence[Planned], words: Sequence[s
     by_number = {cell.number: cell for cell in todo if cell.config.dataset not in absent}
     jobs = [Job(cell.number, cell.title, [*command, str(cell.number)]) for cell in by_number.values()]
     workers = Workers(environments(args.jobs, place, args.device, os.environ))
-    with ending():
-        for count, (job, code) in enumerate(workers.run(jobs), 1):
-            end = "done" if code == 0 else "FAILED"
-            print(f"[{count}/{len(jobs)}] cell {job.number}: {job.title}: {end}", flush=True)
-            if code:
-                problems.append(told(by_number[job.number], f"exit code {code} (see above)"))
+    for count, (job, code) in enumerate(workers.run(jobs), 1):
+        end = "done" if code == 0 else "FAILED"
+        print(f"[{count}/{len(jobs)}] cell {job.number}: {job.title}: {end}", flush=True)
+        if code:
+            problems.append(told(by_number[job.number], f"exit code {code} (see above)"))
     return concluded(problems, len(todo))
 
 
@@ -244,12 +244,8 @@ def ending() -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)
         raise StoppedError(number)
 
-    before = {number: signal.signal(number, heard) for number in SIGNALS}
-    try:
+    with handled_by(heard):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def without_jobs(words: Sequence[str]) -> list[str]:

@@ -26,7 +26,7 @@ from harness.evidence.folders import OWN_RUNS, REFERENCE_RUNS
 from harness.records.check import problems_of
 from harness.records.environment import environment
 from harness.records.read import Run, finished_under, read_run
-from harness.records.schema import ASIDE, SEALED_SINCE
+from harness.records.schema import SEALED_SINCE, is_aside
 from variants.fields import UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def check_all(folders: Sequence[Path]) -> int:
 def unreadable_under(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """Folders that may hold a record, which nobody can tell."""
     try:
-        paths = sorted(path for path in folder.iterdir() if not path.name.startswith(ASIDE))
+        paths = sorted(path for path in folder.iterdir() if not is_aside(path))
     except PermissionError as error:
         raise UsageError(f"{folder} cannot be read: {error.strerror}") from None
     for path in paths:

@@ -37,7 +37,8 @@ def cell(out: Path, cell_config: RunConfig | None = None) -> Run:
 def test_devices():
     assert devices.defaults(CPU) == ("fp32", False) and devices.defaults(torch.device("cuda")) == ("bf16", True)
     assert devices.choose("cpu") == devices.choose("cpu:0") == CPU
-    for name, words in {"gpu": "unknown device", "mps": "not supported", "cuda:x": "unknown", "": "unknown"}.items():
+    wrong = {"gpu": "unknown device", "cuda:x": "unknown", "": "unknown", "mps": "not supported"}
+    for name, words in (wrong | {"cpu:7": "cpu:7 does not exist"}).items():
         with pytest.raises(UsageError, match=words):
             devices.choose(name)
 
@@ -77,16 +78,20 @@ def test_auto_speaks_of_a_gpu_that_does_not_work(monkeypatch, tmp_path, capsys, 
 
 
 def test_a_device_that_is_there_and_cannot_be_used_is_refused(monkeypatch):
+    chosen = []
+
     def taken(*args, **named):
         raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(torch, "zeros", taken)
     with pytest.raises(UsageError, match=r"^cuda:1 cannot be used: CUDA error: out of memory$"):
         devices.choose("cuda:1")
     with pytest.raises(UsageError, match="cuda:2 does not exist: this machine has 2"):
         devices.choose("cuda:2")
+    assert chosen == [torch.device("cuda:1")], "what PyTorch is not told otherwise is meant for that one"
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------

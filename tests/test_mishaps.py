@@ -149,6 +149,14 @@ def test_fresh_keeps_the_old_record_and_goes_on_when_it_is_repeated(tmp_path, mo
     assert f"left out {kept}" in capsys.readouterr().err
 
 
+def test_what_fresh_began_stays_so_whatever_goes_on_with_it(tmp_path, monkeypatch, whole):
+    stopped_after(tmp_path, monkeypatch, 60, fresh_cell)
+    stopped_after(tmp_path, monkeypatch, 50)  # the same command without --fresh
+    again = fresh_cell(tmp_path)
+    assert [session["after_epochs"] for session in again.result["sessions"]] == [0, 1, 2]
+    assert_same(again, whole)
+
+
 def test_fresh_does_not_go_on_with_what_was_begun_without_it(tmp_path, monkeypatch):
     stopped_after(tmp_path, monkeypatch, 60)
     assert len(fresh_cell(tmp_path).result["sessions"]) == 1

@@ -1,6 +1,7 @@
 """Records: what goes in comes out; identity holds what can change a result and nothing else."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -104,6 +105,18 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_loss_of_power_finds_the_content_first_and_then_its_name(tmp_path, monkeypatch):
+    path, to_disk = tmp_path / "file", []
+
+    def fsync(handle: int) -> None:
+        folder = os.path.samestat(os.fstat(handle), tmp_path.stat())
+        to_disk.append(("its folder" if folder else "the content", path.exists()))
+
+    monkeypatch.setattr("harness.records.write.os.fsync", fsync)
+    write_atomically(path, b"new")
+    assert to_disk == [("the content", False), ("its folder", True)]
 
 
 def test_unreadable_runs_are_named_and_do_not_stop_the_others(tmp_path, capsys):

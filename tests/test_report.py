@@ -419,6 +419,7 @@ def test_own_runs_come_before_the_reference(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     write_run(Path("results/reference"), "compact", "c10", 0, 0.5)
     Path("results/runs/unfinished").mkdir(parents=True)
+    write_run(Path("results/runs"), "compact", "c10", 1, 0.6).rename("results/runs/replaced-it")
     assert folders_of(None) == [Path("results/reference")]
     write_run(Path("results/runs"), "compact", "c10", 1, 0.6)
     assert folders_of(None) == [Path("results/runs")]

@@ -322,17 +322,32 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, name):
     assert run_state(folder) == "unfinished" and list(folder.glob("checkpoint-*.pt")) and not (folder / "lock").exists()
 
 
-def test_a_second_interrupt_ends_at_once(tmp_path):
-    code = """
-import os, signal, time
-from harness.training.signals import listening
-with listening() as stop:
-    os.kill(os.getpid(), signal.SIGINT)
-    assert stop.asked == signal.SIGINT
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(60)
+INTERRUPTED_TWICE = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from harness.training import loop
+from tests.test_resume import cell
+real, steps = loop.batch_loss, iter(range(10**9))
+def batch_loss(*args):
+    if next(steps) == 70:
+        os.kill(os.getpid(), signal.SIGINT)
+        print("finishing the step", flush=True)
+        os.kill(os.getpid(), signal.SIGINT)
+        print("too late", flush=True)
+    return real(*args)
+loop.batch_loss = batch_loss
+cell(Path(sys.argv[1]), save_every_s=0)
 """
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30).returncode == -signal.SIGINT
+
+
+def test_a_second_interrupt_ends_at_once_without_damage(tmp_path, whole):
+    words = [sys.executable, "-c", INTERRUPTED_TWICE, str(tmp_path)]
+    ended = subprocess.run(words, cwd=ROOT, timeout=60, capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGINT and ended.stdout == "finishing the step\n", ended.stderr
+    again = cell(tmp_path)
+    assert_same(again, whole)
+    assert [session["after_epochs"] for session in again.result["sessions"]] == [0, 1], "it went on"
 
 
 def test_one_process_trains_and_the_other_waits(tmp_path):

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -479,6 +480,12 @@ def test_workers_share_the_threads_and_take_gpus_in_turn():
     assert "CUDA_VISIBLE_DEVICES" not in processors[0]
 
 
+@pytest.mark.parametrize(("said", "threads"), [("6", 3), ("6,2", 3), ("all", None), ("0", None), ("", None)])
+def test_threads_are_shared_as_openmp_reads_them(said, threads):
+    found = environments(2, Place("cpu", "fp32", False, 0), "cpu", {"OMP_NUM_THREADS": said})
+    assert found[0]["OMP_NUM_THREADS"] == str(threads or max(1, workers.cores() // 2))
+
+
 def test_every_job_runs_and_says_how_it_ended(capsys):
     jobs = [
         job(3, "import os; print('I am', os.environ['WORKER'])"),
@@ -505,6 +512,43 @@ def test_an_interruption_ends_what_still_runs_and_starts_no_more(tmp_path):
     assert all(process.wait(timeout=20) != 0 for process in processes) and time.monotonic() - start_s < 40
     time.sleep(1)  # in which the next would have started
     assert not (tmp_path / "late").exists()
+
+
+def test_what_was_just_about_to_start_is_ended_as_well(monkeypatch):
+    """Nobody would wait for a whole cell after Ctrl-C."""
+    real, ready = subprocess.Popen, threading.Event()
+
+    def slowly(command, **options):
+        if "sleep" in command[-1]:
+            ready.set()
+            time.sleep(1)
+        return real(command, **options)
+
+    monkeypatch.setattr(workers.subprocess, "Popen", slowly)
+    running = Workers([dict(os.environ)] * 2).run([job(0, "pass"), job(1, "import time; time.sleep(60)")])
+    start_s = time.monotonic()
+    assert next(running)[1] == 0 and ready.wait(20)
+    running.close()
+    assert time.monotonic() - start_s < 30
+
+
+ASKED_EARLY = """
+import os, signal, sys
+from harness import sweep
+from harness.commands import run_command
+def interrupted(*args):
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise AssertionError("it went on")
+sweep.absent_data = interrupted
+run_command(sweep.main)
+"""
+
+
+def test_a_sweep_that_is_stopped_before_its_first_job_says_how_to_go_on(tmp_path):
+    words = ["pooling", "--quick", "--jobs", "2", "--device", "cpu", "--out", str(tmp_path)]
+    ended = subprocess.run([sys.executable, "-c", ASKED_EARLY, *words], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 143 and "stopped by SIGTERM; nothing is lost" in ended.stderr
+    assert "--jobs 2" in ended.stderr and ended.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
 def test_a_device_that_is_not_there_is_refused_before_anything_starts():

@@ -20,10 +20,11 @@ from harness.recipes import PUBLISHED, RECIPES, Recipe, fitted, recipe_of, short
 from harness.training import device as devices
 from harness.training import loop
 from harness.training.evaluate import BATCH_IMAGES, evaluate
-from harness.training.loop import Average, Compute, DivergenceError, batch_loss, train
+from harness.training.loop import Average, Compute, batch_loss, train
 from harness.training.optimiser import learning_rate, make_optimiser, parameter_groups
 from harness.training.progress import Progress, duration
 from harness.training.seeds import derive
+from harness.training.watch import DivergenceError
 from variants.catalog import CATALOG, build
 from variants.config import ViTConfig
 from variants.fields import UsageError

@@ -17,15 +17,14 @@ import numpy as np
 from harness.config import OWN_TYPES, SEMANTICS, run_config_from_plain
 from harness.records.lock import holder
 from harness.records.schema import (
-    ASIDE,
     CONFIG_FIELDS,
     PREDICTIONS,
-    REPLACED,
     RESULT_FIELDS,
     SCHEMA,
     SEALED_SINCE,
     SINCE_2,
     SINCE_3,
+    is_aside,
     misfits,
 )
 from harness.records.seal import digest, is_sealed
@@ -132,10 +131,9 @@ def load_runs(folders: Iterable[Path]) -> list[Run]:
 def finished_under(folder: Path) -> list[Path]:
     """The folders that hold a result, sound or not; those set aside are named on stderr and left out."""
     found = sorted(path.parent for path in folder.glob("*/result.json"))
-    aside = [path for path in found if path.name.startswith((ASIDE, REPLACED))]
-    for path in aside:
+    for path in filter(is_aside, found):
         print(f"left out {path}: it was set aside", file=sys.stderr)
-    return [path for path in found if path not in aside]
+    return [path for path in found if not is_aside(path)]
 
 
 def run_state(folder: Path) -> State:

@@ -4,6 +4,7 @@ Refuses to read or write them.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 # 1 had neither corruption nor energy, 1 and 2 hold no digests: what they lack is read as null.
@@ -13,6 +14,12 @@ SEALED_SINCE = 3
 FILES = ("config.json", "env.json", "cost.json", "epochs.jsonl", "predictions.npz", "result.json")
 ASIDE = "unreadable-"  # how the name of a folder or checkpoint begins that was set aside
 REPLACED = "replaced-"  # and that of a sound record which somebody wanted to be trained again
+
+
+def is_aside(folder: Path) -> bool:
+    """It is kept, and no record."""
+    return folder.name.startswith((ASIDE, REPLACED))
+
 
 Kinds = tuple[type, ...]
 NUMBER: Kinds = (int, float)

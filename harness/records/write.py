@@ -2,6 +2,7 @@
 Refuses to compute what it writes.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -34,6 +35,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    _name_to_disk(path.parent)
+
+
+def _name_to_disk(folder: Path) -> None:
+    """A new name outlives a loss of power only once its folder is on the disk; not every system can be asked for it."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def json_bytes(value: Any) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.config import plan_id
 from harness.records.read import State, parsed, read_config, run_state, whole_run
-from harness.records.schema import ASIDE, REPLACED
+from harness.records.schema import is_aside
 from harness.sweeping.plan import Planned
 
 STATES: tuple[State, ...] = ("done", "running", "failed", "unfinished", "missing")  # of two records the earlier counts
@@ -41,7 +41,7 @@ def _folders(out: Path, plans: set[str], wanted: Mapping[str, Any]) -> dict[tupl
     """Where the runs of each plan and seed lie."""
     found: dict[tuple[str, int], list[Path]] = {}
     for file in sorted(out.glob("*/config.json")):
-        if file.parent.name.startswith((ASIDE, REPLACED)):
+        if is_aside(file.parent):
             continue
         try:
             config = read_config(file.parent)

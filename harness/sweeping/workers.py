@@ -49,7 +49,8 @@ def place_of(device: str) -> Place:
 
 def environments(jobs: int, place: Place, device: str, own: Environment) -> list[dict[str, str]]:
     """One for each worker: its share of the threads, and where there are several GPUs the next one in turn."""
-    threads = max(1, int(own.get("OMP_NUM_THREADS") or cores()) // jobs)
+    asked = own.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "4,2" is for nested loops
+    threads = max(1, (int(asked) if asked.isdecimal() and int(asked) else cores()) // jobs)
     found = [{**own, "OMP_NUM_THREADS": str(threads)} for _ in range(jobs)]
     if place.kind == "cuda" and ":" not in device:  # cuda:1 is a choice already
         visible = [name for name in own.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
@@ -78,6 +79,7 @@ class Workers:
     environments: Sequence[Environment]
     stream: TextIO = field(default_factory=lambda: sys.stdout)
     _running: set[subprocess.Popen] = field(default_factory=set)
+    _leaving: bool = False
 
     def run(self, jobs: Sequence[Job]) -> Generator[tuple[Job, int], None, None]:
         """Each job and its exit code as it ends. Leaving early, by a signal say, ends what runs and waits for it."""
@@ -90,6 +92,7 @@ class Workers:
             for ended in as_completed(started):
                 yield started[ended], ended.result()
         finally:
+            self._leaving = True
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(self._running):
                 process.terminate()
@@ -100,6 +103,8 @@ class Workers:
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         process = subprocess.Popen(job.command, env=environment, **options)
         self._running.add(process)
+        if self._leaving:  # it was not among those that ran when they were ended
+            process.terminate()
         try:
             assert process.stdout is not None
             for line in process.stdout:

@@ -35,7 +35,6 @@ class Position:
     epoch: int = 1
     batches: int = 0
     seconds: float = 0.0  # spent on them
-    first_bad: int = -1
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0])  # over their images: loss, correct
 
 
@@ -156,13 +155,13 @@ def _remove(paths: Iterable[Path]) -> None:
 
 def _state_of(parts: Parts) -> dict[str, Any]:
     """Copies in the host's memory: the next step changes the originals."""
-    cuda = next(parts.model.parameters()).is_cuda
+    device = next(parts.model.parameters()).device
     return {
         "model": _copied(parts.model.state_dict()),
         "optimiser": _copied(parts.optimiser.state_dict()),
         "average": None if parts.average is None else _copied(parts.average.state_dict()),
         "generator": torch.get_rng_state(),
-        "cuda_generator": torch.cuda.get_rng_state() if cuda else None,
+        "cuda_generator": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
 
 
@@ -181,7 +180,7 @@ def restore(state: dict[str, Any], parts: Parts) -> Position:
         parts.average.load_state_dict(state["average"])
     torch.set_rng_state(state["generator"])
     if state["cuda_generator"] is not None:
-        torch.cuda.set_rng_state(state["cuda_generator"])
+        torch.cuda.set_rng_state(state["cuda_generator"], next(parts.model.parameters()).device)
     return Position(**state["position"])
 
 

@@ -35,6 +35,8 @@ def choose(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"device {name!r} is not supported: choose from auto, cpu, cuda")
     if device.type == "cpu":
+        if device.index:
+            raise UsageError(f"{name} does not exist: all cores together are cpu")
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UsageError(f"there is no CUDA device to use, {_no_cuda()}: --device cpu")
@@ -44,8 +46,11 @@ def choose(name: str) -> torch.device:
 
 
 def _usable(device: torch.device) -> torch.device:
-    """It is there; that it works is only known when it has done something."""
+    """It is there; that it works is only known when it has done something. From here on it is the one meant where
+    PyTorch is not told which."""
     try:
+        if device.index is not None:
+            torch.cuda.set_device(device)
         torch.zeros((), device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"{device} cannot be used: {_first_line(error)}") from None

@@ -24,16 +24,9 @@ from harness.training.evaluate import Evaluation, evaluate
 from harness.training.optimiser import learning_rate, make_optimiser, set_rate
 from harness.training.progress import Progress
 from harness.training.seeds import data_generator, derive
+from harness.training.watch import Watch
 
 WARM_STEPS = 3  # the first compiles, the second runs as the graph will, the third records it
-
-
-class DivergenceError(RuntimeError):
-    """The loss or its gradient is no longer a number."""
-
-    def __init__(self, epoch: int, step: int, lr: float, last_good: str):
-        place = f"epoch {epoch}, step {step} (learning rate {lr:.3g})"
-        super().__init__(f"the loss or its gradient is not finite at {place}; {last_good}")
 
 
 @dataclass(frozen=True)
@@ -62,13 +55,14 @@ def train(
     weights = [p for p in model.parameters() if p.requires_grad]
     parts = Parts(model, optimiser, compute.average.model if compute.average else None)
     at = keeper.restored(parts) if keeper else Position()
-    last_good = told_of(*(keeper.carried.get("lines", [])[-1:] if keeper else ()))
+    watch = Watch(recipe, steps_per_epoch, device)
+    for line in keeper.carried.get("lines", []) if keeper else ():
+        watch.epoch(line)
     for epoch in range(at.epoch, recipe.epochs + 1):
         model.train()
         synchronise(device)
         start_s = time.perf_counter() - at.seconds
         totals = torch.tensor(at.sums, dtype=torch.float64, device=device)  # sums over images: loss, correct
-        first_bad = torch.full((), at.first_bad, dtype=torch.int64, device=device)
         images, step, lr = at.batches * recipe.batch_size, (epoch - 1) * steps_per_epoch + at.batches, recipe.lr
         batches = training_batches(train_split, recipe, scale, data_generator(config.seed, epoch))
         for batch in islice(batches, at.batches, None):  # those that are done are drawn again, for the draws' sake
@@ -80,9 +74,8 @@ def train(
             norm = nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
             if recipe.clip:
                 nn.utils.clip_grads_with_norm_(weights, recipe.clip, norm)
-            first_bad = torch.where((first_bad < 0) & ~torch.isfinite(sums[0] + norm), step, first_bad)
-            if device.type == "cpu" and int(first_bad) >= 0:  # a GPU is not waited for: the end of the epoch says it
-                raise DivergenceError(epoch, step, lr, last_good)
+            watch.see(sums[0] + norm, step)
+            watch.check()
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             if compute.average is not None:
@@ -93,19 +86,17 @@ def train(
             progress.batch(epoch, images, totals)
             if keeper and images < len(train_split) and keeper.due():
                 synchronise(device)
-                if (bad := int(first_bad)) >= 0:  # not into a checkpoint
-                    raise DivergenceError(epoch, bad, learning_rate(recipe, bad, steps_per_epoch), last_good)
+                watch.check(wait=True)  # not into a checkpoint
                 seconds, done = time.perf_counter() - start_s, images // recipe.batch_size
-                keeper.save(Position(epoch, done, seconds, int(first_bad), totals.tolist()), parts)
+                keeper.save(Position(epoch, done, seconds, totals.tolist()), parts)
                 start_s = time.perf_counter() - seconds  # what saving takes is no training
         synchronise(device)
         seconds = time.perf_counter() - start_s
-        if (bad := int(first_bad)) >= 0:
-            raise DivergenceError(epoch, bad, learning_rate(recipe, bad, steps_per_epoch), last_good)
+        watch.check(wait=True)
         start_s = time.perf_counter()
         evaluation = evaluate(compute.judged, compute.forward, eval_split, scale, config.precision)
         if not math.isfinite(evaluation.nll):  # the last step's update is only seen here
-            raise DivergenceError(epoch, step - 1, lr, last_good)
+            raise watch.diverged(step - 1)
         loss_sum, correct_sum = totals.tolist()
         line = {
             "epoch": epoch,
@@ -118,19 +109,12 @@ def train(
             "eval_seconds": time.perf_counter() - start_s,
             "images_seen": epoch * images,
         }
-        last_good = told_of(line)
+        watch.epoch(line)
         progress.epoch(line)
         yield Epoch(line, evaluation)
         at = Position(epoch + 1)
         if keeper:
             keeper.save(at, parts)
-
-
-def told_of(*last: dict[str, Any]) -> str:
-    """Of the last whole epoch before a divergence, if there was one."""
-    if not last:
-        return "before it there was no whole epoch"
-    return f"the last good loss was {last[0]['train_loss']:.4g}, over epoch {last[0]['epoch']}"
 
 
 def batch_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
