@@ -58,10 +58,42 @@ narrowing() {
   list --jobs "${JOBS:-}"
 }
 
+# Runs a command of the harness and waits for it, whatever comes: a sweep that is told to stop saves first.
+run() {
+  local child="" told=0 code
+  trap 'tell HUP TERM' HUP
+  trap 'tell INT TERM' INT
+  trap 'tell TERM USR1' TERM
+  trap 'tell USR1 TERM' USR1
+  "$PYTHON" -m "harness.$1" "${@:2}" &
+  child=$!
+  [[ $told -eq 0 ]] || kill "$child" || true  # the signal came when there was no child to tell
+  while true; do
+    code=0
+    wait "$child" || code=$?
+    kill -0 "$child" 2>/dev/null || break  # else it was a signal that ended the waiting
+  done
+  trap - HUP INT TERM USR1
+  [[ $told -eq 0 ]] || code=$told
+  if [[ $code -gt 128 ]]; then
+    echo "harness.$1 was stopped, so nothing comes after it; the same command goes on: bash run_all.sh $mode" >&2
+    exit "$code"
+  fi
+  return "$code"
+}
+
+# Passes signal $1 on as $2. As another one, and once: often a whole process group was told, and a training that hears the
+# same signal twice ends at once, unsaved. Ctrl-C may be repeated for that; what runs in the background does not hear it.
+tell() {
+  if [[ $told -ne 0 && $1 != INT ]]; then return 0; fi
+  told=$((128 + $(kill -l "$1")))
+  [[ -z $child ]] || kill -s "$2" "$child" 2>/dev/null || true
+}
+
 quick() {
   local code=0
-  "$PYTHON" -m harness.sweep quick --device cpu --out results-quick/runs || code=$?
-  "$PYTHON" -m harness.report --study quick --results results-quick/runs --bench results-quick/bench --out results-quick/paper || code=$?
+  run sweep quick --device cpu --out results-quick/runs || code=$?
+  run report --study quick --results results-quick/runs --bench results-quick/bench --out results-quick/paper || code=$?
   exit "$code"
 }
 
@@ -71,13 +103,13 @@ full() {
   flags+=(--data-dir "${DATA_DIR:-data}" --out "$out")
   if [[ $1 == plan ]]; then exec "$PYTHON" -m harness.sweep main "${flags[@]}" --dry-run; fi
   if [[ $1 != cpu ]] && ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-    "$PYTHON" -m harness.sweep main "${flags[@]}" --dry-run
+    run sweep main "${flags[@]}" --dry-run
     fail "There is no CUDA device here, so nothing was started. Try the same job on embedded data: bash run_all.sh --quick
 To train on this CPU all the same: bash run_all.sh --cpu (narrow it first, e.g. SEEDS=0 VARIANTS=compact DATASETS=c10)"
   fi
-  "$PYTHON" -m harness.sweep main "${flags[@]}" || code=$?
+  run sweep main "${flags[@]}" || code=$?
   [[ $code -eq 2 ]] && exit 2
-  "$PYTHON" -m harness.report --results "$out" || code=$?
+  run report --results "$out" || code=$?
   exit "$code"
 }
 

@@ -3,6 +3,7 @@ Refuses logic.
 """
 
 import argparse
+import contextlib
 import errno
 import math
 import os
@@ -11,7 +12,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from harness.training.signals import StoppedError
 from variants.fields import UsageError
@@ -19,6 +20,7 @@ from variants.fields import UsageError
 MOST_SIGNS = 1000  # of one argument
 MOST = 10**9  # of anything that is counted
 LONGEST_NAME = 255  # of a file, in bytes, on every file system that is in use
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a disk below standard output says
 UNPRINTED = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes that are no text, line ends
 
 
@@ -102,20 +104,62 @@ def run_command(main: Callable[[list[str] | None], int], arguments: list[str] | 
     """Runs a command's main and exits: 2 for what cannot be done as asked, 130 when interrupted."""
     try:
         code = main(arguments)
+    except SystemExit as parsed:  # --help, or what the parser refused
+        code = parsed.code
     except UsageError as error:
-        print(error, file=sys.stderr)
+        _say(str(error))
         code = 2
     except StoppedError as stopped:
-        print(f"{stopped}; the same command goes on: {_command(main, arguments)}", file=sys.stderr)
+        _say(f"{stopped}; the same command goes on: {_command(main, arguments)}")
         code = stopped.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _say("interrupted")
         code = 130
-    except BrokenPipeError:
-        code = 1
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        code = _expected(error)
+        if not code:
             raise
-        print(f"no file can have so long a name: {str(error.filename)[:80]}...", file=sys.stderr)
-        code = 2
-    sys.exit(code)
+    unwritten = _unwritten()
+    sys.exit(code or unwritten)
+
+
+def _expected(error: OSError) -> int:
+    """The exit code; 0 for what is a mistake of ours."""
+    if isinstance(error, BrokenPipeError):
+        return 1
+    if error.errno == errno.ENAMETOOLONG:
+        _say(f"no file can have so long a name: {str(error.filename)[:80]}...")
+        return 2
+    if error.errno in FULL and error.filename is None:  # a file of the command's own may have been meant: try once more
+        return _unwritten("\n")
+    return 0
+
+
+def _unwritten(text: str = "") -> int:
+    """Writes what standard output still holds: 0, or the exit code where it takes no more."""
+    try:
+        if sys.stdout:  # None where the shell closed it
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        return 0
+    except BrokenPipeError:
+        _silence(sys.stdout)
+        return 1
+    except OSError as error:
+        _silence(sys.stdout)
+        _say(f"standard output cannot be written: {error.strerror or error}")
+        return 2
+
+
+def _say(text: str) -> None:
+    """On stderr; where that is full too, as in one log of both, the exit code has to do."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        _silence(sys.stderr)
+
+
+def _silence(stream: TextIO) -> None:
+    """The interpreter would write once more what is left, fail, and exit with a message and a code of its own."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -2,6 +2,7 @@
 Refuses to report and to choose: the accuracy recorded is that of the last planned epoch.
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterator
@@ -18,12 +19,13 @@ from harness.data.load import ImageData, load
 from harness.data.pipeline import held_out, scaling, shown_more_often, to_device
 from harness.records.aside import set_aside, set_aside_done
 from harness.records.environment import environment
+from harness.records.images import check_images
 from harness.records.lock import Lock, owned
 from harness.records.read import Run, done_run, whole_run
 from harness.records.write import RunWriter, prepare
 from harness.tally import Session, Tally
 from harness.training import device as devices
-from harness.training.checkpoint import EVERY_S, Keeper
+from harness.training.checkpoint import EVERY_S, Keeper, clear
 from harness.training.energy import Meter
 from harness.training.evaluate import Evaluation, evaluate, evaluate_corrupted
 from harness.training.loop import Compute, Epoch, train, warm_up
@@ -57,8 +59,10 @@ def run_cell(
     """
     prepare(out)
     folder = out / config.run_id
-    with told_in_a_sentence(config, folder, device), owned(folder) as lock, listening() as stop:
+    with told_in_a_sentence(config, folder, device), listening() as stop, owned(folder) as lock, own_threads():
         if not fresh and (run := done_run(folder)):  # by another process, since the caller looked
+            check_images(run, config.dataset, data_dir)
+            clear(folder)  # of a process that was killed when the result was just written
             return run
         return _run_owned(config, data_dir, folder, device, quiet, fresh, save_every_s, stop, lock)
 
@@ -85,12 +89,13 @@ def _run_owned(
     maker = {name: env[name] for name in ("source_digest", "data_digest", "torch", "device", "deterministic")}
     keeper = Keeper(folder, {"run": config.run_id, **maker}, save_every_s, stop, tally.carry)
     found = keeper.find()
-    if found and fresh and not keeper.carried.get("fresh"):  # what --fresh itself began goes on
+    if found and fresh and (not keeper.carried.get("fresh") or done_run(folder)):  # what --fresh itself began goes on
         keeper.clear()
         found, keeper.state, keeper.carried = False, None, {}
     tally.fresh = fresh or (found and bool(keeper.carried.get("fresh")))
     if found:
         tally.lines, tally.earlier = list(keeper.carried["lines"]), list(keeper.carried["sessions"])
+        env["threads"] = as_it_began(config, device, keeper.carried["threads"])
         if not quiet:
             print(f"{title(config)}: goes on after epoch {len(tally.lines)}", flush=True)
     set_aside(folder)
@@ -120,6 +125,24 @@ def _run_owned(
     except ValueError as error:
         told = f"{folder} was changed while it was trained ({error}): the same command trains it again"
         raise UsageError(told) from None
+
+
+@contextlib.contextmanager
+def own_threads() -> Iterator[None]:
+    """A run that goes on takes the threads that it began with; the next one has this process's again."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def as_it_began(config: RunConfig, device: torch.device, threads: int) -> int:
+    """On a CPU another number of threads takes sums in another order, and no command would give that run again."""
+    if device.type == "cpu" and threads != torch.get_num_threads():
+        print(f"{title(config)}: goes on with {threads} threads, as it began", file=sys.stderr, flush=True)
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
 
 
 def trained_again(config: RunConfig, data_dir: Path, device: torch.device, quiet: bool = False) -> Iterator[Epoch]:
@@ -191,7 +214,7 @@ def _trained(
     if evaluation is None:  # the last session ended after the last epoch
         evaluation = evaluate(*judged)
     if not config.holdout:  # which chooses, and needs nothing that the choice is not made by
-        start_s, told = time.perf_counter(), progress.judging("under corruptions", len(eval_split), keeper.stop.check)
+        start_s, told = time.perf_counter(), progress.judging("under corruptions", len(eval_split), keeper.check)
         tally.corruption_accuracy = evaluate_corrupted(*judged, told)
         tally.corruption_seconds = time.perf_counter() - start_s
         progress.close()

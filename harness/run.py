@@ -20,9 +20,10 @@ from harness.config import RunConfig, resolve
 from harness.data.load import dataset_facts
 from harness.datasets import DATASETS, Dataset
 from harness.recipes import ASSUMED, RECIPES
+from harness.records.images import check_images
 from harness.records.lock import BusyError
 from harness.records.read import Run, read_run, run_state
-from harness.training.signals import wait
+from harness.training.signals import listening, wait
 from variants.catalog import CATALOG, check_known
 
 if TYPE_CHECKING:
@@ -116,11 +117,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     folder = args.out / config.run_id
     if run_state(folder) == "done" and not args.fresh:
+        run = read_run(folder)
+        check_images(run, config.dataset, args.data_dir)
         print("this cell is done already; --fresh trains it again")
-        return conclude(read_run(folder))
+        return conclude(run)
     return conclude(train(config, device, args))
 
 
+@listening()
 def train(config: RunConfig, device: "torch.device", args: Namespace) -> Run:
     """Waits where another process trains the same cell: what that one leaves is the answer."""
     from harness.experiment import run_cell

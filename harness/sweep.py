@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from harness.commands import Parser, directory, run_command, whole
 from harness.data.load import dataset_facts
 from harness.datasets import Dataset
-from harness.records.read import run_state
+from harness.records.images import FOLDER, check_images
+from harness.records.read import read_run, run_state
 from harness.records.schema import ASIDE
 from harness.studies import STUDIES
 from harness.study import Study
@@ -202,13 +203,25 @@ def train_in_turn(args: Namespace, planned: Sequence[Planned], facts: dict[str, 
     cells = on_device(planned, *settled(args, *devices.defaults(device)))
     if args.cell is not None:
         cells = [cells[args.cell]]
-    todo = [cell for cell in cells if run_state(args.out / cell.config.run_id) != "done"]
+    todo = to_train(cells, args)
     if args.cell is None or args.dry_run:
         name = devices.describe(device)["device_name"]
         announce(cells, todo, guesser(facts, device), name, args.dry_run)
     elif not todo:
         print(f"cell {args.cell} is done already: {cells[0].title}, {outcome(args.out / cells[0].config.run_id)}")
     return 0 if args.dry_run else train_all(todo, args.data_dir, args.out, device)
+
+
+def to_train(cells: Sequence[Planned], args: Namespace) -> list[Planned]:
+    """Those that are not done. One of other images that only have the same name is not skipped in silence."""
+    todo = []
+    for cell in cells:
+        folder = args.out / cell.config.run_id
+        if run_state(folder) != "done":
+            todo.append(cell)
+        elif cell.config.dataset.startswith(FOLDER):
+            check_images(read_run(folder), cell.config.dataset, args.data_dir)
+    return todo
 
 
 def settled(args: Namespace, precision: str, compiles: bool) -> tuple[str, bool]:
@@ -219,13 +232,13 @@ def train_at_once(args: Namespace, planned: Sequence[Planned], words: Sequence[s
     """Each cell by this command with --cell, in a process that has its own device or its share of the threads."""
     place = place_of(args.device)
     cells = on_device(planned, *settled(args, place.precision, place.compiles))
-    todo = [cell for cell in cells if run_state(args.out / cell.config.run_id) != "done"]
+    todo = to_train(cells, args)
     print(f"{counted(cells, todo)}, {args.jobs} at a time (--dry-run guesses how long)", flush=True)
     absent = absent_data({cell.config.dataset for cell in todo}, args.data_dir)
     problems = [told(cell, NO_DATA) for cell in todo if cell.config.dataset in absent]
-    command = [sys.executable, "-m", "harness.sweep", *without_jobs(words), "--cell"]
+    command, words = [sys.executable, "-m", "harness.sweep"], without_jobs(words)
     by_number = {cell.number: cell for cell in todo if cell.config.dataset not in absent}
-    jobs = [Job(cell.number, cell.title, [*command, str(cell.number)]) for cell in by_number.values()]
+    jobs = [Job(cell.number, cell.title, [*command, "--cell", str(cell.number), *words]) for cell in by_number.values()]
     workers = Workers(environments(args.jobs, place, args.device, os.environ))
     for count, (job, code) in enumerate(workers.run(jobs), 1):
         end = "done" if code == 0 else "FAILED"

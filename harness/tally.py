@@ -50,7 +50,8 @@ class Tally:
 
     def carry(self) -> dict[str, Any]:
         """What the next session needs, should this one end here."""
-        return {"lines": list(self.lines), "sessions": self.sessions, "fresh": self.fresh}
+        threads = torch.get_num_threads()
+        return {"lines": list(self.lines), "sessions": self.sessions, "fresh": self.fresh, "threads": threads}
 
     def result(self, reason: str | None) -> dict[str, Any]:
         lines, split = self.lines, "val" if self.config.holdout else "test"

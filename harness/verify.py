@@ -1,8 +1,9 @@
 """Check that records can be believed: train a run again from its config.json alone, or check what records say.
 
 RUN is a run's folder. It is trained again and compared epoch by epoch, at the end image by image: on the same machine's
-CPU with as many threads the two are equal to the last bit. With --records nothing is trained: schema,
-identity and environment are checked, and whether the parts of each record agree. Exit code 1: something differs.
+CPU with as many threads the two are equal to the last bit. A RUN is refused whose parts do not agree, or whose variant
+file is not the one it was made with. With --records nothing is trained and nothing of theirs run: schema, identity and
+environment are checked, and whether the parts of each record agree. Exit code 1: something differs.
 
 examples:
   python -m harness.verify results/reference/RUN
@@ -23,10 +24,11 @@ import numpy as np
 from harness.commands import Parser, directory, place, run_command, whole
 from harness.config import RunConfig, run_config_from_plain
 from harness.evidence.folders import OWN_RUNS, REFERENCE_RUNS
-from harness.records.check import problems_of
+from harness.records.check import NUMBERS, of_somebodys_class, problems_of
 from harness.records.environment import environment
 from harness.records.read import Run, finished_under, read_run
 from harness.records.schema import SEALED_SINCE, is_aside
+from harness.records.seal import digest
 from variants.fields import UsageError
 
 if TYPE_CHECKING:
@@ -72,8 +74,11 @@ def check_all(folders: Sequence[Path]) -> int:
         print(f"{record}", *(f"  {problem}" for problem in problems), sep="\n")
     where = " and ".join(map(str, folders)) or "no folder"
     print(f"{len(records)} records in {where}, {len(records) - len(wrong)} without complaint")
-    if unsealed := sum(not read_run(record).sealed for record in records if record not in wrong):
+    sound = [read_run(record) for record in records if record not in wrong]
+    if unsealed := sum(not run.sealed for run in sound):
         print(f"{unsealed} of them are older than schema {SEALED_SINCE}: without digests a change cannot be told")
+    if own := sum(map(of_somebodys_class, sound)):
+        print(f"{own} of them are of a class of somebody's own: their identity is not checked, that would run its code")
     return 1 if wrong else 0
 
 
@@ -110,16 +115,29 @@ def _stored(folder: Path) -> Stored:
         run = read_run(folder)
         if not run.ok:
             raise UsageError(f"it failed ({run.result['reason']}): there is nothing to compare")
-        stored = Stored(run, run_config_from_plain(run.config), run.epochs(), run.predictions())
+        lines, predictions = run.epochs(), run.predictions()
+        if problems := problems_of(folder, NUMBERS):
+            rest = f" ({len(problems) - 1} more: --records names all)" if problems[1:] else ""
+            raise UsageError(f"{problems[0]}{rest}")
+        if of_somebodys_class(run):
+            _check_code(run)
+        stored = Stored(run, run_config_from_plain(run.config), lines, predictions)
     except FileNotFoundError as error:
         raise UsageError(f"{folder} is no finished run: there is no {Path(str(error.filename)).name}") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} cannot be trained again: {error}") from None
-    if len(stored.lines) != stored.config.recipe.epochs:
-        raise UsageError(f"{folder} records {len(stored.lines)} of {stored.config.recipe.epochs} passes")
     if (given := stored.config.run_id) != run.config.get("run_id"):
         raise UsageError(f"{folder} says that it is {run.config.get('run_id')}, its fields give {given}")
     return stored
+
+
+def _check_code(run: Run) -> None:
+    """A record may name any file of this machine: only the one that it was made with is run."""
+    file = Path(run.config["variant_name"].rpartition(":")[0])
+    if not file.is_file():
+        raise UsageError(f"its variant file {file} does not exist")
+    if digest(file.read_bytes())[:16] != run.config["variant_type"].rpartition("@")[2]:
+        raise UsageError(f"{file} is not, or no longer, the code that it was made with")
 
 
 def verify(stored: Stored, args: Namespace) -> int:
@@ -153,13 +171,15 @@ def compared(stored: Stored, args: Namespace, device: "torch.device", first: int
 
     epochs = trained_again(stored.config, args.data_dir, device, args.quiet)
     for was, now in islice(zip(stored.lines, epochs, strict=False), first):
-        differing = [name for name in was if name not in CLOCKS and was[name] != now.line.get(name)]
+        differing = [name for name in {**now.line, **was} if name not in CLOCKS and was.get(name) != now.line.get(name)]
         if differing:
-            pairs = ", ".join(f"{name} {was[name]} against {now.line.get(name)}" for name in differing)
+            pairs = ", ".join(f"{name} {was.get(name)} against {now.line.get(name)}" for name in differing)
             return [f"pass {was.get('epoch')} differs: {pairs}"]
     if first < stored.config.recipe.epochs:
         return []
     old, fresh = stored.predictions, now.evaluation
+    if old["predicted"].shape != fresh.predicted.shape or old["confidence"].shape != fresh.confidence.shape:
+        return [f"{old['predicted'].size} predictions are recorded of {fresh.predicted.size} images"]
     changed = int((old["predicted"] != fresh.predicted).sum())
     apart = float(np.abs(old["confidence"] - fresh.confidence).max())
     return [f"{changed} predictions differ, confidences by at most {apart:.3g}"] if changed or apart else []

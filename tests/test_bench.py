@@ -1,10 +1,12 @@
 """harness.bench: timing in turn, the baselines, the floors, and what is kept and shown of it all."""
 
 import ctypes
+import io
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +14,23 @@ import pytest
 import torch
 
 from harness import bench, report
+from harness.commands import run_command
 from harness.config import resolve
 from harness.counting.cost import cost_of
 from harness.data.pipeline import scaling, to_device
 from harness.datasets import DATASETS
-from harness.evidence.benchmarks import benchmark_data, benchmark_table, read_measured, training_table
+from harness.evidence.benchmarks import (
+    TRAINING,
+    benchmark_data,
+    benchmark_table,
+    draw_benchmarks,
+    read_measured,
+    training_table,
+)
 from harness.evidence.digest import read_digest
 from harness.experiment import build_model
 from harness.recipes import RECIPES, fitted
-from harness.records.benchmarks import Comparison, file_of, read_comparisons, write_comparisons
+from harness.records.benchmarks import RECKONED, USABLE, Comparison, file_of, read_comparisons, write_comparisons
 from harness.timing import floors as floors_module
 from harness.timing.body import timms
 from harness.timing.commands import spent
@@ -34,10 +44,12 @@ from harness.timing.turns import Rounds, take_turns
 from harness.training.energy import Meter
 from harness.training.loop import Compute, train
 from harness.training.progress import Progress
+from tests.mutations import NOT_FINITE, OTHER_VALUES
 from variants.catalog import CATALOG, build
 from variants.config import ViTConfig
 from variants.fields import UsageError
 
+ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 ONE = Comparison(
     "pipeline s1", "images/s", 200.0, 10.0, "torchvision", 20.0, 18.0, 22.0, 5, goal=25.0, facts={"a": None}
@@ -69,7 +81,7 @@ def test_a_ratio_is_of_speeds_and_paired_by_round():
 def test_comparisons_replace_those_of_their_name_and_stay_with_their_device(tmp_path):
     path = write_comparisons(tmp_path, "NVIDIA H200", [ONE, replace(ONE, name="start")])
     assert path == file_of(tmp_path, "NVIDIA H200") == tmp_path / "nvidia-h200.json"
-    write_comparisons(tmp_path, "NVIDIA H200", [replace(ONE, ratio=30.0)])
+    write_comparisons(tmp_path, "NVIDIA H200", [replace(ONE, ratio=30.0, ratio_high=30.0)])
     sizes = [replace(ONE, name=f"infer batch {size}") for size in (512, 64, 1)]
     sized = read_comparisons(write_comparisons(tmp_path, "sizes", sizes))[1]
     assert [one.name for one in sized] == ["infer batch 1", "infer batch 64", "infer batch 512"]
@@ -82,11 +94,100 @@ def test_comparisons_replace_those_of_their_name_and_stay_with_their_device(tmp_
     assert [device for device, _ in read_measured(tmp_path)] == ["AMD EPYC, 2 cores", "NVIDIA H200", "sizes"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"schema": 1, "device_name": "x", "comparisons": [{}]}', '{"schema": 99}'])
-def test_a_broken_file_is_named(tmp_path, text):
+def damaged(**changes) -> str:
+    """A file of one comparison, in which these fields were changed by hand; `top_` for those of the whole file."""
+    top = {name[4:]: value for name, value in changes.items() if name.startswith("top_")}
+    entry = asdict(ONE) | {name: value for name, value in changes.items() if not name.startswith("top_")}
+    return json.dumps({"schema": 1, "device_name": "x", "comparisons": [entry]} | top)
+
+
+BROKEN = {
+    "": "no JSON: Expecting value",
+    "[]": "it says no schema",
+    "[" * 200_000: "no JSON: ",  # in words of each Python's own
+    '{"schema": 99}': "schema 99, this version reads 1",
+    damaged(top_schema=True): "it says no schema",
+    damaged(top_device_name=3): "it has no usable device_name or comparisons",
+    damaged(top_comparisons={}): "it has no usable device_name or comparisons",
+    damaged(top_comparisons=["x"]): "comparison 1 is no object",
+    damaged(top_comparisons=[{}]): "comparison 1 has no usable name, unit, ours, ",
+    damaged(ratio="abc"): "comparison 1 has no usable ratio",
+    damaged(ratio=float("nan")): "no JSON: NaN is no number",
+    damaged(ratio_high=float("inf")): "no JSON: Infinity is no number",
+    damaged(ratio=None, ours=True): "comparison 1 has no usable ours, ratio",
+    damaged(ratio_high=1e300): "comparison 1 has no usable ratio_high",
+    damaged(ratio_low=21.0): "comparison 1 has a ratio of 20.0, from 21.0 to 22.0",
+    damaged(baseline=-1): "comparison 1 has no usable baseline",
+    damaged(rounds=2.5): "comparison 1 has no usable rounds",
+    damaged(goal="high"): "comparison 1 has no usable goal",
+    damaged(name="a\nb", unit=""): "comparison 1 has no usable name, unit",
+    damaged(baseline_name="\ud800"): "comparison 1 has no usable baseline_name",
+    damaged(facts=[], env=None): "comparison 1 has no usable facts, env",
+    damaged(facts={"step_ms": "x", "pipeline_share": []}): "no usable facts.step_ms, facts.pipeline_share",
+}
+
+
+@pytest.mark.parametrize(("text", "words"), BROKEN.items(), ids=BROKEN.values())
+def test_a_broken_file_is_named(tmp_path, text, words):
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(UsageError, match=r"x\.json"):
+    with pytest.raises(UsageError) as caught:
         read_comparisons(tmp_path / "x.json")
+    told = str(caught.value)
+    assert told.startswith(f"{tmp_path}/x.json is not a file of benchmarks: {words}") or words in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize("text", [damaged(ratio=float("nan")), damaged(facts={"step_ms": "x"}), "[" * 200_000])
+def test_a_broken_file_is_refused_before_anything_is_written(tmp_path, text, capsys):
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "x.json").write_text(text)
+    (tmp_path / "runs").mkdir()
+    words = ["--results", str(tmp_path / "runs"), "--bench", str(tmp_path / "bench"), "--out", str(tmp_path / "paper")]
+    with pytest.raises(SystemExit) as caught:
+        run_command(report.main, words)
+    error = capsys.readouterr().err.splitlines()
+    assert caught.value.code == 2 and len(error) == 1 and error[0].startswith(f"{tmp_path}/bench/x.json is not")
+    assert not (tmp_path / "paper").exists()
+
+
+def test_whatever_is_changed_is_refused_or_shown(tmp_path):
+    """Every value of a file, each in its turn: what is let in, tables and figures can show."""
+    trained = replace(ONE, facts=dict.fromkeys(RECKONED, 1.0), env={"device": "cpu"})
+    plain = json.loads(write_comparisons(tmp_path, "x", [trained]).read_text())
+    entry, refused = plain["comparisons"][0], 0
+    values = (*OTHER_VALUES, *NOT_FINITE, 1e300, -1e-300, 1e-300, 1e14, "\0", "$\\frac", "\udc00", "²", "9" * 5000)
+    places = [(holder, key) for holder in (plain, entry, entry["facts"], entry["env"]) for key in holder]
+    for (holder, key), value in product(places, values):
+        sound, holder[key] = holder[key], value
+        (tmp_path / "x.json").write_text(json.dumps(plain))
+        holder[key] = sound
+        try:
+            measured = read_measured(tmp_path)
+        except UsageError:
+            refused += 1
+            continue
+        for table in (benchmark_table(measured), training_table(measured)):
+            (table.to_markdown() + table.to_csv() + table.to_latex()).encode()
+        if measured[0][1] and holder in (plain, entry):
+            draw_benchmarks(benchmark_data(measured), {}).savefig(io.BytesIO(), dpi=20)
+        write_comparisons(tmp_path, "x", [replace(ONE, name="another")])
+    assert refused > len(places) * len(values) / 2
+
+
+def test_what_is_nested_too_deep_to_be_written_again_is_said(tmp_path):
+    path = write_comparisons(tmp_path, "x", [ONE])
+    path.write_text(path.read_text().replace('"env": {}', f'"env": {{"a": {"[" * 600}{"]" * 600}}}'))
+    with pytest.raises(UsageError, match=r"x\.json: what it holds is nested too deep"):
+        write_comparisons(tmp_path, "x", [replace(ONE, name="another")])
+
+
+def test_facts_that_a_table_reckons_with_are_numbers():
+    assert {fact for fact, _ in TRAINING.values()} == set(RECKONED)
+    assert set(USABLE) == {field.name for field in fields(Comparison)}
+
+
+def test_all_that_was_measured_can_be_read():
+    assert all(found for _, found in read_measured(ROOT / "results" / "bench"))
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -1,16 +1,21 @@
 """The command lines, run as a person runs them: what they print, what they leave, and their exit codes."""
 
+import errno
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from harness import run
 from harness.commands import run_command
 from harness.records.read import load_runs, run_state
+from harness.training.progress import Progress
 from variants.fields import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,6 +127,120 @@ def test_interruption_exits_130():
     with pytest.raises(SystemExit) as caught:
         run_command(interrupted)
     assert caught.value.code == 130
+
+
+FULL = "standard output cannot be written: No space left on device\n"
+needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+
+
+def onto_a_full_disk(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *words]
+    with open("/dev/full", "w") as full:
+        return subprocess.run(
+            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+        )
+
+
+PRINTING = (
+    ("harness.sweep", "--list"),
+    ("harness.sweep", "--help"),
+    ("harness.run", *("--variant", "compact", *TINY, "--dry-run")),
+    ("harness.verify", "--records"),
+)
+
+
+@needs_dev_full
+@pytest.mark.parametrize("words", PRINTING, ids=" ".join)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_below_standard_output_is_a_sentence(words, unbuffered):
+    if "--help" in words and unbuffered:
+        pytest.skip("argparse itself swallows it, in newer Pythons")
+    done = onto_a_full_disk(*words, PYTHONUNBUFFERED=unbuffered)
+    assert (done.returncode, done.stderr) == (2, FULL)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_file_that_may_not_grow_is_a_sentence(tmp_path, unbuffered):
+    """Unlike /dev/full it takes nothing gladly, as a full disk does: only a sign more tells."""
+    resource = pytest.importorskip("resource")
+    limit = (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    with open(tmp_path / "log", "w") as log:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness.sweep", "--list"],
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered, "PYTHONDONTWRITEBYTECODE": "1"},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+        )
+    assert (done.returncode, done.stderr) == (2, "standard output cannot be written: File too large\n")
+
+
+@needs_dev_full
+def test_a_full_disk_below_standard_output_ends_no_training(tmp_path):
+    done = onto_a_full_disk("harness.run", "--variant", "compact", *TINY, "--out", str(tmp_path))
+    (record,) = load_runs([tmp_path])
+    assert record.ok and done.returncode == 2 and done.stderr.endswith(FULL)
+    assert done.stderr.count("goes on unseen, its progress cannot be shown: No space left on device\n") == 1
+
+
+@needs_dev_full
+def test_one_full_log_of_both_leaves_the_exit_code():
+    with open("/dev/full", "w") as full:
+        for words, code in ((("--list",), 2), (("mian",), 2)):
+            command = [sys.executable, "-m", "harness.sweep", *words]
+            buffered = os.environ | {"PYTHONUNBUFFERED": ""}
+            assert subprocess.run(command, cwd=ROOT, stdout=full, stderr=full, env=buffered).returncode == code
+
+
+def test_a_pipe_that_nobody_reads_is_no_complaint():
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.sweep", "--list"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_full_disk_below_another_file_is_not_blamed_on_standard_output(capsys):
+    def writing(arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        run_command(writing)
+    assert capsys.readouterr().err == ""
+
+
+class Closed(io.StringIO):
+    """Takes nothing, for this reason."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+    def write(self, text):
+        raise OSError(self.number, os.strerror(self.number))
+
+
+LINE = {"epoch": 1, "train_loss": 1.0, "train_accuracy": 0.5, "test_loss": 1.5, "test_accuracy": 0.4, "seconds": 20.0}
+
+
+@pytest.mark.parametrize("bar", [True, False])
+def test_progress_that_cannot_be_shown_is_told_once(bar, capsys):
+    progress = Progress("compact digits", 2, 100, Closed(errno.EIO))
+    progress.bar = bar
+    for epoch in (1, 2):
+        progress.shown_s = -1e9
+        progress.batch(epoch, 50, torch.tensor([100.0, 25.0]))
+        progress.epoch(LINE | {"epoch": epoch})
+    progress.judging("under corruptions", 100, lambda: None)(50)
+    progress.close()
+    told = capsys.readouterr()
+    assert told.err == "compact digits: goes on unseen, its progress cannot be shown: Input/output error\n"
+    with pytest.raises(BrokenPipeError):
+        Progress("", 1, 100, Closed(errno.EPIPE)).epoch(LINE)
 
 
 def test_a_model_that_cannot_be_counted_can_be_trained(tmp_path, monkeypatch, capsys):

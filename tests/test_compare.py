@@ -179,6 +179,16 @@ def test_a_copy_of_a_cell_counts_once(cells, tmp_path, capsys):
     assert found["a"]["seeds"] == [0, 1, 2, 7]
 
 
+@pytest.mark.parametrize(("accuracy", "shown"), [(None, 50), (0.2, 20)])
+def test_of_two_records_of_a_run_the_first_that_is_done_counts(cells, tmp_path, capsys, accuracy, shown):
+    write(tmp_path / "a", A, accuracy, accuracy and predicted(20))
+    found = plain(capsys, A.run_id, B.cell_id, "--results", tmp_path / "a", cells)
+    assert found["a"]["accuracy"]["mean"] == shown
+    found = plain(capsys, A.cell_id, B.cell_id, "--results", tmp_path / "a", cells)
+    assert (found["a"]["seeds"], found["a"]["failed"]) == ([0, 1, 2, 7], 0)
+    assert found["a"]["accuracy"]["mean"] == pytest.approx((shown + 60 + 70 + 10) / 4)
+
+
 def test_the_reference_runs(capsys, monkeypatch):
     """Two single runs of other seeds: their images are compared, their seeds are not."""
     monkeypatch.chdir(ROOT)

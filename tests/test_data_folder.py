@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +92,68 @@ def not_a_number(path: Path) -> None:
     Image.fromarray(np.full((12, 12), np.nan, np.float32)).save(path / "train" / "ant" / "deep.tif")
 
 
+def png(path: Path, depth: int, color: int, channels: int, pixels: bytes) -> None:
+    """Pillow writes no colours of 16 bits."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = b"".join(b"\0" + pixels * channels * 12 for _ in range(12))
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", 12, 12, depth, color, 0, 0, 0),
+        b"IDAT": zlib.compress(rows),
+        b"IEND": b"",
+    }
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, content) for kind, content in parts.items()))
+
+
+def tiff(path: Path, bits: int, pixels: bytes, planes: int = 1) -> None:
+    """RGB, uncompressed; with 3 planes the channels one after the other."""
+    plane = pixels * (432 // planes)
+    values = 8 + 2 + 12 * 10 + 4  # where those begin that no tag has room for
+    starts = [values + 30 + len(plane) * i for i in range(planes)]
+    tags = [(256, 3, 1, 12), (257, 3, 1, 12), (258, 3, 3, values), (259, 3, 1, 1), (262, 3, 1, 2)]
+    tags += [(273, 4, planes, values + 6 if planes > 1 else starts[0]), (277, 3, 1, 3), (278, 3, 1, 12)]
+    tags += [(279, 4, planes, values + 18 if planes > 1 else len(plane)), (284, 3, 1, 2 if planes > 1 else 1)]
+    header = b"II*\0" + struct.pack("<IH", 8, 10) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    lists = struct.pack("<3H", *[bits] * 3) + struct.pack(f"<{2 * planes}I", *starts, *[len(plane)] * planes)
+    path.write_bytes(header + lists.ljust(30, b"\0") + plane * planes)
+
+
+def sixteen_bit_colors(path: Path) -> None:
+    png(path / "train" / "ant" / "0.png", 16, 2, 3, b"\x01\x2c")  # 300, which Pillow makes 1
+
+
+def sixteen_bit_colors_and_alpha(path: Path) -> None:
+    png(path / "train" / "ant" / "0.png", 16, 6, 4, b"\x01\x2c")
+
+
+def sixteen_bit_grey_and_alpha(path: Path) -> None:
+    png(path / "train" / "ant" / "0.png", 16, 4, 2, b"\x01\x2c")
+
+
+def sixteen_bit_tiff(path: Path) -> None:
+    tiff(path / "train" / "ant" / "deep.tif", 16, b"\x2c\x01")
+
+
+def sixteen_bit_planes(path: Path) -> None:
+    """Of which Pillow takes every other byte."""
+    tiff(path / "train" / "ant" / "deep.tif", 16, b"\x2c\x01", planes=3)
+
+
+def portable_pixmap(path: Path) -> None:
+    (path / "train" / "ant" / "deep.ppm").write_bytes(b"P6\n12 12\n65535\n" + b"\x01\x2c" * 432)
+
+
+def portable_pixmap_in_words(path: Path) -> None:
+    (path / "train" / "ant" / "deep.ppm").write_bytes(b"P3\n12 12\n1023\n" + b"300 " * 432)
+
+
+def another_format(path: Path) -> None:
+    """Whose depth is nowhere told, JPEG 2000 and AVIF among them."""
+    Image.new("RGB", (12, 12)).save(path / "train" / "ant" / "0.png", "TGA")
+
+
 def image_from_elsewhere(path: Path) -> None:
     Image.new("RGB", (12, 12)).save(path.parent / "private.png")
     (path / "train" / "ant" / "7.png").symlink_to(path.parent / "private.png")
@@ -131,10 +195,23 @@ def empty_annotated_class(path: Path) -> None:
     annotate(path, {"a.png": "ant", "b.png": "bee"})
 
 
-DEPTH, LINKS = ("harness.data.folder.DEEP", ("none",)), ("harness.data.folder.check_links", lambda path: None)
+def annotation_of_another_encoding(path: Path) -> None:
+    annotate(path, {"a.png": "ant", "b.png": "bee", "c.png": "cow"})
+    (path / "val" / "val_annotations.txt").write_bytes("a.png\tant\né.png\tbee\n".encode("latin-1"))
+
+
+DEPTH, LINKS = ("harness.data.folder._deep", lambda image: None), ("harness.data.folder.check_links", lambda path: None)
 BAD_FOLDERS = {
     sixteen_bits: (r"ant/0\.png has pixels of kind I;16", DEPTH),
     not_a_number: (r"deep\.tif has pixels of kind F", DEPTH),
+    sixteen_bit_colors: (r"ant/0\.png has pixels of kind RGB;16B; eight bits a channel are needed", DEPTH),
+    sixteen_bit_colors_and_alpha: (r"ant/0\.png has pixels of kind RGBA;16B", DEPTH),
+    sixteen_bit_grey_and_alpha: (r"ant/0\.png has pixels of kind LA;16B", DEPTH),
+    sixteen_bit_tiff: (r"deep\.tif has pixels of kind RGB;16", DEPTH),
+    sixteen_bit_planes: (r"deep\.tif has pixels of kind RGB;16", DEPTH),
+    portable_pixmap: (r"deep\.ppm has pixels of kind RGB up to 65535", DEPTH),
+    portable_pixmap_in_words: (r"deep\.ppm has pixels of kind RGB up to 1023", DEPTH),
+    another_format: (r"ant/0\.png is TGA by its content; BMP, GIF, ", ("harness.data.folder.FORMATS", {"PNG", "TGA"})),
     image_from_elsewhere: (r"ant/7\.png leads out of .*private\.png", LINKS),
     class_from_elsewhere: (r"train/cow leads out of ", LINKS),
     link_to_nothing: (r"bee/7\.png is a link to .*gone\.png", LINKS),
@@ -144,6 +221,7 @@ BAD_FOLDERS = {
     empty_file: (r"ant/0\.png cannot be decoded", None),
     empty_class: (r"test/cow holds no image", None),
     empty_annotated_class: (r"val_annotations\.txt gives no image to class cow", None),
+    annotation_of_another_encoding: (r"val_annotations\.txt is not UTF-8 in line 2", None),
 }
 
 
@@ -171,3 +249,47 @@ def test_the_folder_itself_may_be_a_link_and_links_within_it_stay(tmp_path):
     (tmp_path / "disk" / "set" / "train" / "ant" / "again.png").symlink_to("0.png")
     for path in (tmp_path / "data" / "set", tmp_path / "here"):
         assert len(load(f"folder:{path}", tmp_path).train) == 13
+
+
+def test_eight_bits_or_fewer_are_let_in(tmp_path):
+    image_folder(tmp_path)
+    folder = tmp_path / "train" / "bee"
+    written = {"png": "1 L LA P RGB RGBA", "jpg": "L RGB CMYK", "bmp": "1 L P RGB RGBA", "webp": "L RGB RGBA"}
+    written |= {"gif": "1 L P RGB RGBA", "ppm": "1 L RGB RGBA", "tif": "1 L LA P PA RGB RGBA CMYK YCbCr LAB"}
+    for suffix, modes in written.items():
+        for mode in modes.split():
+            Image.new(mode, (12, 12)).save(folder / f"of-{mode}.{suffix}")
+    png(folder / "made.png", 8, 6, 4, b"\x01")
+    tiff(folder / "made.tif", 8, b"\x01")
+    tiff(folder / "planes.tif", 8, b"\x01", planes=3)
+    (folder / "made.ppm").write_bytes(b"P6\n12 12\n100\n" + b"\x01" * 432)
+    (folder / "words.ppm").write_bytes(b"P3\n12 12\n255\n" + b"1 " * 432)
+    bitmap = (12, 12, 1, 16, 3, 288, 0, 0, 0, 0, 0xF800, 0x7E0, 0x1F)  # 5, 6 and 5 bits, to Pillow BGR;16
+    header = struct.pack("<2sIIII", b"BM", 354, 0, 66, 40) + struct.pack("<iiHHIIiiIIIII", *bitmap)
+    (folder / "made.bmp").write_bytes(header + bytes(288))
+    assert len(load(f"folder:{tmp_path}", tmp_path).train) == 12 + 36 + 6
+
+
+@pytest.fixture
+def deep(tmp_path, monkeypatch):
+    """1,500 folders, each in the one before; taken away step by step, since shutil.rmtree calls itself for each."""
+    image_folder(tmp_path)
+    monkeypatch.chdir(tmp_path / "train" / "ant")
+    for _ in range(1500):
+        os.mkdir("d")
+        os.chdir("d")
+    yield tmp_path
+    for path in Path().iterdir():
+        path.unlink()
+    for _ in range(1500):
+        os.chdir("..")
+        os.rmdir("d")
+
+
+def test_folders_nested_deeper_than_calls_can_be(deep):
+    Image.new("RGB", (12, 12)).save("deep.png")
+    assert len(load(f"folder:{deep}", deep).train) == 13
+    load.cache_clear()
+    os.symlink("/", "out")
+    with pytest.raises(UsageError, match="leads out of "):
+        load(f"folder:{deep}", deep)

@@ -222,6 +222,15 @@ def test_same_cell_and_seed_counts_once_and_the_first_folder_wins(tmp_path: Path
     assert "left out" in capsys.readouterr().err
 
 
+def test_a_failed_record_hides_no_done_one(tmp_path: Path, capsys) -> None:
+    write_run(tmp_path / "b", "compact", "c10", 0, outcome="failed", reason="it fell")
+    write_run(tmp_path / "a", "compact", "c10", 0, 0.9)
+    for folders in (["b", "a"], ["a", "b"]):
+        (group,) = read_evidence([tmp_path / name for name in folders]).groups
+        assert group.accuracies == [90] and not group.failed
+        assert f"left out {tmp_path / 'b'}" in capsys.readouterr().err
+
+
 def test_a_group_on_two_devices_or_a_shared_one_has_no_time(tmp_path: Path) -> None:
     write_run(tmp_path, "compact", "c10", 0, train_seconds=60.0)
     write_run(tmp_path, "compact", "c10", 1, train_seconds=60.0, env={"device_name": "GPU B"})

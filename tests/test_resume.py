@@ -258,18 +258,6 @@ def test_other_code_does_not_go_on(tmp_path, whole, monkeypatch, capsys):
     assert_same(done, whole)
 
 
-def test_a_run_that_starts_again_keeps_its_own_checkpoints(tmp_path, monkeypatch, capsys):
-    """Those of other code stood later in the run, and must not push out the new ones."""
-    stopped_at(tmp_path, monkeypatch, 60)
-    real = run_cell.__globals__["environment"]
-    monkeypatch.setitem(run_cell.__globals__, "environment", lambda *args: real(*args) | {"source_digest": "other"})
-    found = stopped_at(tmp_path, monkeypatch, 20)
-    assert all(path.name.startswith("checkpoint-000001-") for path in found)
-    capsys.readouterr()
-    cell(tmp_path)
-    assert "starts again" not in capsys.readouterr().err
-
-
 def test_a_pickle_is_never_run(tmp_path):
     import hashlib
     import io
@@ -343,7 +331,7 @@ cell(Path(sys.argv[1]), save_every_s=0)
 
 def test_a_second_interrupt_ends_at_once_without_damage(tmp_path, whole):
     words = [sys.executable, "-c", INTERRUPTED_TWICE, str(tmp_path)]
-    ended = subprocess.run(words, cwd=ROOT, timeout=60, capture_output=True, text=True)
+    ended = subprocess.run(words, cwd=ROOT, timeout=120, capture_output=True, text=True)
     assert ended.returncode == -signal.SIGINT and ended.stdout == "finishing the step\n", ended.stderr
     again = cell(tmp_path)
     assert_same(again, whole)

@@ -1,8 +1,10 @@
 """harness.verify: a run trained again is itself, a record that was touched is found out."""
 
+import argparse
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from harness import verify
-from harness.config import resolve
+from harness.config import RunConfig, resolve
 from harness.data.load import load
 from harness.datasets import DATASETS
 from harness.experiment import run_cell
@@ -76,7 +78,7 @@ def test_a_run_is_itself(run, capsys):
 
 
 def test_only_the_first_passes(copy, capsys):
-    edit_epoch(copy, 2, test_loss=1.0)
+    edit_epoch(copy, 2, train_loss=1.0)
     assert verify.main([str(copy), "--first", "1", *CPU]) == 0
     assert "1 of 2 passes: equal to the last bit" in capsys.readouterr().out
 
@@ -121,6 +123,126 @@ def test_what_cannot_be_verified(copy, tmp_path):
         verify.main(["--records", str(tmp_path / "none")])
 
 
+def untrained(monkeypatch) -> None:
+    def trained(*args, **named):
+        raise AssertionError("it was trained")
+
+    monkeypatch.setattr("harness.experiment.trained_again", trained)
+
+
+CONTRADICTIONS = {
+    "a better accuracy": (lambda f: edit(f, "result.json", test_accuracy=0.99), r"test_accuracy is 0\.99, the last"),
+    "a better likelihood": (lambda f: edit(f, "result.json", test_nll=0.01), r"test_nll is 0\.01, the last epoch says"),
+    "empty lines": (
+        lambda f: ((f / "epochs.jsonl").write_text("{}\n{}\n"), reseal(f)),
+        "epochs.jsonl does not count 1, 2, 3",
+    ),
+    "a pass too few": (lambda f: (halved(f), reseal(f)), "1 epochs are recorded, the result says 2"),
+    "fewer predictions": (lambda f: predictions(f, **first_predictions(f, 100)), "its predictions are right in"),
+    "another seed": (lambda f: edit(f, "config.json", seed=1), "its fields give"),
+}
+
+
+def first_predictions(folder: Path, count: int) -> dict[str, np.ndarray]:
+    with np.load(folder / "predictions.npz") as arrays:
+        return {name: values[:count] for name, values in arrays.items()}
+
+
+@pytest.mark.parametrize("how", CONTRADICTIONS)
+def test_what_contradicts_itself_is_not_trained_again(copy, how, monkeypatch):
+    touch, expected = CONTRADICTIONS[how]
+    touch(copy)
+    untrained(monkeypatch)
+    with pytest.raises(UsageError, match=f"{copy.name} cannot be trained again: .*{expected}") as refused:
+        verify.main([str(copy), *CPU])
+    assert "\n" not in str(refused.value)
+
+
+def test_what_no_training_depends_on_is_no_reason_against_it(copy, capsys):
+    (copy / "notes.txt").touch()
+    edit(copy, "env.json", dirty=True, platform=None)
+    moved = copy.rename(copy.with_name("elsewhere"))
+    assert len(complaints(moved)) == 3
+    assert verify.main([str(moved), "--first", "1", *CPU]) == 0
+    assert "elsewhere, 1 of 2 passes: equal to the last bit" in capsys.readouterr().out
+
+
+def test_every_image_twice_is_another_number_of_predictions(copy, run, capsys):
+    predictions(copy, **{name: np.tile(values, 2) for name, values in run.predictions().items()})
+    assert complaints(copy) == []
+    assert verify.main([str(copy), *CPU]) == 1
+    assert "2 of 2 passes: 720 predictions are recorded of 360 images" in capsys.readouterr().out
+
+
+def test_a_line_that_lacks_what_the_pass_measured_differs(run):
+    stored = verify._stored(run.folder)
+    args = argparse.Namespace(data_dir=Path("data"), quiet=True)
+    lines = [{name: value for name, value in line.items() if name != "lr"} for line in stored.lines]
+    (found,) = verify.compared(replace(stored, lines=lines), args, torch.device("cpu"), 1)
+    assert found.startswith("pass 1 differs: lr None against ")
+
+
+# --- of a class of somebody's own ------------------------------------------------------------------------------------
+
+OWN = """
+import dataclasses
+from pathlib import Path
+
+from variants.config import ViTConfig
+
+with Path({marks!r}).open("a") as marks:
+    marks.write("x")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mine(ViTConfig):
+    pass
+
+
+MINE = Mine(width=48, depth=1, heads=2, patch=4)
+"""
+
+
+@pytest.fixture
+def own(tmp_path) -> tuple[Path, Path, Path]:
+    """A record, the file that its class is of, and one that grows whenever that file is run."""
+    file, marks = tmp_path / "mine.py", tmp_path / "marks"
+    file.write_text(OWN.format(marks=str(marks)))
+    config: RunConfig = resolve(f"{file}:MINE", DATASETS["digits"], "quick", epochs=1)
+    run = run_cell(config, Path("data"), tmp_path / "runs", torch.device("cpu"), quiet=True)
+    marks.unlink()
+    return run.folder, file, marks
+
+
+def test_a_check_of_records_runs_nothing_that_they_name(own, capsys):
+    folder, _, marks = own
+    assert complaints(folder) == []
+    verify.main(["--records", str(folder.parent)])
+    assert not marks.exists()
+    edit(folder, "env.json", dirty=False)
+    assert verify.main(["--records", str(folder.parent)]) == 0
+    assert "1 of them are of a class of somebody's own: their identity is not checked" in capsys.readouterr().out
+    for changes in ({"variant_type": "Mine@0000"}, {"variant_type": "vot"}, {"variant_name": "compact"}):
+        before = json.loads((folder / "config.json").read_text())
+        edit(folder, "config.json", **changes)
+        assert ["no run of" in problem for problem in complaints(folder)] == [True], changes
+        edit(folder, "config.json", **before)
+    assert complaints(folder) == [] and not marks.exists()
+
+
+def test_only_the_file_that_a_run_was_made_with_is_run(own, capsys):
+    folder, file, marks = own
+    assert verify.main([str(folder), *CPU]) == 0 and marks.read_text() == "x"
+    assert "1 of 1 passes: equal to the last bit" in capsys.readouterr().out
+    file.write_text(file.read_text() + "# another line\n")
+    with pytest.raises(UsageError, match=r"cannot be trained again: .*mine\.py is not, or no longer, the code that"):
+        verify.main([str(folder), *CPU])
+    file.unlink()
+    with pytest.raises(UsageError, match=r"cannot be trained again: its variant file .*mine\.py does not exist"):
+        verify.main([str(folder), *CPU])
+    assert marks.read_text() == "x"
+
+
 # --- records ---------------------------------------------------------------------------------------------------------
 
 
@@ -136,6 +258,7 @@ TOUCHED = {
     "a digest that is none": (lambda f: edit(f, "env.json", data_digest="abc"), "data_digest is no SHA-256"),
     "a better accuracy": (lambda f: edit(f, "result.json", test_accuracy=0.99), "the last epoch says"),
     "no share": (lambda f: edit(f, "result.json", test_accuracy=99), "test_accuracy is 99, no share"),
+    "a better likelihood": (lambda f: edit(f, "result.json", test_nll=0.01), "test_nll is 0.01, the last epoch says"),
     "a better best": (lambda f: edit(f, "result.json", best_test_accuracy=0.999), "the best epoch says"),
     "an unknown corruption": (lambda f: edit(f, "result.json", corruption_accuracy={"rain": [1]}), "rain"),
     "another split": (lambda f: edit(f, "result.json", split="val"), "split is 'val' with a holdout of 0.0"),

@@ -9,13 +9,15 @@ import numpy as np
 from PIL import Image
 
 from harness.data.canonical import Split
-from harness.data.links import check_links
+from harness.data.links import check_links, entries_below
 from harness.datasets import Dataset
 from variants.fields import UsageError
 
 ANNOTATIONS = "val_annotations.txt"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff"}
+FORMATS = {"PNG", "JPEG", "MPO", "BMP", "WEBP", "GIF", "PPM", "TIFF"}  # those of SUFFIXES, whatever a file's name says
 DEEP = ("I", "F")  # whole numbers of 16 or 32 bits and fractions, NaN among them: Pillow would cut them off at 255
+BITS_PER_SAMPLE = 258  # a tag of TIFF
 
 
 def parse(name: str) -> tuple[Path, int]:
@@ -69,7 +71,8 @@ def image_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
         return _annotated_files(folder, classes)
     found = []
     for label, name in enumerate(classes):
-        files = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        below = (Path(entry.path) for entry in entries_below(folder / name))
+        files = sorted(path for path in below if path.suffix.lower() in SUFFIXES and path.is_file())
         if not files:
             raise UsageError(f"{folder / name} holds no image")
         found += [(path, label) for path in files]
@@ -78,7 +81,12 @@ def image_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
 
 def _annotated_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
     """Tiny-ImageNet's way: all images in one folder, and a file that says the class of each."""
-    lines = [line.split("\t") for line in (folder / ANNOTATIONS).read_text().splitlines() if line.strip()]
+    try:
+        text = (folder / ANNOTATIONS).read_text("utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{folder / ANNOTATIONS} is not UTF-8 in line {line}: {error.reason}") from None
+    lines = [line.split("\t") for line in text.splitlines() if line.strip()]
     unknown = [line[0] for line in lines if len(line) < 2 or line[1] not in classes]
     if unknown or not lines:
         raise UsageError(f"{folder / ANNOTATIONS} gives no class of train/ to {(unknown or ['any image'])[0]}")
@@ -116,14 +124,32 @@ def _decode(files: list[tuple[Path, int]], side: int, resize: bool) -> Split:
 def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
-            if image.mode.startswith(DEEP):
-                raise UsageError(f"{path} has pixels of kind {image.mode}; eight bits a channel are needed")
+            if image.format not in FORMATS:  # nobody here knows whether it says how deep its pixels are
+                raise UsageError(f"{path} is {image.format} by its content; {', '.join(sorted(FORMATS))} are read")
+            if kind := _deep(image):
+                raise UsageError(f"{path} has pixels of kind {kind}; eight bits a channel are needed")
             return image.convert("RGB")
     except (UsageError, MemoryError):
         raise
     except Exception as error:  # a broken image fails in many ways
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{path} cannot be decoded as an image: {reason}") from None
+
+
+def _deep(image: Image.Image) -> str | None:
+    """What its pixels are, if eight bits do not hold them. Asked before they are decoded: to Pillow, colours of 16 bits
+    are RGB like others, and their lower halves are gone afterwards."""
+    if image.mode.startswith(DEEP):
+        return image.mode
+    if (bits := max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,)))) > 8:
+        return f"{image.mode};{bits}"
+    for decoder, _, _, details in getattr(image, "tile", ()):
+        raw, *more = details if isinstance(details, tuple) else (details,)
+        if str(raw).endswith(";16B"):  # PNG; the BGR;16 of a BMP is 5, 6 and 5 bits
+            return raw
+        if decoder.startswith("ppm") and more[0] > 255:
+            return f"{image.mode} up to {more[0]}"
+    return None
 
 
 def _square(image: Image.Image, side: int) -> Image.Image:

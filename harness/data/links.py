@@ -24,10 +24,16 @@ def check_links(folder: Path) -> None:
             raise UsageError(f"{link} is a link to {target}, where nothing is")
 
 
-def _links(folder: Path | str) -> Iterator[str]:
-    with os.scandir(folder) as entries:  # it knows links without a look at each of a million files
-        for entry in entries:
-            if entry.is_symlink():
-                yield entry.path
-            elif entry.is_dir():
-                yield from _links(entry.path)
+def _links(folder: Path) -> Iterator[str]:
+    return (entry.path for entry in entries_below(folder) if entry.is_symlink())
+
+
+def entries_below(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """All below it, however deep: folders may lie in each other deeper than calls can. Links are not entered."""
+    waiting = [str(folder)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:  # it knows links without a look at each of a million files
+            for entry in entries:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)

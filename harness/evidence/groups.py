@@ -113,7 +113,7 @@ class Evidence:
 
 def read_evidence(folders: Iterable[Path]) -> Evidence:
     folders = tuple(dict.fromkeys(folders))
-    runs = _unique([run for folder in folders for run in load_runs([folder]) if usable(run)])
+    runs = unique([run for folder in folders for run in load_runs([folder]) if usable(run)])
     judged_on_val = [bool(run.config.get("holdout")) or run.result.get("split") == "val" for run in runs]
     groups = [_group([run for run, val in zip(runs, judged_on_val) if val == wanted]) for wanted in (False, True)]
     return Evidence(folders, tuple(groups[0]), tuple(groups[1]))
@@ -142,10 +142,10 @@ def usable(run: Run) -> bool:
     return not wrong
 
 
-def _unique(runs: Sequence[Run]) -> list[Run]:
-    """The first run of each cell and seed."""
+def unique(runs: Sequence[Run]) -> list[Run]:
+    """Of each cell and seed the first run that is done; a failed one only where none is."""
     first: dict[tuple[str, int], Run] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: not run.ok):
         kept = first.setdefault((run.config["cell_id"], run.config["seed"]), run)
         if kept is not run:
             print(f"left out {run.folder}: the same cell and seed as {kept.folder}", file=sys.stderr)

@@ -2,11 +2,10 @@
 Refuses sides that were judged on other data, and a run against itself.
 """
 
-import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from harness.evidence.groups import Group, dataset_of, usable
+from harness.evidence.groups import Group, dataset_of, unique, usable
 from harness.records.read import Run, load_runs, read_run
 from variants.fields import UsageError, near_matches
 
@@ -21,7 +20,8 @@ def side_of(name: str, folders: Sequence[Path]) -> Group:
     for field in ("run_id", "cell_id"):
         chosen = [run for run in runs if run.config.get(field) == name]
         if chosen:
-            return _group(chosen[:1] if field == "run_id" else _one_a_seed(chosen))
+            chosen = [min(chosen, key=lambda run: not run.ok)] if field == "run_id" else unique(chosen)
+            return _group(sorted(chosen, key=lambda run: run.config["seed"]))
     where = ", ".join(map(str, folders))
     names = {str(run.config[field]) for run in runs for field in ("run_id", "cell_id") if run.config.get(field)}
     if not names:
@@ -45,15 +45,6 @@ def _read(folder: Path) -> Run:
     if not usable(run):
         raise UsageError(f"{folder}: its record lacks what a comparison needs")
     return run
-
-
-def _one_a_seed(runs: Sequence[Run]) -> list[Run]:
-    first: dict[int, Run] = {}
-    for run in runs:
-        kept = first.setdefault(run.config["seed"], run)
-        if kept is not run:
-            print(f"left out {run.folder}: the same cell and seed as {kept.folder}", file=sys.stderr)
-    return [first[seed] for seed in sorted(first)]
 
 
 def _group(runs: Sequence[Run]) -> Group:

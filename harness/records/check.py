@@ -1,32 +1,35 @@
 """Owns whether a record can be believed: its files, fields and types, its identity, and whether its parts agree.
-Refuses to mend anything, and to raise for what stands in a file: every complaint is a sentence.
+Refuses to mend anything, to raise for what stands in a file (every complaint is a sentence), and to run what one names.
 """
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.augmentations import CORRUPTION_NAMES
-from harness.config import SEMANTICS, run_config_from_plain
+from harness.config import OWN_TYPES, SEMANTICS, run_config_from_plain
+from harness.records.lock import NAME as LOCK
 from harness.records.read import Run, read_run
 from harness.records.schema import ASIDE, EPOCH_FIELDS, FILES, RESULT_FIELDS
 from variants.fields import UsageError
 
-STATES = "checkpoint-"  # a run that failed for want of memory keeps what it had
+STATES = "checkpoint-"  # of a run that failed for want of memory, or was killed when its result was just written
 ENVIRONMENT = ("device", "device_name", "python", "platform", "torch", "numpy", "source_digest", "data_digest")
 DIGEST = re.compile(r"[0-9a-f]{64}")
+CLASS = re.compile(r"\w+@([0-9a-f]{16}|unknown)")  # somebody's own, and the digest of its file
 ROUNDING = 1e-9
 DIRTY = "it was made by code that differs from its commit"
 
-
 BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError)
 
+Check = Callable[[Run], Iterator[str]]
 
-def problems_of(folder: Path) -> list[str]:
+
+def problems_of(folder: Path, checks: Sequence[Check] | None = None) -> list[str]:
     """Empty for a record that holds together."""
     try:
         run = read_run(folder)
@@ -35,7 +38,7 @@ def problems_of(folder: Path) -> list[str]:
     except (OSError, ValueError) as error:
         return [f"cannot be read: {type(error).__name__}: {error}"]
     problems: list[str] = []
-    for check in CHECKS:
+    for check in CHECKS if checks is None else checks:
         try:
             problems += check(run)
         except BROKEN as error:
@@ -50,7 +53,7 @@ def _files(run: Run) -> Iterator[str]:
     yield from (
         f"{name} does not belong to a record"
         for name in sorted(there - set(FILES))
-        if not name.startswith(ASIDE if run.ok else (ASIDE, STATES))
+        if name != LOCK and not name.startswith((ASIDE, STATES))
     )
 
 
@@ -58,6 +61,11 @@ def _identity(run: Run) -> Iterator[str]:
     semantics = run.config.get("semantics")
     if semantics != SEMANTICS:
         yield f"made with semantics {semantics}, this code has {SEMANTICS}: its identity cannot be checked"
+        return
+    if of_somebodys_class(run):  # to make its configuration would run the file that the record names, whatever is in it
+        kind, name = run.config.get("variant_type"), run.config.get("variant_name")
+        if not CLASS.fullmatch(str(kind)) or ".py:" not in str(name):
+            yield f"no run of {name} has the variant_type {kind}"
         return
     try:
         config = run_config_from_plain(run.config)
@@ -67,8 +75,11 @@ def _identity(run: Run) -> Iterator[str]:
     for name in ("run_id", "cell_id"):
         if run.config.get(name) != getattr(config, name):
             yield f"{name} is {run.config.get(name)}, its fields give {getattr(config, name)}"
-    if run.folder.name != config.run_id:
-        yield f"the folder's name is not the run's: {config.run_id}"
+
+
+def _place(run: Run) -> Iterator[str]:
+    if run.folder.name != run.config.get("run_id"):
+        yield f"the folder's name is not the run's: {run.config.get('run_id')}"
 
 
 def _environment(run: Run) -> Iterator[str]:
@@ -111,12 +122,11 @@ def _epochs(run: Run) -> Iterator[str]:
     if result["epochs"] != len(lines) or (run.ok and len(lines) != planned):
         yield f"{len(lines)} epochs are recorded, the result says {result['epochs']} and {planned} were planned"
     if run.ok and lines:
-        for name, value in (
-            ("images_seen", lines[-1]["images_seen"]),
-            (f"{split}_accuracy", lines[-1][f"{split}_accuracy"]),
-        ):
-            if result[name] != value:
-                yield f"{name} is {result[name]}, the last epoch says {value}"
+        names = {"images_seen": "images_seen", f"{split}_accuracy": f"{split}_accuracy"}
+        names |= {"test_nll": "test_loss"} if split == "test" else {}
+        for name, in_a_line in names.items():
+            if result[name] != lines[-1][in_a_line]:
+                yield f"{name} is {result[name]}, the last epoch says {lines[-1][in_a_line]}"
         best = max(line[f"{split}_accuracy"] for line in lines)
         if split == "test" and result["best_test_accuracy"] != best:
             yield f"best_test_accuracy is {result['best_test_accuracy']}, the best epoch says {best}"
@@ -144,15 +154,13 @@ def _cost(run: Run) -> Iterator[str]:
         yield "cost.json and result.json count the model differently"
 
 
-CHECKS: tuple[Callable[[Run], Iterator[str]], ...] = (
-    _files,
-    _identity,
-    _environment,
-    _result,
-    _epochs,
-    _predictions,
-    _cost,
-)
+NUMBERS: tuple[Check, ...] = (_identity, _result, _epochs, _predictions, _cost)  # wherever and on whatever it was made
+CHECKS: tuple[Check, ...] = (_files, _place, _environment, *NUMBERS)
+
+
+def of_somebodys_class(run: Run) -> bool:
+    """Whether its fields give its name nobody can tell without running code of theirs."""
+    return run.config.get("variant_type") not in OWN_TYPES
 
 
 def _is_number(value: Any) -> bool:

@@ -56,7 +56,7 @@ class Lock:
 
     def check(self) -> None:
         """Whoever removes the file lets another process in, which is then the one that goes on."""
-        if not _is_still_there(self._handle, self.path):
+        if not _is_still_there(self._handle, self.path, unsure=True):
             raise UsageError(
                 f"{self.path} was removed while this process held it, so another may train this run: this one stops, "
                 "the same command goes on or waits"
@@ -76,6 +76,8 @@ def take(folder: Path) -> Lock | None:
             folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and time.monotonic() < until_s:
+                continue  # whoever had it took the empty folder away as it left
             raise UsageError(f"cannot write into {folder}: {error.strerror or error}") from None
         if _locked(handle, path) and _is_still_there(handle, path):
             with contextlib.suppress(OSError):  # on a full disk nobody can read who has it; it is had all the same
@@ -136,9 +138,12 @@ def _try(handle: int, kind: int) -> bool:
     return True
 
 
-def _is_still_there(handle: int, path: Path) -> bool:
-    """Whoever had it before may have taken the file away between our opening and our locking it."""
+def _is_still_there(handle: int, path: Path, unsure: bool = False) -> bool:
+    """Whoever had it before may have taken the file away between our opening and our locking it. `unsure` is the answer
+    where the disk gives none."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:
+        return unsure

@@ -150,9 +150,8 @@ def run_state(folder: Path) -> State:
 
 def done_run(folder: Path) -> Run | None:
     """The finished run that lies there, if one does. A disk that does not answer is no answer, but an OSError."""
-    if not (folder / "result.json").exists():
-        return None
     try:
+        os.stat(folder / "result.json")  # Path.exists calls a disk that is silent a file that is not there
         run = whole_run(folder)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):
         return None

@@ -11,7 +11,7 @@ from typing import Any
 from harness.records.lock import BusyError, holder
 from harness.records.read import read_run, run_state
 from harness.sweeping.plan import Planned
-from harness.training.signals import StoppedError, wait
+from harness.training.signals import StoppedError, heed, listening, wait
 from variants.fields import UsageError
 
 Device = Any  # torch's, which is not imported before something is trained
@@ -19,6 +19,7 @@ WAIT_S = 1.0
 NO_DATA = "no data (see above)"
 
 
+@listening()
 def train_all(todo: Sequence[Planned], data_dir: Path, out: Path, device: Device) -> int:
     """What another process is at is left to it; in the end its outcome is waited for, and if it gave up, done here."""
     problems, absent = [], absent_data({cell.config.dataset for cell in todo}, data_dir)
@@ -49,6 +50,7 @@ def attempt(cell: Planned, nth: str, data_dir: Path, out: Path, device: Device) 
     """Trains the cell unless another process was faster; what kept it from being done, or None."""
     from harness.experiment import run_cell
 
+    heed()
     folder = out / cell.config.run_id
     if run_state(folder) == "done":
         return None

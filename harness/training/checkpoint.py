@@ -67,6 +67,7 @@ class Keeper:
         self._due_s = time.monotonic() + self.every_s
         self._writing: threading.Thread | None = None
         self._told = self._failed = False
+        self._mark = hashlib.sha256(repr(sorted(self.maker.items())).encode()).hexdigest()[:8]  # of whose they are
 
     def restored(self, parts: Parts) -> Position:
         """Puts back what was found, once."""
@@ -74,9 +75,10 @@ class Keeper:
         return Position() if state is None else restore(state, parts)
 
     def find(self) -> bool:
-        """The newest state that can be used; what cannot is set aside or left out, and said."""
+        """The newest state that can be used; what cannot is set aside, or left to the code that wrote it, and said."""
         for half in self.folder.glob(f".{PATTERN}.*"):  # of a process that was killed while it wrote
             half.unlink(missing_ok=True)
+        others: list[str] = []
         for path in sorted(self.folder.glob(PATTERN), reverse=True):
             try:
                 state = read_state(path)
@@ -89,14 +91,14 @@ class Keeper:
             if not differing:
                 self.state, self.carried = state, state["carried"]
                 return True
+            others = others or differing
+        if others:
             print(
-                f"{self.folder} has a checkpoint of another {' and '.join(differing)}: the run starts again, because "
-                "going on would give a run that nobody can repeat",
+                f"{self.folder} has a checkpoint of another {' and '.join(others)}: the run starts again, because "
+                "going on would give a run that nobody can repeat; until it is finished, that checkpoint is kept",
                 file=sys.stderr,
                 flush=True,
             )
-            self.clear()  # else they would count as newer than what the run that starts again will save
-            return False
         return False
 
     def due(self) -> bool:
@@ -106,10 +108,18 @@ class Keeper:
         """Copies the state and writes it while the training goes on; waits for it where the run is to stop."""
         state = {"maker": dict(self.maker), "carried": self.carry(), "position": asdict(position), **_state_of(parts)}
         self.wait()
-        name = f"checkpoint-{position.epoch:06d}-{position.batches:08d}.pt"
+        name = f"checkpoint-{position.epoch:06d}-{position.batches:08d}-{self._mark}.pt"
         self._writing = threading.Thread(target=self._write, args=(self.folder / name, state), daemon=True)
-        self._writing.start()
+        try:
+            self._writing.start()
+        except RuntimeError:  # a machine that has no thread left
+            self._writing = None
+            self._write(self.folder / name, state)
         self._due_s = time.monotonic() + self.every_s
+        self.check()
+
+    def check(self) -> None:
+        """Ends the run where a signal asked for it and everything that can be saved is."""
         if self.stop.asked is not None:
             self.wait()
             raise StoppedError(self.stop.asked, saved=not self._failed)
@@ -122,21 +132,21 @@ class Keeper:
     def clear(self) -> None:
         """The run is finished: its record says everything."""
         self.wait()
-        _remove(self.folder.glob(PATTERN))
+        clear(self.folder)
 
     def _write(self, path: Path, state: dict[str, Any]) -> None:
-        """A full disk must not cost the run: it goes on without, and says so once."""
+        """A full disk or memory must not cost the run: it goes on without, and says so once."""
+        self._failed = True
         try:
             write_state(path, state)
-        except OSError as error:
+        except (OSError, MemoryError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             if not self._told:
-                print(
-                    f"{path} could not be written ({error.strerror or error}); training on", file=sys.stderr, flush=True
-                )
-            self._told = self._failed = True
+                print(f"{path} could not be written ({reason}); training on", file=sys.stderr, flush=True)
+            self._told = True
             return
         self._failed = False
-        _remove(sorted(self.folder.glob(PATTERN))[:-KEPT])
+        _remove(sorted(self.folder.glob(f"checkpoint-*-{self._mark}.pt"))[:-KEPT])
 
 
 def _set_aside(path: Path) -> Path:
@@ -144,6 +154,10 @@ def _set_aside(path: Path) -> Path:
     aside = next(place for name in names if not os.path.lexists(place := path.with_name(name)))
     path.replace(aside)
     return aside
+
+
+def clear(folder: Path) -> None:
+    _remove(folder.glob(PATTERN))
 
 
 def _remove(paths: Iterable[Path]) -> None:

@@ -1,7 +1,8 @@
 """Owns what a person sees while a run trains: a bar on a terminal, one plain line an epoch elsewhere.
-Refuses to touch the device more than twice a second.
+Refuses to touch the device more than twice a second, and to end a training for what cannot be shown.
 """
 
+import contextlib
 import shutil
 import sys
 import time
@@ -37,6 +38,7 @@ class Progress:
         self.title, self.epochs, self.images_per_epoch, self.earlier = title, epochs, images_per_epoch, done
         self.stream, self.quiet = stream or sys.stdout, quiet
         self.bar = self.stream.isatty() and not quiet
+        self.complained = False
         self.start_s = self.shown_s = time.monotonic()
 
     def batch(self, epoch: int, images: int, totals: torch.Tensor) -> None:
@@ -69,15 +71,13 @@ class Progress:
         if self.bar:
             self._overwrite(text)
         else:
-            self.stream.write(text + "\n")
-        self.stream.flush()
+            self._show(text + "\n")
 
     def judging(self, what: str, images: int, check: Callable[[], None]) -> Callable[[int], None]:
         """Says what is evaluated after the training; the function that it returns hears how far, and calls `check`."""
         line = f"{self.title} evaluated {what}"
         if not self.quiet:
-            self._overwrite(line) if self.bar else self.stream.write(line + "\n")
-            self.stream.flush()
+            self._overwrite(line) if self.bar else self._show(line + "\n")
 
         def tell(done: int) -> None:
             check()
@@ -91,13 +91,25 @@ class Progress:
     def close(self) -> None:
         """Leaves the bar's line, however the run ended."""
         if self.bar:
-            self.stream.write("\n")
-            self.stream.flush()
+            self._show("\n")
 
     def _left_s(self, epoch: int) -> float:
         return (time.monotonic() - self.start_s) / max(1, epoch - self.earlier) * (self.epochs - epoch)
 
     def _overwrite(self, text: str) -> None:
         width = shutil.get_terminal_size((120, 24)).columns - 1  # a line that wraps cannot be overwritten
-        self.stream.write(f"\r\x1b[2K{text[:width]}")
-        self.stream.flush()
+        self._show(f"\r\x1b[2K{text[:width]}")
+
+    def _show(self, text: str) -> None:
+        """A full disk may have room again at the next line; a pipe without a reader ends a run like any command."""
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if not self.complained:
+                self.complained = True
+                reason = error.strerror or error
+                with contextlib.suppress(OSError):
+                    print(f"{self.title}: goes on unseen, its progress cannot be shown: {reason}", file=sys.stderr)

@@ -35,20 +35,31 @@ class Stop:
             raise StoppedError(self.asked)
 
 
+_heard: list[Stop] = []  # of whoever listens; one at most
+
+
 @contextlib.contextmanager
 def listening() -> Iterator[Stop]:
-    """The first signal is remembered; the same a second time has its usual effect at once."""
-    stop = Stop()
+    """The first signal is remembered; the same a second time has its usual effect at once. Whoever listens inside of
+    somebody who listens hears the same, so that what the inner one no longer heeds reaches the outer."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread hears signals
-        yield stop
+        yield Stop()
         return
+    if _heard:
+        yield _heard[0]
+        return
+    stop = Stop()
 
     def heard(number: int, frame: FrameType | None) -> None:
         stop.asked = number
         signal.signal(number, signal.SIG_DFL)
 
-    with handled_by(heard):
-        yield stop
+    _heard.append(stop)
+    try:
+        with handled_by(heard):
+            yield stop
+    finally:
+        _heard.clear()
 
 
 @contextlib.contextmanager
@@ -67,4 +78,10 @@ def wait(seconds: float) -> None:
     """For something that another process is at."""
     with listening() as stop:
         time.sleep(seconds)
+        stop.check()
+
+
+def heed() -> None:
+    """Between two pieces of work: the one before may have had nothing left to stop when the signal came."""
+    with listening() as stop:
         stop.check()
