@@ -61,10 +61,10 @@ narrowing() {
 # Runs a command of the harness and waits for it, whatever comes: a sweep that is told to stop saves first.
 run() {
   local child="" told=0 code
-  trap 'tell HUP TERM' HUP
-  trap 'tell INT TERM' INT
-  trap 'tell TERM USR1' TERM
-  trap 'tell USR1 TERM' USR1
+  trap 'tell HUP HUP' HUP
+  trap 'tell INT TERM' INT  # what runs in the background does not hear Ctrl-C
+  trap 'tell TERM TERM' TERM
+  trap 'tell USR1 USR1' USR1
   "$PYTHON" -m "harness.$1" "${@:2}" &
   child=$!
   [[ $told -eq 0 ]] || kill "$child" || true  # the signal came when there was no child to tell
@@ -82,12 +82,12 @@ run() {
   return "$code"
 }
 
-# Passes signal $1 on as $2. As another one, and once: often a whole process group was told, and a training that hears the
-# same signal twice ends at once, unsaved. Ctrl-C may be repeated for that; what runs in the background does not hear it.
+# Passes signal $1 on as $2. Ctrl-C a second time ends it at once.
 tell() {
-  if [[ $told -ne 0 && $1 != INT ]]; then return 0; fi
+  local send=$2
+  [[ $told -eq 0 || $1 != INT ]] || send=KILL
   told=$((128 + $(kill -l "$1")))
-  [[ -z $child ]] || kill -s "$2" "$child" 2>/dev/null || true
+  [[ -z $child ]] || kill -s "$send" "$child" 2>/dev/null || true
 }
 
 quick() {

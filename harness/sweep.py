@@ -16,7 +16,6 @@ examples:
 import argparse
 import contextlib
 import os
-import signal
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -251,10 +250,9 @@ def train_at_once(args: Namespace, planned: Sequence[Planned], words: Sequence[s
 @contextlib.contextmanager
 def ending() -> Iterator[None]:
     """A signal leaves at once, else the children would be left behind, training. Leaving asks them to stop: each saves
-    its cell's state, and the same command goes on. The same signal a second time has its usual effect."""
+    its cell's state, and the same command goes on."""
 
     def heard(number: int, frame: FrameType | None) -> NoReturn:
-        signal.signal(number, signal.SIG_DFL)
         raise StoppedError(number)
 
     with handled_by(heard):

@@ -21,6 +21,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[TRIALS] = Trials()
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a run begun in the background; children inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # one begun with nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:

@@ -138,6 +138,18 @@ def test_whoever_listens_inside_hears_the_same():
     heed()
 
 
+def test_only_ctrl_c_is_urgent_when_it_comes_again():
+    """`timeout` tells a process and its group; a scheduler tells a sweep, and its children beside the sweep itself."""
+    usual = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(StoppedError, match="SIGTERM"), listening() as stop:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+        stop.check()
+    assert signal.getsignal(signal.SIGTERM) == usual
+
+
 def test_a_stop_under_corruptions_says_what_was_saved(tmp_path, monkeypatch):
     def full(path, state):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -297,7 +297,7 @@ def started(out: Path, *more: str) -> subprocess.Popen:
     return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"])
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path, name):
     number = getattr(signal, name)
     process = started(tmp_path, "--epochs", "400")

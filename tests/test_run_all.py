@@ -81,7 +81,7 @@ def ended(script: subprocess.Popen) -> tuple[int, str]:
 
 @pytest.mark.parametrize(
     ("send", "number"),
-    [*((os.kill, number) for number in (INT, TERM, USR1, HUP)), *((os.killpg, number) for number in (INT, TERM, USR1))],
+    [(send, number) for send in (os.kill, os.killpg) for number in (INT, TERM, USR1, HUP)],
     ids=lambda value: value.name if isinstance(value, signal.Signals) else value.__name__,
 )
 def test_a_signal_for_the_script_is_one_for_its_sweep(place, send, number):

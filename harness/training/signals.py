@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 
-# SIGUSR1: what Slurm sends before it kills, if asked to.
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+# SIGHUP: the terminal is closed. SIGUSR1: what Slurm sends before it kills, if asked to.
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 
 
 class StoppedError(Exception):
@@ -40,8 +40,8 @@ _heard: list[Stop] = []  # of whoever listens; one at most
 
 @contextlib.contextmanager
 def listening() -> Iterator[Stop]:
-    """The first signal is remembered; the same a second time has its usual effect at once. Whoever listens inside of
-    somebody who listens hears the same, so that what the inner one no longer heeds reaches the outer."""
+    """The first signal is remembered. Whoever listens inside of somebody who listens hears the same, so that what the
+    inner one no longer heeds reaches the outer."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread hears signals
         yield Stop()
         return
@@ -52,7 +52,6 @@ def listening() -> Iterator[Stop]:
 
     def heard(number: int, frame: FrameType | None) -> None:
         stop.asked = number
-        signal.signal(number, signal.SIG_DFL)
 
     _heard.append(stop)
     try:
@@ -64,14 +63,26 @@ def listening() -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """One that is ignored was meant to be: a shell does that to what it starts in the background."""
+    """The first signal calls it. After that Ctrl-C has its usual effect at once, and the others have none: `timeout`
+    and schedulers tell a process, its parent and their group. One that is ignored was meant to be: a shell does that to
+    what it starts in the background."""
+
+    def first(number: int, frame: FrameType | None) -> None:
+        for heard in heeded:
+            signal.signal(heard, signal.SIG_DFL if heard == signal.SIGINT else _nothing)
+        handler(number, frame)
+
     heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, handler) for number in heeded}
+    before = {number: signal.signal(number, first) for number in heeded}
     try:
         yield
     finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Not SIG_IGN, about which Python complains where the second comes before it has seen to the first."""
 
 
 def wait(seconds: float) -> None:
