@@ -112,11 +112,11 @@ def test_where_no_process_can_be_started_all_is_done_here(monkeypatch: pytest.Mo
         assert list(pool.each(whoami, range(3), fewest=1)) == [(number, False) for number in range(3)]
 
 
-ORPHANS = """
+ORPHANS = r"""
 import os, time
 from harness.evidence import processes
 def work(number):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\n".encode())  # at once: print may write the number and the line's end apart
     time.sleep(60)
 processes.cores = lambda: 2
 with processes.Processes() as pool:
