@@ -126,6 +126,7 @@ def test_a_stop_in_a_cell_s_last_moment_ends_the_sweep(tmp_path, monkeypatch):
     with pytest.raises(StoppedError):
         sweep.main([*ONE, "--seeds", "2", "--out", str(tmp_path)])
     assert [run.config["seed"] for run in load_runs([tmp_path])] == [0]
+    assert len(list(tmp_path.iterdir())) == 1, "the next is not begun"
 
 
 def test_whoever_listens_inside_hears_the_same():
