@@ -196,8 +196,7 @@ def _trained(
     scale, compute, session = scaling(data, config.recipe, device), Compute(model, config), tally.session
     assert session is not None
     session.compile_seconds = warm_up(config, model, compute, train_split, eval_split, scale)
-    done = len(tally.lines)
-    progress = Progress(title(config), config.recipe.epochs, len(train_split), quiet=quiet, done=done)
+    progress = Progress(title(config), config.recipe.epochs, len(train_split), quiet=quiet)
     evaluation = None
     try:
         for epoch in train(config, model, compute, train_split, eval_split, scale, progress, keeper):

@@ -22,7 +22,7 @@ from harness.training import loop
 from harness.training.evaluate import BATCH_IMAGES, evaluate
 from harness.training.loop import Average, Compute, batch_loss, train
 from harness.training.optimiser import learning_rate, make_optimiser, parameter_groups
-from harness.training.progress import Progress, duration
+from harness.training.progress import Progress
 from harness.training.seeds import derive
 from harness.training.watch import DivergenceError
 from variants.catalog import CATALOG, build
@@ -410,51 +410,6 @@ def test_bfloat16_trains(digits):
     few = DeviceSplit(digits[0].images[:64], digits[0].labels[:64])
     (epoch,) = run(quick("compact", epochs=1, precision="bf16"), few, few, digits[2])
     assert math.isfinite(epoch.line["train_loss"])
-
-
-class Screen:
-    def __init__(self, tty: bool):
-        self.tty, self.text = tty, ""
-
-    def isatty(self) -> bool:
-        return self.tty
-
-    def write(self, text: str) -> None:
-        self.text += text
-
-    def flush(self) -> None:
-        pass
-
-
-@pytest.mark.parametrize("tty", [True, False])
-def test_progress(tty, monkeypatch):
-    """On a terminal a bar with loss, accuracy, rate and time left; elsewhere one line an epoch and nothing between."""
-    now = [0.0]
-    monkeypatch.setattr("harness.training.progress.time.monotonic", lambda: now[0])
-    screen = Screen(tty)
-    progress = Progress("compact c10", 2, 100, screen)  # type: ignore[arg-type]
-    now[0] = 10.0
-    progress.batch(1, 50, torch.tensor([100.0, 25.0]))
-    assert bool(screen.text) == tty
-    if tty:
-        for words in ("epoch 1/2", "loss 2.000", "accuracy 50.0%", "5 images/s", "30 s left", "#####..."):
-            assert words in screen.text
-    line = {
-        "epoch": 1,
-        "train_loss": 1.0,
-        "train_accuracy": 0.5,
-        "test_loss": 1.5,
-        "test_accuracy": 0.4,
-        "seconds": 20.0,
-    }
-    now[0] = 25.0
-    progress.epoch(line)
-    assert "test loss 1.500 accuracy 40.0%" in screen.text and "25 s left" in screen.text
-    assert screen.text.endswith("\n") != tty
-
-
-def test_durations():
-    assert [duration(s) for s in (3.4, 245, 7620)] == ["3 s", "4 min 05 s", "2 h 07 min"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -55,6 +55,7 @@ def train(
     weights = [p for p in model.parameters() if p.requires_grad]
     parts = Parts(model, optimiser, compute.average.model if compute.average else None)
     at = keeper.restored(parts) if keeper else Position()
+    progress.begin((at.epoch - 1) * len(train_split) + at.batches * recipe.batch_size)
     watch = Watch(recipe, steps_per_epoch, device)
     for line in keeper.carried.get("lines", []) if keeper else ():
         watch.epoch(line)

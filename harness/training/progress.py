@@ -32,14 +32,16 @@ class Progress:
         images_per_epoch: int,
         stream: TextIO | None = None,
         quiet: bool = False,
-        done: int = 0,
     ):
-        """`done` epochs were trained before this process: they took none of its time."""
-        self.title, self.epochs, self.images_per_epoch, self.earlier = title, epochs, images_per_epoch, done
+        self.title, self.epochs, self.images_per_epoch, self.earlier = title, epochs, images_per_epoch, 0
         self.stream, self.quiet = stream or sys.stdout, quiet
         self.bar = self.stream.isatty() and not quiet
         self.complained = False
         self.start_s = self.shown_s = time.monotonic()
+
+    def begin(self, images: int) -> None:
+        """So many images were trained on before this process: they took none of its time."""
+        self.earlier, self.start_s = images, time.monotonic()
 
     def batch(self, epoch: int, images: int, totals: torch.Tensor) -> None:
         """`images` done in this epoch; `totals` (loss sum, correct sum, ...) lies on the device and is seldom read."""
@@ -49,13 +51,11 @@ class Progress:
         self.shown_s = now_s
         loss, correct = (totals[:2] / max(images, 1)).tolist()
         done = (epoch - 1) * self.images_per_epoch + images
-        share = done / (self.epochs * self.images_per_epoch)
-        filled = int(20 * share)
-        rate = (done - self.earlier * self.images_per_epoch) / (now_s - self.start_s)
-        left_s = (self.epochs * self.images_per_epoch - done) / max(rate, 1e-9)
+        filled = int(20 * done / (self.epochs * self.images_per_epoch))
+        rate = (done - self.earlier) / (now_s - self.start_s)
         self._overwrite(
             f"{self.title} [{'#' * filled}{'.' * (20 - filled)}] epoch {epoch}/{self.epochs}  loss {loss:.3f}  "
-            f"accuracy {correct:.1%}  {rate:,.0f} images/s  {duration(left_s)} left"
+            f"accuracy {correct:.1%}  {rate:,.0f} images/s  {duration(self._left_s(done))} left"
         )
 
     def epoch(self, line: dict[str, Any]) -> None:
@@ -66,7 +66,7 @@ class Progress:
             f"{self.title} epoch {line['epoch']}/{self.epochs}  train loss {line['train_loss']:.3f} "
             f"accuracy {line['train_accuracy']:.1%}  {split} loss {line[f'{split}_loss']:.3f} "
             f"accuracy {line[f'{split}_accuracy']:.1%}  {self.images_per_epoch / line['seconds']:,.0f} images/s  "
-            f"{duration(self._left_s(line['epoch']))} left"
+            f"{duration(self._left_s(line['epoch'] * self.images_per_epoch))} left"
         )
         if self.bar:
             self._overwrite(text)
@@ -93,8 +93,9 @@ class Progress:
         if self.bar:
             self._show("\n")
 
-    def _left_s(self, epoch: int) -> float:
-        return (time.monotonic() - self.start_s) / max(1, epoch - self.earlier) * (self.epochs - epoch)
+    def _left_s(self, done: int) -> float:
+        per_image_s = (time.monotonic() - self.start_s) / max(1, done - self.earlier)
+        return per_image_s * (self.epochs * self.images_per_epoch - done)
 
     def _overwrite(self, text: str) -> None:
         width = shutil.get_terminal_size((120, 24)).columns - 1  # a line that wraps cannot be overwritten
