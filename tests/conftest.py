@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.robustness import FILE, Trials, machine
+from tests.robustness import FILE, Trials, machine, skipped
 
 TRIALS = pytest.StashKey[Trials]()
 
@@ -33,8 +33,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
         terminalreporter.write_line(f"{FILE} is left as it was: {'a test failed' if exitstatus else 'nothing tried'}")
         return
     passed = len(terminalreporter.stats.get("passed", ()))
-    skipped = len(terminalreporter.stats.get("skipped", ()))
-    FILE.write_text(trials.text([f"{passed:,} tests passed, {skipped} were skipped. {machine()}."]))
+    reasons = [report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", ())]
+    FILE.write_text(trials.text([f"{passed:,} tests passed. {machine()}.", skipped(reasons)]))
     terminalreporter.write_line(f"wrote {FILE}")
 
 

@@ -1,7 +1,8 @@
 """What was tried to break the suite, counted by the tests themselves: results/robustness.md says it."""
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +49,12 @@ class Trials:
                 rows = sorted(one.defects.items())
                 parts.append(tabulate(rows, ("planted defect", "cases that found it"), tablefmt="github"))
         return "\n\n".join(parts) + "\n"
+
+
+def skipped(reasons: Sequence[str]) -> str:
+    """What was not tried, and why: the most frequent reason first."""
+    told = [f"{count} ({reason})" for reason, count in Counter(reasons).most_common()]
+    return f"Skipped: {', '.join(told) or 'none'}."
 
 
 def machine() -> str:
