@@ -20,7 +20,7 @@ from harness.evidence.groups import read_evidence
 from harness.evidence.paper import all_tables, write_tables
 from harness.evidence.style import styles
 from harness.evidence.table import Table
-from harness.evidence.text import spread
+from harness.evidence.text import signed, spread
 from harness.records.schema import RESULT_FIELDS
 from harness.records.write import RunWriter
 from harness.report import main
@@ -132,6 +132,13 @@ def test_mean_interval_by_hand() -> None:
     assert mean_interval([5.5]) == (5.5, None, 1)
     with pytest.raises(ValueError, match="no values"):
         mean_interval([])
+
+
+def test_text_of_a_difference_of_nothing() -> None:
+    """.3 - .1 - .2 is a little less than nothing in floating point; a true difference keeps its side."""
+    assert [signed(d) for d in (0.3 - 0.1 - 0.2, -0.0, 0.0, -0.004, 0.004, -1.325)] == [
+        *("+0.00", "+0.00", "+0.00", "-0.00", "+0.00", "-1.32"),
+    ]
 
 
 def test_text_of_a_spread() -> None:

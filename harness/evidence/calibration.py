@@ -14,7 +14,7 @@ from harness.evidence.quality import Quality
 from harness.evidence.rows import cells_of
 from harness.evidence.style import COLUMN_IN, PAGE_IN, Style, shortened
 from harness.evidence.table import HOLE, Table
-from harness.evidence.text import mean, spread
+from harness.evidence.text import mean, mean_difference, spread
 from harness.statistics.images import CALIBRATION_BINS
 from harness.statistics.intervals import LEVEL, mean_interval
 from harness.study import Study
@@ -52,7 +52,7 @@ def _cells(group: Group, quality: Quality) -> tuple[str, ...]:
     worst, best = _extreme_classes(quality.class_accuracy_K)
     error = spread(quality.calibration_errors).rpartition(" (")[0] + flag(group)
     nll = mean(group.measured("test_nll"), ".3f")
-    over = mean(quality.overconfidence, "+.2f")
+    over = mean_difference(quality.overconfidence)
     return (*group.row, title(group.dataset), nll, error, over, worst, best, str(quality.n))
 
 

@@ -10,7 +10,7 @@ from harness.datasets import title
 from harness.evidence.contrast import Contrast, Differing, ImagePair, Mean, SideFacts
 from harness.evidence.groups import count
 from harness.evidence.table import HOLE
-from harness.evidence.text import minutes, whole
+from harness.evidence.text import difference, minutes, signed, whole
 
 MOST_CLASSES = 10
 
@@ -105,8 +105,7 @@ def _difference(found: Contrast) -> list[str]:
     dropped = [f"left out, because on one side alone: {count(d.dropped, 'seed')}"] if d.dropped else []
     if d.mean is None:
         return ["undecided: no seed is on both sides", *dropped]
-    interval = "" if d.half is None else f" ± {d.half:.2f}"
-    lines = [f"{d.mean:+.2f}{interval} (n = {d.n}), {_verdict(found)}"]
+    lines = [f"{difference(d.mean, d.half)} (n = {d.n}), {_verdict(found)}"]
     if d.sign_flip_p is not None and d.smallest_sign_flip_p is not None:
         lines.append(
             f"sign-flip p {_p(d.sign_flip_p)}; the smallest that {d.n} pairs allow: {d.smallest_sign_flip_p:.4g}"
@@ -143,7 +142,7 @@ def _images(pair: ImagePair) -> list[str]:
     return [
         f"{seeds}: both right {counts.both:,}, only A {counts.only_first:,}, only B {counts.only_second:,}, "
         f"both wrong {counts.neither:,}",
-        f"  B - A {pair.difference:+.2f} points, 95% over images {low:+.2f} to {high:+.2f}; "
+        f"  B - A {signed(pair.difference)} points, 95% over images {signed(low)} to {signed(high)}; "
         f"McNemar p {_p(pair.mcnemar_p)}",
     ]
 
@@ -156,5 +155,5 @@ def _left_out(found: Contrast) -> str:
 def _classes(found: Contrast) -> list[str]:
     rows = [["class", "A", "B", "B - A"]]
     for row in found.classes[:MOST_CLASSES]:
-        rows.append([str(row.label), f"{row.a:.2f}", f"{row.b:.2f}", f"{row.difference:+.2f}"])
+        rows.append([str(row.label), f"{row.a:.2f}", f"{row.b:.2f}", signed(row.difference)])
     return aligned(rows)

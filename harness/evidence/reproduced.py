@@ -9,7 +9,7 @@ from harness.evidence.captions import different_data, flag, made_with, sentences
 from harness.evidence.groups import Evidence, Group
 from harness.evidence.published import PUBLISHED_NUMBERS, Published
 from harness.evidence.table import HOLE, Table
-from harness.evidence.text import spread, whole
+from harness.evidence.text import signed, spread, whole
 from harness.statistics.intervals import mean_interval
 
 COLUMNS = (
@@ -61,4 +61,4 @@ def _verdict(published: float | None, values: Sequence[float]) -> tuple[str, str
     if published is None:
         return HOLE, HOLE
     difference = round(mean_interval(values)[0] - published, 6)
-    return f"{difference:+.2f}", "reached" if difference >= 0 else "missed"
+    return signed(difference), "reached" if difference >= 0 else "missed"

@@ -8,7 +8,7 @@ from harness.evidence.groups import Evidence, Group, count
 from harness.evidence.numbers import finite
 from harness.evidence.rows import cells_of
 from harness.evidence.table import Table
-from harness.evidence.text import half_width, mean
+from harness.evidence.text import half_width, mean, mean_difference, signed
 from harness.statistics.intervals import LEVEL, mean_interval
 from harness.study import Study
 
@@ -41,7 +41,7 @@ def _pairs(group: Group) -> list[tuple[float, float]]:
 def _cells(group: Group, pairs: list[tuple[float, float]]) -> tuple[str, ...]:
     last, best = (list(values) for values in zip(*pairs))
     gains = [best - last for last, best in pairs]
-    numbers = (mean(last), mean(best), mean(gains, "+.2f"), half_width(gains), f"{max(gains):+.2f}")
+    numbers = (mean(last), mean(best), mean_difference(gains), half_width(gains), signed(max(gains)))
     return (*group.row, title(group.dataset), str(len(pairs)), *numbers)
 
 
@@ -49,4 +49,4 @@ def _overall(gains: list[float]) -> str:
     if not gains:
         return ""
     average = mean_interval(gains)[0]
-    return f"Over all {count(len(gains), 'run')}: {average:+.2f} points on average, {max(gains):+.2f} at most."
+    return f"Over all {count(len(gains), 'run')}: {signed(average)} points on average, {signed(max(gains))} at most."

@@ -10,7 +10,7 @@ from harness.evidence.groups import Evidence, Group, count
 from harness.evidence.numbers import finite
 from harness.evidence.rows import Row, cells_of, datasets_of, rows_of
 from harness.evidence.table import HOLE, Table
-from harness.evidence.text import DAGGER, half_width, joined, mean, minutes, scaled, spread, whole
+from harness.evidence.text import DAGGER, half_width, joined, mean, mean_difference, minutes, scaled, spread, whole
 from harness.statistics.intervals import LEVEL, mean_interval
 from harness.study import Study
 
@@ -108,7 +108,7 @@ def _cell(group: Group) -> tuple[str, ...]:
     return (
         *(*group.row, title(group.dataset), str(len(group.accuracies)), str(len(group.failed))),
         *(mean(group.accuracies), half_width(group.accuracies)),
-        *(mean(group.measured("best_test_accuracy", 100)), mean(gains, "+.2f")),
+        *(mean(group.measured("best_test_accuracy", 100)), mean_difference(gains)),
         *(mean(group.measured("test_nll"), ".3f"), whole(group.passes), mean(group.measured("images_seen"), ",.0f")),
         *(mean(group.timed("train_seconds", 1 / 60)), mean(group.timed("images_per_second"), ",.0f")),
         *(mean(group.timed("peak_memory_bytes", 1e-6), ",.0f"), str(group.setting("precision") or HOLE)),

@@ -23,7 +23,16 @@ def spread(values: Sequence[float], failed: int = 0) -> str:
 def difference(mean: float | None, half: float | None) -> str:
     """`-1.32 ± 0.80`, `-1.32`, `—`."""
     interval = "" if half is None else f" ± {half:.2f}"
-    return HOLE if mean is None else f"{mean:+.2f}{interval}"
+    return HOLE if mean is None else f"{signed(mean)}{interval}"
+
+
+def signed(value: float) -> str:
+    """`+1.32`, `-0.00` for a little less than nothing, and `+0.00` for nothing, whatever rounding left of it."""
+    return f"{round(value, 6) + 0.0:+.2f}"
+
+
+def mean_difference(values: Sequence[float]) -> str:
+    return signed(mean_interval(values)[0]) if values else HOLE
 
 
 def p_value(p: float | None) -> str:
