@@ -12,10 +12,10 @@ examples:
 import json
 
 from harness.commands import Parser, place, run_command
-from harness.evidence.contrast import contrast
-from harness.evidence.contrast_text import lines_of, to_plain
+from harness.evidence.cells.contrast import contrast
+from harness.evidence.cells.contrast_text import lines_of, to_plain
+from harness.evidence.cells.sides import side_of
 from harness.evidence.folders import folders_of
-from harness.evidence.sides import side_of
 
 
 def parser() -> Parser:

@@ -16,17 +16,17 @@ examples:
 from pathlib import Path
 
 from harness.commands import Parser, directory, place, run_command
-from harness.evidence.ahead import begin_reading
-from harness.evidence.benchmarks import read_measured
-from harness.evidence.conclusions import headed
-from harness.evidence.figures import Figures
+from harness.evidence.cells.ahead import begin_reading
+from harness.evidence.cells.groups import read_evidence
+from harness.evidence.figures.plans import Figures
+from harness.evidence.findings.conclusions import headed
+from harness.evidence.findings.instances import beside_studies, instances
 from harness.evidence.folders import folders_of
-from harness.evidence.groups import read_evidence
-from harness.evidence.instances import beside_studies, instances
 from harness.evidence.macros import macros
 from harness.evidence.paper import all_tables, write_tables, write_text
 from harness.evidence.processes import Processes
 from harness.evidence.readme import read_parts, write_results
+from harness.evidence.tables.benchmarks import read_measured
 from harness.evidence.typeset import typeset
 from harness.studies import STUDIES
 from variants.fields import UsageError, near_matches

@@ -9,7 +9,7 @@ import pytest
 from harness import report, run, sweep
 from harness.config import RunConfig, resolve
 from harness.datasets import DATASETS
-from harness.evidence.groups import read_evidence
+from harness.evidence.cells.groups import read_evidence
 from harness.records import aside
 from harness.records.aside import set_aside
 from harness.records.lock import BusyError, owned

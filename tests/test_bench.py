@@ -19,15 +19,14 @@ from harness.config import resolve
 from harness.counting.cost import cost_of
 from harness.data.pipeline import scaling, to_device
 from harness.datasets import DATASETS
-from harness.evidence.benchmarks import (
+from harness.evidence.figures.benchmarks import benchmark_data, draw_benchmarks
+from harness.evidence.figures.digest import read_digest
+from harness.evidence.tables.benchmarks import (
     TRAINING,
-    benchmark_data,
     benchmark_table,
-    draw_benchmarks,
     read_measured,
     training_table,
 )
-from harness.evidence.digest import read_digest
 from harness.experiment import build_model
 from harness.recipes import RECIPES, fitted
 from harness.records.benchmarks import RECKONED, USABLE, Comparison, file_of, read_comparisons, write_comparisons

@@ -17,6 +17,12 @@ FLOW = (
     "compare", "simulate", "verify", "report",
 )  # fmt: skip
 
+# The same inside the largest room.
+EVIDENCE = (
+    "processes", "folders", "published", "writing", "cells", "findings", "tables", "figures", "macros", "sections",
+    "paper", "readme", "typeset",
+)  # fmt: skip
+
 
 def sources(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
@@ -40,19 +46,29 @@ def test_variants_know_nothing_of_the_harness():
 
 @pytest.mark.parametrize("path", sources("harness"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_one_way(path):
-    room = path.relative_to(ROOT / "harness").parts[0].removesuffix(".py")
+    follows(path, "harness", FLOW)
+
+
+@pytest.mark.parametrize("path", sources("harness/evidence"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_inside_evidence_point_one_way(path):
+    follows(path, "harness/evidence", EVIDENCE)
+
+
+def follows(path, folder, flow):
+    room, prefix = path.relative_to(ROOT / folder).parts[0].removesuffix(".py"), folder.replace("/", ".") + "."
     if room == "__init__":
         return
-    assert room in FLOW, f"{room} has no place in the flow: add it to FLOW and ARCHITECTURE.md"
+    assert room in flow, f"{room} has no place in the flow of {folder}: add it here and to ARCHITECTURE.md"
     for name in imports(path):
-        if name.startswith("harness."):
-            other = name.split(".")[1]
-            assert FLOW.index(other) <= FLOW.index(room), f"{path} imports {name}, which comes later"
+        if name.startswith(prefix):
+            other = name.removeprefix(prefix).split(".")[0]
+            assert flow.index(other) <= flow.index(room), f"{path} imports {name}, which comes later"
 
 
-def test_every_room_of_the_flow_exists():
-    there = {p.name.removesuffix(".py") for p in (ROOT / "harness").iterdir() if p.suffix == ".py" or p.is_dir()}
-    assert there - {"__init__", "__pycache__"} == set(FLOW)
+@pytest.mark.parametrize(("folder", "flow"), [("harness", FLOW), ("harness/evidence", EVIDENCE)])
+def test_every_room_of_the_flow_exists(folder, flow):
+    there = {p.name.removesuffix(".py") for p in (ROOT / folder).iterdir() if p.suffix == ".py" or p.is_dir()}
+    assert there - {"__init__", "__pycache__"} == set(flow)
 
 
 @pytest.mark.parametrize("room", ["harness/records", "harness/statistics", "harness/evidence", "harness/sweeping"])

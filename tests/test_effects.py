@@ -12,12 +12,12 @@ import pytest
 
 from harness.config import RunConfig
 from harness.datasets import DATASETS
-from harness.evidence.changed import changes, changes_text
-from harness.evidence.conclusions import conclusions
-from harness.evidence.effects import effects_of
-from harness.evidence.grids import shared_seeds, shares_of
-from harness.evidence.groups import read_evidence
-from harness.evidence.instances import Instance, instances
+from harness.evidence.cells.groups import read_evidence
+from harness.evidence.findings.changed import changes, changes_text
+from harness.evidence.findings.conclusions import conclusions
+from harness.evidence.findings.effects import effects_of
+from harness.evidence.findings.grids import shared_seeds, shares_of
+from harness.evidence.findings.instances import Instance, instances
 from harness.records.schema import RESULT_FIELDS
 from harness.records.write import RunWriter
 from harness.studies import STUDIES

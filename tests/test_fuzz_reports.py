@@ -16,9 +16,9 @@ import pytest
 from harness import compare, verify
 from harness.config import resolve
 from harness.datasets import DATASETS
-from harness.evidence.figures import plans
-from harness.evidence.groups import read_evidence
-from harness.evidence.instances import instances
+from harness.evidence.cells.groups import read_evidence
+from harness.evidence.figures.plans import plans
+from harness.evidence.findings.instances import instances
 from harness.evidence.paper import all_tables
 from harness.records import read
 from harness.records.read import Run

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.evidence.conclusions import conclusions
-from harness.evidence.gaps import gaps_of
-from harness.evidence.groups import read_evidence
-from harness.evidence.instances import Instance, instances
+from harness.evidence.cells.groups import read_evidence
+from harness.evidence.findings.conclusions import conclusions
+from harness.evidence.findings.gaps import gaps_of
+from harness.evidence.findings.instances import Instance, instances
 from harness.evidence.macros import macros
-from harness.evidence.study_tables import study_tables
+from harness.evidence.tables.study import study_tables
 from harness.studies import STUDIES
 from tests.test_effects import write_row
 

@@ -11,8 +11,8 @@ import pytest
 from harness.config import resolve
 from harness.datasets import DATASETS
 from harness.evidence import typeset as typesetting
-from harness.evidence.groups import read_evidence
-from harness.evidence.instances import instances
+from harness.evidence.cells.groups import read_evidence
+from harness.evidence.findings.instances import instances
 from harness.evidence.macros import macros, macros_text
 from harness.evidence.published import PUBLISHED_NUMBERS
 from harness.evidence.sections import NONE_YET, studies_text

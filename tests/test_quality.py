@@ -15,18 +15,19 @@ import numpy as np
 import pytest
 
 from harness.augmentations import CORRUPTION_NAMES
-from harness.evidence.calibration import reliability_data
-from harness.evidence.confusion import confusion_data, shares
-from harness.evidence.course import Arrival
-from harness.evidence.digest import data_digest, png_bytes
-from harness.evidence.figures import Figures, plans
-from harness.evidence.groups import read_evidence
+from harness.evidence.cells.corrupted import mean_corruption_error
+from harness.evidence.cells.course import Arrival
+from harness.evidence.cells.groups import read_evidence
+from harness.evidence.cells.quality import Quality, quality_of
+from harness.evidence.figures.confusion import confusion_data, shares
+from harness.evidence.figures.digest import data_digest, png_bytes
+from harness.evidence.figures.plans import Figures, plans
+from harness.evidence.figures.reliability import reliability_data
+from harness.evidence.figures.robustness import robustness_data
+from harness.evidence.figures.style import RC, styles
+from harness.evidence.figures.tradeoffs import pareto_front, tradeoff_data
 from harness.evidence.processes import Processes
-from harness.evidence.quality import Quality, quality_of
-from harness.evidence.robustness import mean_corruption_error, robustness_data
-from harness.evidence.style import RC, styles
-from harness.evidence.targets import chosen
-from harness.evidence.tradeoffs import pareto_front, tradeoff_data
+from harness.evidence.tables.targets import chosen
 from harness.records.read import Run, read_run
 from harness.statistics.images import calibration_bins, calibration_error, confusion
 from tests.resealed import reseal

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from harness.evidence.curves import curves_data
-from harness.evidence.digest import data_digest, read_digest
-from harness.evidence.figures import plans, slug
+from harness.evidence.cells.groups import read_evidence
+from harness.evidence.figures.curves import curves_data
+from harness.evidence.figures.digest import data_digest, read_digest
+from harness.evidence.figures.plans import plans, slug
+from harness.evidence.figures.style import styles
 from harness.evidence.folders import folders_of
-from harness.evidence.groups import read_evidence
 from harness.evidence.paper import all_tables, write_tables
-from harness.evidence.style import styles
-from harness.evidence.table import Table
-from harness.evidence.text import signed, spread
+from harness.evidence.writing.table import Table
+from harness.evidence.writing.text import signed, spread
 from harness.records.schema import RESULT_FIELDS
 from harness.records.write import RunWriter
 from harness.report import main

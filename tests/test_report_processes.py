@@ -17,15 +17,17 @@ import matplotlib
 import pytest
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from harness.evidence import ahead, figures, processes
-from harness.evidence.course import course_of
-from harness.evidence.digest import png_bytes
-from harness.evidence.figures import drawn, plans
-from harness.evidence.fonts import WHOLE, families, write_part
-from harness.evidence.groups import read_evidence
-from harness.evidence.numbers import finite
+from harness.evidence import processes
+from harness.evidence.cells import ahead
+from harness.evidence.cells.course import course_of
+from harness.evidence.cells.groups import read_evidence
+from harness.evidence.cells.numbers import finite
+from harness.evidence.figures import plans as figures
+from harness.evidence.figures.digest import png_bytes
+from harness.evidence.figures.fonts import WHOLE, families, write_part
+from harness.evidence.figures.plans import drawn, plans
+from harness.evidence.figures.style import styles
 from harness.evidence.processes import Processes
-from harness.evidence.style import styles
 from harness.records.read import read_run
 from harness.report import main
 from harness.studies import STUDIES

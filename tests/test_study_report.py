@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.evidence.digest import data_digest, read_digest
-from harness.evidence.groups import read_evidence
-from harness.evidence.instances import instances
+from harness.evidence.cells.groups import read_evidence
+from harness.evidence.figures.digest import data_digest, read_digest
+from harness.evidence.figures.study import study_figures
+from harness.evidence.findings.instances import instances
 from harness.evidence.paper import write_tables
-from harness.evidence.study_figures import study_figures
-from harness.evidence.study_tables import study_tables
-from harness.evidence.table import Table
+from harness.evidence.tables.study import study_tables
+from harness.evidence.writing.table import Table
 from harness.report import main
 from harness.studies import STUDIES
 from harness.studies import changes as study_of_changes

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from harness.config import run_config_from_plain
-from harness.evidence import figures, processes
-from harness.evidence.groups import read_evidence
+from harness.evidence import processes
+from harness.evidence.cells.groups import read_evidence
+from harness.evidence.figures import plans as figures
 from harness.evidence.paper import all_tables
 from harness.records.read import load_runs, read_run, run_state
 from harness.records.schema import FILES

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from harness.augmentations import CORRUPTION_NAMES, CORRUPTION_STRENGTHS
-from harness.evidence.captions import made_with
-from harness.evidence.effects import BETTER, WORSE, effects_of
-from harness.evidence.groups import Evidence, Group, count
-from harness.evidence.instances import Instance
-from harness.evidence.reproduced import COLUMNS as PUBLISHED_COLUMNS
-from harness.evidence.reproduced import published_table
-from harness.evidence.rows import datasets_of, rows_of
-from harness.evidence.table import WRITTEN_BY, escape_latex
-from harness.evidence.text import joined
+from harness.evidence.cells.groups import Evidence, Group, count
+from harness.evidence.cells.rows import datasets_of, rows_of
+from harness.evidence.findings.effects import BETTER, WORSE, effects_of
+from harness.evidence.findings.instances import Instance
+from harness.evidence.tables.captions import made_with
+from harness.evidence.tables.reproduced import COLUMNS as PUBLISHED_COLUMNS
+from harness.evidence.tables.reproduced import published_table
+from harness.evidence.writing.table import WRITTEN_BY, escape_latex
+from harness.evidence.writing.text import joined
 from harness.recipes import ASSUMED, RECIPES
 from harness.statistics.images import CALIBRATION_BINS
 from harness.statistics.intervals import LEVEL

@@ -5,20 +5,20 @@ Refuses to compute; and it never touches a file that it does not write itself.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.evidence.benchmarks import Measured, benchmark_table, training_table
-from harness.evidence.calibration import calibration_table
-from harness.evidence.costs import cost_table
-from harness.evidence.groups import Evidence
-from harness.evidence.instances import Instance
+from harness.evidence.cells.groups import Evidence
+from harness.evidence.findings.instances import Instance
 from harness.evidence.macros import macros_text
-from harness.evidence.reproduced import published_table
-from harness.evidence.robustness import robustness_table
 from harness.evidence.sections import studies_text
-from harness.evidence.selection import selection_table
-from harness.evidence.study_tables import study_tables
-from harness.evidence.table import WRITTEN_BY, Table
-from harness.evidence.tables import cells_table, main_table
-from harness.evidence.targets import targets_table
+from harness.evidence.tables.benchmarks import Measured, benchmark_table, training_table
+from harness.evidence.tables.calibration import calibration_table
+from harness.evidence.tables.costs import cost_table
+from harness.evidence.tables.main import cells_table, main_table
+from harness.evidence.tables.reproduced import published_table
+from harness.evidence.tables.robustness import robustness_table
+from harness.evidence.tables.selection import selection_table
+from harness.evidence.tables.study import study_tables
+from harness.evidence.tables.targets import targets_table
+from harness.evidence.writing.table import WRITTEN_BY, Table
 from harness.records.write import write_atomically
 from harness.study import Study
 

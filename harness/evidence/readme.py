@@ -5,7 +5,7 @@ Refuses a README without exactly one pair of markers.
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.evidence.table import WRITTEN_BY, Table, escape_markdown
+from harness.evidence.writing.table import WRITTEN_BY, Table, escape_markdown
 from harness.records.write import write_atomically
 from variants.fields import UsageError
 

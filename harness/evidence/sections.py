@@ -5,11 +5,11 @@ Refuses to judge: its sentences are those of conclusions.py.
 from collections.abc import Sequence
 from itertools import groupby
 
-from harness.evidence.captions import made_with
-from harness.evidence.conclusions import conclusions
-from harness.evidence.instances import Instance
-from harness.evidence.study_tables import study_tables
-from harness.evidence.table import WRITTEN_BY, escape_latex
+from harness.evidence.findings.conclusions import conclusions
+from harness.evidence.findings.instances import Instance
+from harness.evidence.tables.captions import made_with
+from harness.evidence.tables.study import study_tables
+from harness.evidence.writing.table import WRITTEN_BY, escape_latex
 
 NONE_YET = "No study has been run yet."
 

@@ -1,0 +1,126 @@
+"""Owns the two tables of results: the main one (a row a variant and recipe) and the long one (a row a cell).
+Refuses to judge by eye: what is bold, best.py's tests have told from the rest.
+"""
+
+from harness.datasets import title
+from harness.evidence.cells.contrast import accuracy_by_seed
+from harness.evidence.cells.groups import Evidence, Group, count
+from harness.evidence.cells.numbers import finite
+from harness.evidence.cells.rows import Row, cells_of, datasets_of, rows_of
+from harness.evidence.tables.captions import flag, made_with, sentences
+from harness.evidence.writing.best import Best, best_of, best_sentence
+from harness.evidence.writing.table import HOLE, Table
+from harness.evidence.writing.text import (
+    DAGGER,
+    half_width,
+    joined,
+    mean,
+    mean_difference,
+    minutes,
+    scaled,
+    spread,
+    whole,
+)
+from harness.statistics.intervals import LEVEL, mean_interval
+from harness.study import Study
+
+CELL_COLUMNS = (
+    *("variant", "recipe", "data set", "n", "failed", "accuracy (%)", "± (%)"),
+    *("best test epoch (%)", "best - last (%)", "NLL", "passes", "images seen"),
+    *("train minutes", "images/s", "peak memory (MB)", "precision", "compiled", "device", "label"),
+)
+
+
+def main_table(evidence: Evidence, study: Study) -> Table:
+    rows = rows_of(evidence.groups, study)
+    datasets = datasets_of(evidence.groups, study)
+    devices = sorted({group.timed_device or "" for group in evidence.groups if group.timed("train_seconds")})
+    times = [f"minutes per run, {device}" for device in devices] if len(devices) > 1 else ["minutes per run"]
+    columns = ("variant", "recipe", "passes", "params (M)", "MACs (G)", *(f"{title(name)} (%)" for name in datasets))
+    body = [
+        (
+            *_head(row, datasets),
+            *(_accuracy(row.on.get(name)) for name in datasets),
+            *(_minutes(row, datasets, device) for device in devices or [""]),
+            joined(sorted({name for group in row.groups for name in group.devices})),
+        )
+        for row in rows
+    ]
+    best = {name: _best(rows, name) for name in datasets}
+    bold = {(found.row, columns.index(f"{title(name)} (%)")) for name, found in best.items() if found.row is not None}
+    caption = _caption(evidence, study, datasets, best)
+    return Table("main", (*columns, *times, "device"), tuple(body), caption, bold=frozenset(bold))
+
+
+def cells_table(evidence: Evidence, study: Study) -> Table:
+    body = [_cell(group) for group in cells_of(evidence.groups, study)]
+    caption = sentences(
+        "Every cell: test accuracy after the last planned pass with its interval, and beside it what the best test "
+        "epoch would have printed; nothing is chosen by it. Means over n seeds.",
+        made_with(evidence.groups, "device", "precision", "n", "passes", "images"),
+        evidence.source,
+    )
+    return Table("cells", CELL_COLUMNS, tuple(body), caption)
+
+
+def _head(row: Row, datasets: list[str]) -> tuple[str, ...]:
+    ordered = [row.on[name] for name in datasets if name in row.on]
+    passes = joined((whole(group.passes) for group in ordered), " / ")
+    params = next((value for group in ordered if (value := group.cost("params")) is not None), None)
+    macs = next((value for group in ordered if (value := group.cost("macs")) is not None), None)
+    return row.variant, row.recipe, passes, scaled(params, 1e6), scaled(macs, 1e9)
+
+
+def _best(rows: list[Row], dataset: str) -> Best:
+    return best_of([accuracy_by_seed(row.on[dataset], "test") if dataset in row.on else None for row in rows])
+
+
+def _accuracy(group: Group | None) -> str:
+    if group is None:
+        return HOLE
+    return spread(group.accuracies, len(group.failed)) + flag(group)
+
+
+def _minutes(row: Row, datasets: list[str], device: str) -> str:
+    """One text for each data set of the row; a group that ran elsewhere, or not alone, has no time here."""
+    texts = []
+    for group in (row.on.get(name) for name in datasets):
+        times = group.timed("train_seconds", 1 / 60) if group and group.timed_device == device else []
+        texts.append(minutes(mean_interval(times)[0]) if times else HOLE)
+    return " / ".join(texts) if set(texts) != {HOLE} else HOLE
+
+
+def _caption(evidence: Evidence, study: Study, datasets: list[str], best: dict[str, Best]) -> str:
+    order = ", ".join(map(title, datasets))
+    interval = f"half-width of the {LEVEL:.0%} t-interval"
+    told = [
+        f"Test accuracy after the last planned pass: mean ± {interval} (number of seeds).",
+        f"{count(len(study.seeds), 'seed')} planned for each cell; {HOLE} marks what is missing.",
+        best_sentence({title(name): found for name, found in best.items()}),
+        "Parameters and MACs are those for the row's first data set.",
+        f"Minutes are for training only, in the order {order}, where all seeds of a cell ran alone on one device.",
+        made_with(evidence.groups, "device", "n", "passes"),
+        evidence.source,
+    ]
+    if any(map(flag, evidence.groups)):
+        told.append(f"{DAGGER} The runs of this cell did not all see the same data (their data digests differ).")
+    for name in datasets:
+        digests = {digest for group in evidence.groups if group.dataset == name for digest in group.data_digests}
+        if len(digests) > 1:
+            told.append(f"Runs on {title(name)} saw {len(digests)} different copies of the data.")
+    return sentences(*told)
+
+
+def _cell(group: Group) -> tuple[str, ...]:
+    pairs = [[finite(run.result.get(name)) for name in ("best_test_accuracy", "test_accuracy")] for run in group.runs]
+    gains = [100 * (best - last) for best, last in pairs if best is not None and last is not None]
+    labels = sorted({run.config["label"] for run in group.all_runs if run.config.get("label")})
+    return (
+        *(*group.row, title(group.dataset), str(len(group.accuracies)), str(len(group.failed))),
+        *(mean(group.accuracies), half_width(group.accuracies)),
+        *(mean(group.measured("best_test_accuracy", 100)), mean_difference(gains)),
+        *(mean(group.measured("test_nll"), ".3f"), whole(group.passes), mean(group.measured("images_seen"), ",.0f")),
+        *(mean(group.timed("train_seconds", 1 / 60)), mean(group.timed("images_per_second"), ",.0f")),
+        *(mean(group.timed("peak_memory_bytes", 1e-6), ",.0f"), str(group.setting("precision") or HOLE)),
+        *("yes" if group.setting("compile") else "no", joined(group.devices), joined(labels)),
+    )
