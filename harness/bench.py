@@ -52,14 +52,15 @@ KINDS = {
     "start": ("how soon the help of harness.run appears, against importing torch", ()),
     "report": ("harness.report on many made-up records against a tenth of them", ("records", "epochs")),
 }
+WHOLE_PASS = 50_000  # images, as many as CIFAR's
 OPTIONS: dict[str, dict[str, Any]] = {
     "variant": {"nargs": "+", "default": ["compact"], "help": "one or more (default: compact)"},
     "recipe": {"default": "s1", "help": f"published, {', '.join(RECIPES)} (default: s1)"},
     "dataset": {"default": "c10", "help": f"whose shape: {', '.join(DATASETS)} (default: c10)"},
     "batch-size": {"type": whole, "help": "(default: the recipe's)"},
     "batch-sizes": {"type": whole, "nargs": "+", "default": [1, 64, 512], "help": "(default: 1 64 512)"},
-    "images": {"type": whole, "default": 50_000, "help": "of one pass (default: 50000)"},
-    "steps": {"type": whole, "default": 20, "help": "of one epoch (default: 20)"},
+    "images": {"type": whole, "default": WHOLE_PASS, "help": f"of one pass (default: {WHOLE_PASS})"},
+    "steps": {"type": whole, "help": f"of one epoch (default: {WHOLE_PASS} images on CUDA, 20 steps on the CPU)"},
     "workers": {"type": whole, "help": "of the DataLoader (default: as many as there are cores)"},
     "device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, ... (default: auto)"},
     "precision": {"choices": ("fp32", "bf16"), "help": "(default: bf16 on CUDA, fp32 on the CPU)"},
@@ -121,7 +122,10 @@ def _train(args: Namespace) -> Iterator[Comparison]:
     device, configs = configured(args, args.variant, args.recipe, args.batch_size)
     for config in configs:
         cost = cost_of(config.variant_name, config.variant, config.dataset, check=False)
-        data = made_up(DATASETS[config.dataset], args.steps * config.recipe.batch_size)
+        size = config.recipe.batch_size
+        enough = 20 if device.type == "cpu" else WHOLE_PASS // size  # 20 of a GPU's are over in milliseconds
+        steps = args.steps or enough
+        data = made_up(DATASETS[config.dataset], steps * size)
         try:
             yield from compare_training(config, cost, data, device, args.workers or cores(), args.rounds)
         except DivergenceError as error:

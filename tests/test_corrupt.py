@@ -44,6 +44,12 @@ def test_every_kind_at_five_strengths_each_worse_than_the_last():
         assert damage == sorted(damage) and damage[0] > 0.5, (kind, damage)
 
 
+def test_every_kind_comes_in_the_layout_of_the_images():
+    """For another one, a compiled model would be compiled once more in the middle of an evaluation."""
+    images = some_images()
+    assert [(kind, i) for kind, i, out in Corruptions().of(images) if out.stride() != images.stride()] == []
+
+
 def test_the_draws_are_the_same_whatever_the_batch_and_whenever():
     images = some_images(20)
     whole, parts = disturbed(images), disturbed(images, batch=7)

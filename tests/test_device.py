@@ -87,8 +87,10 @@ def test_a_device_that_is_there_and_cannot_be_used_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(torch, "zeros", taken)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     with pytest.raises(UsageError, match=r"^cuda:1 cannot be used: CUDA error: out of memory$"):
         devices.choose("cuda:1")
+    assert not torch.backends.cudnn.allow_tf32, "what a record calls fp32 is fp32"
     with pytest.raises(UsageError, match="cuda:2 does not exist: this machine has 2"):
         devices.choose("cuda:2")
     assert chosen == [torch.device("cuda:1")], "what PyTorch is not told otherwise is meant for that one"

@@ -457,7 +457,8 @@ class NoWaiting(Progress):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("compiled", [False, True])
-def test_no_step_waits_for_the_device(compiled):
+def test_no_step_waits_for_the_device(compiled, monkeypatch):
+    monkeypatch.setattr("harness.data.pipeline.CHUNK_BYTES", 2**17)  # several chunks: the next one must not wait either
     device = torch.device("cuda")
     data = load("digits", None)  # type: ignore[arg-type]
     config = resolve("compact", DATASETS["digits"], "common", epochs=1, precision="bf16", compile=compiled)

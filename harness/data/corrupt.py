@@ -125,7 +125,8 @@ def jpeg(pixels: torch.Tensor, quality: int) -> torch.Tensor:
     back[:, 0] += 128
     limits = ((0, 255), (-128, 127), (-128, 127))
     back = torch.stack([back[:, c].clamp(*limit) for c, limit in enumerate(limits)], dim=1)
-    return torch.einsum("cd,bdhw->bchw", torch.linalg.inv(to_ycc), back)[:, :, :height, :width]
+    rgb = torch.einsum("cd,bdhw->bchw", torch.linalg.inv(to_ycc), back)[:, :, :height, :width]
+    return rgb.contiguous()  # for another layout a compiled model would be compiled again
 
 
 def dct_matrix(device: torch.device) -> torch.Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from harness.data.augment import transfer
 from harness.data.augment.catalog import augment_float, augment_uint8_
 from harness.data.augment.mixing import Mix, draw_mix
 from harness.data.canonical import Split
@@ -96,7 +97,7 @@ def training_batches(split: DeviceSplit, recipe: Recipe, scale: Scaling, rng: np
     chunk = max(1, CHUNK_BYTES // split.images[0].numel() // size) * size
     space = torch.empty_like(split.images[:chunk])  # one for all chunks: fresh memory costs as much as filling it
     for start in range(0, len(order), chunk):
-        index = torch.from_numpy(order[start : start + chunk]).to(split.labels.device)
+        index = transfer.to_device(order[start : start + chunk], split.labels.device)
         images = torch.index_select(split.images, 0, index, out=space[: len(index)])
         images = augment_uint8_(images, recipe.augment, recipe, rng)
         labels = split.labels.index_select(0, index)

@@ -51,6 +51,7 @@ def _usable(device: torch.device) -> torch.device:
     try:
         if device.index is not None:
             torch.cuda.set_device(device)
+        torch.backends.cudnn.allow_tf32 = False  # by default convolutions alone would not be what "fp32" says
         torch.zeros((), device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"{device} cannot be used: {_first_line(error)}") from None

@@ -34,8 +34,7 @@ def crop_(images: Tensor, corners: np.ndarray, padding: int) -> Tensor:
     """Contiguous images become, in place, the H x W window at each one's corner of the image padded with zeros."""
     (height, width), device = images.shape[-2:], images.device
     padded_width = width + 2 * padding
-    window = torch.arange(height)[:, None] * padded_width + torch.arange(width)
-    window = window.view(1, -1).to(device)
+    window = _within(height, width, padded_width, device)
     starts = to_device(corners[:, 0] * padded_width + corners[:, 1], device)[:, None]
     padded = source = None
     for block in blocks(len(images), images.shape[1:].numel(), device):
@@ -117,6 +116,12 @@ def _same_shape(windows: Windows) -> list[np.ndarray]:
 def _cut(images: Tensor, windows: Windows) -> Tensor:
     """The windows, all of one shape."""
     image_width, (height, width) = images.shape[-1], (int(windows.heights[0]), int(windows.widths[0]))
-    within = (np.arange(height)[:, None] * image_width + np.arange(width)).reshape(1, -1)
-    source = (windows.tops * image_width + windows.lefts)[:, None] + within
-    return gather_pixels(images, to_device(source, images.device), height, width)
+    starts = to_device(windows.tops * image_width + windows.lefts, images.device)[:, None]
+    source = starts + _within(height, width, image_width, images.device)
+    return gather_pixels(images, source, height, width)
+
+
+def _within(height: int, width: int, image_width: int, device: torch.device) -> Tensor:
+    """Where a window's pixels lie, counted from its first; made on the device, because a copy would wait for it."""
+    rows = torch.arange(height, device=device)[:, None] * image_width
+    return (rows + torch.arange(width, device=device)).view(1, -1)
