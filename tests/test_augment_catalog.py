@@ -175,7 +175,7 @@ def test_an_unknown_name_is_refused_with_the_near_matches(run: Callable) -> None
         run(_images("crop", n=1), ("crop", "autoaugment_cifar"), Settings(), np.random.default_rng(0))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: nothing to compare the CPU with")
+@pytest.mark.cuda
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 @pytest.mark.parametrize("name", ALL_NAMES)
 def test_a_gpu_differs_from_the_cpu_in_at_most_one_pixel_of_a_thousand(name: str, interpolation: Any) -> None:
@@ -191,7 +191,7 @@ def test_a_gpu_differs_from_the_cpu_in_at_most_one_pixel_of_a_thousand(name: str
     assert differs.float().mean() <= 1e-3
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: nothing to compare the CPU with")
+@pytest.mark.cuda
 def test_mixing_on_a_gpu_equals_the_cpu() -> None:
     images = _images("erase")
     mix = draw_mix(512, 32, 32, Settings(), np.random.default_rng(0))

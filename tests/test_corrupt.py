@@ -147,7 +147,7 @@ def test_accuracy_is_counted_over_all_images_for_each_strength():
     assert model.training and told[-1] == 100
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_a_gpu_disturbs_as_a_cpu_does():
     images = some_images(64)
     for key, out in disturbed(images.cuda()).items():

@@ -244,7 +244,7 @@ except StoppedError:
 """
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("compiled", ["off", "on"])
 def test_on_cuda_a_deterministic_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, compiled):
     settings = "--set recipe.ema=0.9 recipe.dropout=0.1 recipe.mix=either recipe.clip=1.0"

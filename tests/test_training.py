@@ -412,7 +412,7 @@ def test_bfloat16_trains(digits):
     assert math.isfinite(epoch.line["train_loss"])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", CATALOG)
 def test_every_variant_trains_compiled_on_cuda(name):
     device = torch.device("cuda")
@@ -428,7 +428,7 @@ def test_every_variant_trains_compiled_on_cuda(name):
     assert math.isfinite(epoch.line["train_loss"]) and epoch.line["images_seen"] == 1437
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("settings", [(), ("recipe.mix=either", "recipe.clip=1.0", "recipe.ema=0.9")])
 def test_cuda_graphs_give_the_losses_of_the_eager_step(settings):
     """In float32, over full and short batches: what a replayed graph overwrites must have been read before."""
@@ -455,7 +455,7 @@ class NoWaiting(Progress):
         torch.cuda.set_sync_debug_mode("error" if images < self.images_per_epoch else "default")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("compiled", [False, True])
 def test_no_step_waits_for_the_device(compiled, monkeypatch):
     monkeypatch.setattr("harness.data.pipeline.CHUNK_BYTES", 2**17)  # several chunks: the next one must not wait either

@@ -73,7 +73,7 @@ def test_a_device_that_lags_is_asked_again_and_not_waited_for(monkeypatch):
         found.check(wait=True)
 
 
-CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
+CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
 
 
 @pytest.mark.parametrize("name", ["cpu", CUDA])
