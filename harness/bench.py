@@ -123,7 +123,7 @@ def _train(args: Namespace) -> Iterator[Comparison]:
     for config in configs:
         cost = cost_of(config.variant_name, config.variant, config.dataset, check=False)
         size = config.recipe.batch_size
-        enough = 20 if device.type == "cpu" else WHOLE_PASS // size  # 20 of a GPU's are over in milliseconds
+        enough = 20 if device.type == "cpu" else -(-WHOLE_PASS // size)  # 20 of a GPU's are over in milliseconds
         steps = args.steps or enough
         data = made_up(DATASETS[config.dataset], steps * size)
         try:

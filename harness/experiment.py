@@ -5,8 +5,9 @@ Refuses to report and to choose: the accuracy recorded is that of the last plann
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -145,15 +146,18 @@ def as_it_began(config: RunConfig, device: torch.device, threads: int) -> int:
     return torch.get_num_threads()
 
 
-def trained_again(config: RunConfig, data_dir: Path, device: torch.device, quiet: bool = False) -> Iterator[Epoch]:
-    """The same run once more, epoch by epoch, without a record."""
+def trained_again(
+    config: RunConfig, data_dir: Path, device: torch.device, first: int, quiet: bool = False
+) -> Generator[Epoch, None, None]:
+    """The first epochs of the same run once more, without a record. To be closed by whoever asks for fewer."""
     model = build_model(config, device)
     data = load(config.dataset, data_dir)
     train_split, eval_split = (to_device(split, device) for split in splits_of(config, data))
     scale, compute = scaling(data, config.recipe, device), Compute(model, config)
     warm_up(config, model, compute, train_split, eval_split, scale)
-    progress = Progress(title(config), config.recipe.epochs, len(train_split), quiet=quiet)
-    yield from train(config, model, compute, train_split, eval_split, scale, progress)
+    progress = Progress(title(config), first, len(train_split), quiet=quiet)
+    with contextlib.closing(progress):
+        yield from islice(train(config, model, compute, train_split, eval_split, scale, progress), first)
 
 
 def splits_of(config: RunConfig, data: ImageData) -> tuple[Split, Split]:

@@ -3,7 +3,8 @@ paper says of them: OUT/numbers.tex and OUT/studies.tex. With --paper, OUT/main.
 
 Reads results/runs if it holds a finished run, else results/reference; never both unless both are named. What a study
 plans and no run has done is shown as a hole. The same records give the same bytes. Needs no torch and no data.
-Every study of which the base and another row were run has tables, figures and conclusions, whatever --study names.
+Every study that was run has tables, figures and conclusions, whatever --study names: of one that changes a base, the
+base and another row; of a table or grid at least half.
 
 examples:
   python -m harness.report

@@ -58,7 +58,6 @@ def predicted(found: Found, index: int) -> float:
 
 def lines_of(found: Found) -> list[str]:
     studies = "study" if found.studies == 1 else "studies"
-    studies = "study" if found.studies == 1 else "studies"
     lines = [f"{found.studies:,} {studies} of {len(CELLS)} cells and a baseline, {found.seeds} seeds each", ""]
     for goal in goals(found):
         asked = f"at most {goal.high:.0%}" if goal.low == 0 else f"{goal.low:.0%} to {goal.high:.0%}"

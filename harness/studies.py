@@ -12,7 +12,8 @@ from harness.study import SEEDS, Row, Study, changes, grid
 
 BASE = Row("small-p4", "common")
 
-# Small forms: at most 6 cells of the smallest variant, 45 steps a pass. They show that the way works, nothing else.
+# Small forms of studies that change a base: at most 6 cells of the smallest variant, 45 steps a pass. They show that
+# the way works, nothing else.
 QUICK_BASE = Row("compact", "quick", ("recipe.epochs=3",))
 QUICK_QUESTION = "Does the whole way work?"
 
@@ -41,6 +42,10 @@ MAIN_ROWS = (
     Row("patch2", "common"),
 )
 NEIGHBOURS = ("small-p4", "vit-lite-7-4", "cvt-7-4", "timm", "cct-7-3x1", "resnet18")  # cheapest first
+WITH_A_RECIPE = (  # cheapest first
+    *("compact", "compact-cls", "small-p4", "vit-lite-7-4", "cvt-7-4", "vanilla", "patch2", "cct-7-3x1", "patch2-conv"),
+    "vit-224",
+)
 QUICK = quick_table(*(Row(variant, "quick") for variant in ("compact", "timm", "vanilla", "patch2")), seeds=2)
 
 POOLS = {"pool=cls": "variant.pool=cls", "pool=mean": "variant.pool=mean"}
@@ -137,6 +142,14 @@ STUDIES = {
                 "recipe": {name: f"recipe={name}" for name in ("common", "s1", "s2")},
             },
             also="recipe.warmup_epochs=1",
+        ),
+    ),
+    "published": Study(
+        "Are the published numbers reached, each under the recipe that it was published with?",
+        tuple(Row(name, "published") for name in WITH_A_RECIPE),
+        datasets=("c10", "c100", "svhn"),
+        quick=quick_table(
+            *(Row(name, "quick", ("recipe.epochs=1",)) for name in ("compact", "compact-cls", "vit-lite-7-4"))
         ),
     ),
     "neighbours": Study(

@@ -63,7 +63,9 @@ def parser() -> Parser:
     p.add_argument("--quick", action="store_true", help="the study's small form on embedded data")
     act = p.add_mutually_exclusive_group()
     act.add_argument("--status", action="store_true", help="where the cells stand and how long is left; trains nothing")
-    act.add_argument("--cell", type=int, metavar="K", help="only the cell with this number, as --dry-run shows it")
+    act.add_argument(
+        "--cell", type=int, metavar="K", help="only the cell with this number; --dry-run shows each row's first"
+    )
     act.add_argument("--jobs", type=jobs, default=1, metavar="N", help="N cells at once, each in a process of its own")
     p.add_argument("--dry-run", action="store_true", help="print how many cells, which, and a guess of the time")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")

@@ -1,9 +1,9 @@
 """Check that records can be believed: train a run again from its config.json alone, or check what records say.
 
 RUN is a run's folder. It is trained again and compared epoch by epoch, at the end image by image: on the same machine's
-CPU with as many threads the two are equal to the last bit. A RUN is refused whose parts do not agree, or whose variant
-file is not the one it was made with. With --records nothing is trained and nothing of theirs run: schema, identity and
-environment are checked, and whether the parts of each record agree. Exit code 1: something differs.
+CPU the two are equal to the last bit. A RUN is refused whose parts do not agree, or whose variant file is not the one
+it was made with. With --records nothing is trained and nothing of theirs run: schema, identity and environment are
+checked, and whether the parts of each record agree. Exit code 1: something differs.
 
 examples:
   python -m harness.verify results/reference/RUN
@@ -12,10 +12,10 @@ examples:
   python -m harness.verify --records results/runs results/reference
 """
 
+import contextlib
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
 CLOCKS = ("seconds", "eval_seconds")  # what no second run repeats
+MOST_THREADS = 1024  # that a record is believed
 
 
 def parser() -> Parser:
@@ -141,18 +142,33 @@ def _check_code(run: Run) -> None:
 
 
 def verify(stored: Stored, args: Namespace) -> int:
+    from harness.experiment import own_threads
     from harness.training import device as devices
 
     if stored.run.env.get("deterministic"):
         devices.make_deterministic()
     config, device = stored.config, devices.choose(args.device)
-    for name, was, now in surroundings(stored, args.data_dir, device):
-        print(f"note: {name} was {was}, is {now}", flush=True)
     first = min(args.first or config.recipe.epochs, config.recipe.epochs)
-    found = compared(stored, args, device, first)
+    with own_threads():
+        take_threads(stored.run, device)
+        for name, was, now in surroundings(stored, args.data_dir, device):
+            print(f"note: {name} was {was}, is {now}", flush=True)
+        found = compared(stored, args, device, first)
     told = "; ".join(found) or "equal to the last bit"
     print(f"{stored.run.folder.name}, {first} of {config.recipe.epochs} passes: {told}", flush=True)
     return 1 if found else 0
+
+
+def take_threads(run: Run, device: "torch.device") -> None:
+    """On a CPU another number of them takes sums in another order."""
+    import torch
+
+    threads = run.env.get("threads")
+    if not isinstance(threads, int) or not 0 < threads <= MOST_THREADS or threads == torch.get_num_threads():
+        return
+    if device.type == run.env.get("device") == "cpu":
+        print(f"note: with {threads} thread{'s' * (threads > 1)}, as it was trained", flush=True)
+        torch.set_num_threads(threads)
 
 
 def surroundings(stored: Stored, data_dir: Path, device: "torch.device") -> list[tuple[str, Any, Any]]:
@@ -169,12 +185,13 @@ def compared(stored: Stored, args: Namespace, device: "torch.device", first: int
     """Stops at the first pass that differs: all that follow would."""
     from harness.experiment import trained_again
 
-    epochs = trained_again(stored.config, args.data_dir, device, args.quiet)
-    for was, now in islice(zip(stored.lines, epochs, strict=False), first):
-        differing = [name for name in {**now.line, **was} if name not in CLOCKS and was.get(name) != now.line.get(name)]
-        if differing:
-            pairs = ", ".join(f"{name} {was.get(name)} against {now.line.get(name)}" for name in differing)
-            return [f"pass {was.get('epoch')} differs: {pairs}"]
+    with contextlib.closing(trained_again(stored.config, args.data_dir, device, first, args.quiet)) as epochs:
+        for was, now in zip(stored.lines, epochs):
+            names = {**now.line, **was}
+            differing = [name for name in names if name not in CLOCKS and was.get(name) != now.line.get(name)]
+            if differing:
+                pairs = ", ".join(f"{name} {was.get(name)} against {now.line.get(name)}" for name in differing)
+                return [f"pass {was.get('epoch')} differs: {pairs}"]
     if first < stored.config.recipe.epochs:
         return []
     old, fresh = stored.predictions, now.evaluation

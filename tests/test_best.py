@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.evidence.cells.groups import read_evidence
+from harness.evidence.findings.best import RULE, Best, best_of, best_sentence
 from harness.evidence.tables.captions import made_with
-from harness.evidence.writing.best import RULE, Best, best_of, best_sentence
 from harness.evidence.writing.table import Table
 from harness.statistics.paired import paired
 from tests.test_report import table, write_run

@@ -1,5 +1,7 @@
 """What a person sees of a training: a bar or a line an epoch, the rate, and the time that is left."""
 
+import sys
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -9,7 +11,7 @@ from harness.config import resolve
 from harness.data.load import load
 from harness.data.pipeline import DeviceSplit, scaling, to_device
 from harness.datasets import DATASETS
-from harness.experiment import build_model
+from harness.experiment import build_model, trained_again
 from harness.training.checkpoint import Position
 from harness.training.loop import Compute, train
 from harness.training.progress import Progress, duration
@@ -65,7 +67,7 @@ def test_progress_of_a_run_that_goes_on_within_an_epoch(tty, monkeypatch):
     monkeypatch.setattr("harness.training.progress.time.monotonic", lambda: now[0])
     screen = Screen(tty)
     progress = Progress("", 3, 100, screen)  # type: ignore[arg-type]
-    now[0] = 50.0  # compiling
+    now[0] = 50.0  # restoring
     progress.begin(190)
     now[0] = 55.0
     progress.batch(2, 95, torch.tensor([95.0, 0.0]))
@@ -76,7 +78,7 @@ def test_progress_of_a_run_that_goes_on_within_an_epoch(tty, monkeypatch):
 
 
 def test_the_loop_tells_the_progress_where_it_begins():
-    """A run that goes on after 1 of 3 batches of the second pass of 96 images begins at the 129th."""
+    """A run that goes on after 1 of 3 batches of 32 images in the second of two passes begins at the 129th image."""
     config = resolve("compact", DATASETS["digits"], "quick", epochs=2, settings=["recipe.batch_size=32"])
     data, device = load("digits", None), torch.device("cpu")  # type: ignore[arg-type]
     split = to_device(data.train, device)
@@ -90,8 +92,11 @@ def test_the_loop_tells_the_progress_where_it_begins():
     class Found:
         carried: ClassVar = {}
 
+        def __init__(self, *at):
+            self.at = Position(*at)
+
         def restored(self, parts):
-            return Position(2, 1)
+            return self.at
 
         def due(self):
             return False
@@ -99,11 +104,21 @@ def test_the_loop_tells_the_progress_where_it_begins():
         def save(self, position, parts):
             pass
 
-    for keeper in (None, Found()):
+    for keeper in (None, Found(1, 0), Found(2, 0), Found(2, 1), Found(3, 0)):
         model = build_model(config, device)
         parts = config, model, Compute(model, config), few, few, scale
         list(train(*parts, Heard("", 2, 96, quiet=True), keeper))  # type: ignore[arg-type]
-    assert begun == [0, 128]
+    assert begun == [0, 0, 96, 128, 192]
+
+
+def test_a_run_that_is_repeated_in_part_counts_that_part_and_leaves_the_bar_s_line(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", screen := Screen(True))
+    config = resolve("compact", DATASETS["digits"], "quick", epochs=5)
+    epochs = trained_again(config, Path("data"), torch.device("cpu"), 2)
+    next(epochs)
+    assert "epoch 1/2" in screen.text and not screen.text.endswith("\n")
+    epochs.close()
+    assert screen.text.endswith("\n")
 
 
 def test_durations():

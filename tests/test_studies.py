@@ -12,6 +12,8 @@ import pytest
 
 from harness.config import RunConfig, resolve
 from harness.datasets import DATASETS
+from harness.evidence.published import PUBLISHED_NUMBERS
+from harness.recipes import PUBLISHED
 from harness.studies import STUDIES
 from harness.study import Row, Study, changed_fields, changes, grid
 from harness.sweeping.plan import plan
@@ -199,6 +201,13 @@ def test_the_axes_hold_what_they_promise():
         product(("compact", "vanilla", "timm", "patch2"), ("common", "s1", "s2", "s0-head"))
     )
     assert "resnet18" in {row.variant for row in STUDIES["neighbours"].rows}
+
+
+def test_every_published_number_is_planned():
+    planned = {(row.variant, dataset) for dataset in STUDIES["published"].datasets for row in STUDIES["published"].rows}
+    assert {(number.variant, number.dataset) for number in PUBLISHED_NUMBERS} <= planned
+    assert {row.variant for row in STUDIES["published"].rows} == set(PUBLISHED)
+    assert {row.recipe for row in STUDIES["published"].rows} == {"published"}
 
 
 def test_studies_share_their_base_s_runs():

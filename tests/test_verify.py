@@ -104,6 +104,26 @@ def test_other_surroundings_are_named(copy, capsys):
     assert "note: torch was 1.0, is" in capsys.readouterr().out
 
 
+def test_it_is_trained_with_as_many_threads_as_it_was(run, capsys):
+    as_trained = torch.get_num_threads()
+    try:
+        torch.set_num_threads(as_trained + 1)
+        assert verify.main([str(run.folder), *CPU]) == 0
+        assert torch.get_num_threads() == as_trained + 1
+    finally:
+        torch.set_num_threads(as_trained)
+    told = capsys.readouterr().out
+    assert f"note: with {as_trained} thread" in told and "equal to the last bit" in told and "threads was" not in told
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10**6, "2", None])
+def test_threads_that_no_run_had_are_only_named(copy, threads, capsys):
+    edit(copy, "env.json", threads=threads)
+    used = torch.get_num_threads()
+    assert verify.main([str(copy), "--first", "1", *CPU]) == 0 and torch.get_num_threads() == used
+    assert f"note: threads was {threads}, is {used}\n" in capsys.readouterr().out
+
+
 def test_other_data_are_named(copy, capsys):
     edit(copy, "env.json", data_digest="0" * 64)
     assert verify.main([str(copy), "--first", "1", *CPU]) == 0

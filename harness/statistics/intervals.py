@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 
 LEVEL = 0.95
+ALPHA = 1 - LEVEL
 TAIL = (1 - LEVEL) / 2
 RESAMPLES = 10_000
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness.statistics.intervals import LEVEL, bca_interval, mean_interval
+from harness.statistics.intervals import ALPHA, bca_interval, mean_interval
 from harness.statistics.paired import holm, paired_t_p, smallest_p
 from harness.statistics.power import power
 
-ALPHA = 1 - LEVEL
 BCA_RESAMPLES = 1000
 SEED_SPREAD = 1.0  # what all cells of one seed share (data order): pairing takes it away
 

@@ -121,6 +121,7 @@ def measured_facts(
     flops, bound = step_flops(config, cost), floors(config, cost, device)
     rate = matrix_rate(device, config.precision)
     return {
+        "images": images,
         "step_ms": 1000 * step_s,
         "flops_floor_ms": None if bound.flops_s is None else 1000 * bound.flops_s,
         "bytes_floor_ms": None if bound.bytes_s is None else 1000 * bound.bytes_s,

@@ -47,11 +47,11 @@ def choose(name: str) -> torch.device:
 
 def _usable(device: torch.device) -> torch.device:
     """It is there; that it works is only known when it has done something. From here on it is the one meant where
-    PyTorch is not told which."""
+    PyTorch is not told which, and fp32 is fp32 in its convolutions too."""
     try:
         if device.index is not None:
             torch.cuda.set_device(device)
-        torch.backends.cudnn.allow_tf32 = False  # by default convolutions alone would not be what "fp32" says
+        torch.backends.cudnn.allow_tf32 = False  # by itself PyTorch takes TF32 for convolutions, and for them alone
         torch.zeros((), device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"{device} cannot be used: {_first_line(error)}") from None

@@ -42,6 +42,7 @@ class Progress:
     def begin(self, images: int) -> None:
         """So many images were trained on before this process: they took none of its time."""
         self.earlier, self.start_s = images, time.monotonic()
+        self.shown_s = self.start_s
 
     def batch(self, epoch: int, images: int, totals: torch.Tensor) -> None:
         """`images` done in this epoch; `totals` (loss sum, correct sum, ...) lies on the device and is seldom read."""

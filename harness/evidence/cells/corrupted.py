@@ -43,7 +43,7 @@ def _is_accuracies(values: Any) -> bool:
     return isinstance(values, list) and bool(values) and all(finite(value) is not None for value in values)
 
 
-def mean_of(runs: Sequence[Tested]) -> ByKind:
+def mean_by_kind(runs: Sequence[Tested]) -> ByKind:
     """Over the runs; runs of one cell that saw different corruptions share only what all of them saw."""
     every = [run.by_kind for run in runs]
     shared = [kind for kind in every[0] if len({len(by_kind.get(kind, [])) for by_kind in every}) == 1]
@@ -54,7 +54,7 @@ def errors_of(accuracies: ByKind) -> ByKind:
     return {kind: [1 - accuracy for accuracy in at] for kind, at in accuracies.items()}
 
 
-def overall(accuracies: ByKind) -> float:
+def mean_accuracy(accuracies: ByKind) -> float:
     """Every kind weighs the same, however many strengths it has."""
     return sum(sum(at) / len(at) for at in accuracies.values()) / len(accuracies)
 

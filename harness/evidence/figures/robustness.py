@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.datasets import title
-from harness.evidence.cells.corrupted import mean_of, tested_runs
+from harness.evidence.cells.corrupted import mean_by_kind, tested_runs
 from harness.evidence.cells.groups import Group
 from harness.evidence.figures.style import COLUMN_IN, LEGEND_LINE_IN, Style, legend_columns, shortened
 
@@ -20,7 +20,7 @@ def robustness_data(groups: Sequence[Group], dataset: str) -> dict[str, Any]:
     for group in (group for group in groups if group.dataset == dataset):
         if runs := tested_runs(group):
             clean = sum(run.clean for run in runs) / len(runs)
-            means = [clean, *(sum(at) / len(at) for at in zip(*mean_of(runs).values()))]
+            means = [clean, *(sum(at) / len(at) for at in zip(*mean_by_kind(runs).values()))]
             lines.append({"row": list(group.row), "n": len(runs), "accuracy": [100 * mean for mean in means]})
     return {"title": title(dataset), "lines": lines}
 

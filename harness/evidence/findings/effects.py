@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from harness.evidence.findings.grids import main_effects
 from harness.evidence.findings.instances import Instance, Line
-from harness.evidence.writing.best import ALPHA
+from harness.statistics.intervals import ALPHA
 from harness.statistics.paired import Paired, holm, paired
 from harness.statistics.power import seeds_needed
 

@@ -84,7 +84,7 @@ class Instance:
 
 
 def instances(evidence: Evidence, studies: Mapping[str, Study] = STUDIES) -> list[Instance]:
-    """Every study of which at least two rows were run, in the order of the studies; linear in the runs."""
+    """Every study of which enough was run, in the order of the studies; linear in the runs."""
     tested, validated = Index(evidence.groups), Index(evidence.validation)
     seen, found = tested.pairs | validated.pairs, list[Instance]()
     for name, study in studies.items():

@@ -1,16 +1,13 @@
-"""Owns the tables of what harness.bench measured: every comparison, and the floors under a training step.
+"""Owns what harness.bench measured, by device, and its tables: every comparison, and the floors under a training step.
 Refuses to hide a goal that was missed.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.evidence.writing.table import HOLE, Table
 from harness.records.benchmarks import Comparison, read_comparisons
-
-if TYPE_CHECKING:
-    pass
 
 Measured = Sequence[tuple[str, Sequence[Comparison]]]  # by device
 

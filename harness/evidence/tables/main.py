@@ -7,8 +7,8 @@ from harness.evidence.cells.contrast import accuracy_by_seed
 from harness.evidence.cells.groups import Evidence, Group, count
 from harness.evidence.cells.numbers import finite
 from harness.evidence.cells.rows import Row, cells_of, datasets_of, rows_of
+from harness.evidence.findings.best import Best, best_of, best_sentence
 from harness.evidence.tables.captions import flag, made_with, sentences
-from harness.evidence.writing.best import Best, best_of, best_sentence
 from harness.evidence.writing.table import HOLE, Table
 from harness.evidence.writing.text import (
     DAGGER,

@@ -55,7 +55,7 @@ def _row(number: Published, group: Group | None) -> tuple[str, ...]:
 
 
 def _verdict(published: float | None, values: Sequence[float]) -> tuple[str, str]:
-    """Difference and verdict. Rounding to a millionth keeps 100 x .7725 from missing 77.25."""
+    """Difference and verdict. Rounded before it is judged, so that 100 x .7725 does not miss 77.25."""
     if not values:
         return HOLE, "open"
     if published is None:

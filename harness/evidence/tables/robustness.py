@@ -10,9 +10,9 @@ from harness.evidence.cells.corrupted import (
     ByKind,
     Tested,
     errors_of,
+    mean_accuracy,
+    mean_by_kind,
     mean_corruption_error,
-    mean_of,
-    overall,
     tested_runs,
 )
 from harness.evidence.cells.groups import Evidence, Group, count
@@ -57,11 +57,11 @@ def robustness_table(evidence: Evidence, study: Study) -> Table:
 
 
 def _cells(group: Group, runs: list[Tested], reference: Reference | None) -> tuple[str, ...]:
-    own = mean_of(runs)
+    own = mean_by_kind(runs)
     kinds = [[100 * accuracy for accuracy in own.get(kind, [])] for kind in CORRUPTION_NAMES]
     error = mean_corruption_error(errors_of(own), errors_of(reference[1])) if reference else None
     clean = mean([100 * run.clean for run in runs])
-    corrupt = spread([100 * overall(run.by_kind) for run in runs]) + flag(group)
+    corrupt = spread([100 * mean_accuracy(run.by_kind) for run in runs]) + flag(group)
     return (
         *(*group.row, title(group.dataset), clean, corrupt),
         *(HOLE if error is None else f"{error:.1f}", ", ".join(reference[0].row) if reference else HOLE),
@@ -75,7 +75,7 @@ def _references(tested: Sequence[tuple[Group, list[Tested]]]) -> References:
     for group, runs in tested:
         recipe, changes = _split_overrides(group)
         if group.variant == REFERENCE and not changes:
-            found.setdefault((group.dataset, recipe), []).append((group, mean_of(runs)))
+            found.setdefault((group.dataset, recipe), []).append((group, mean_by_kind(runs)))
     return found
 
 

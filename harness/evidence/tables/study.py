@@ -3,6 +3,7 @@ of a grid also its cells and its variance. Refuses to judge: verdicts, shares an
 """
 
 from harness.evidence.cells.groups import commonest_device, count
+from harness.evidence.findings.best import best_sentence
 from harness.evidence.findings.changed import changes, changes_text
 from harness.evidence.findings.conclusions import conclusions
 from harness.evidence.findings.effects import Effect, effects_of
@@ -29,7 +30,6 @@ from harness.evidence.tables.study_text import (
     study_table,
     tested,
 )
-from harness.evidence.writing.best import best_sentence
 from harness.evidence.writing.table import HOLE, Table
 from harness.evidence.writing.text import difference
 from harness.statistics.improvement import probability_of_improvement

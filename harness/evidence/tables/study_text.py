@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 from harness.datasets import title
 from harness.evidence.cells.groups import count
+from harness.evidence.findings.best import Best, best_of
 from harness.evidence.findings.effects import Effect
 from harness.evidence.findings.forms import planned_on
 from harness.evidence.findings.instances import Instance, Line
 from harness.evidence.tables.captions import different_data, made_with, sentences
-from harness.evidence.writing.best import ALPHA, Best, best_of
 from harness.evidence.writing.table import HOLE, Table
 from harness.evidence.writing.text import DAGGER, difference, minutes, p_value, scaled, spread
-from harness.statistics.intervals import LEVEL, mean_interval
+from harness.statistics.intervals import ALPHA, LEVEL, mean_interval
 from harness.statistics.power import MOST_SEEDS, WANTED
 
 ACCURACY = "accuracy (%)"

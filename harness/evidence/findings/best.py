@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.evidence.writing.text import joined
-from harness.statistics.intervals import LEVEL
+from harness.statistics.intervals import ALPHA
 from harness.statistics.paired import holm, paired
 
 BySeed = Mapping[int, float]
 
-ALPHA = 1 - LEVEL
 RULE = (
     "Bold: the best mean of its column, where paired t-tests by seed tell it from every other row "
     f"(p ≤ {ALPHA:.2g} after Holm's adjustment for these comparisons)."
