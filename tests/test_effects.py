@@ -331,12 +331,12 @@ def test_shares_of_the_variance_by_hand(tmp_path: Path) -> None:
     """Cells 60, 62 / 62, 60 with two seeds 1 above and below: no main effect, interaction 8 x 1, seeds 8 x 1."""
     write_rows(tmp_path, GRID, [(59.0, 61.0), (61.0, 63.0), (61.0, 63.0), (59.0, 61.0)])
     shares = shares_of(only(tmp_path, GRID))
-    assert [share.source for share in shares] == ["variant", "recipe", "interaction", "seeds"]
+    assert [share.source for share in shares] == ["variant", "recipe", "variant × recipe", "seeds"]
     assert [share.found for share in shares] == pytest.approx([0, 0, 0.5, 0.5])
     assert [share.by_chance for share in shares] == pytest.approx([1 / 7, 1 / 7, 1 / 7, 4 / 7])
     assert conclusions(only(tmp_path, GRID))[-1] == (
-        "The variance over 2 seeds a cell falls on variant 0% (14%), recipe 0% (14%), interaction 50% (14%), "
-        "seeds 50% (57%); in brackets what noise alone would give."
+        "The variance over 2 seeds a cell falls on variant 0% (14%), recipe 0% (14%), variant × recipe 50% "
+        "(14%), seeds 50% (57%); in brackets what noise alone would give."
     )
 
 
@@ -366,12 +366,18 @@ def test_a_level_that_was_not_run_is_undecided(tmp_path: Path) -> None:
     assert recipe.startswith("recipe=s1: +4.20 ± ")
 
 
-def test_three_factors_have_main_effects_and_no_shares(tmp_path: Path) -> None:
-    """Each effect is the mean of four differences: of 8 cells 60 to 67 in the order of the rows it is 4, 2 and 1."""
+def test_three_factors_have_main_effects_and_shares(tmp_path: Path) -> None:
+    """Each effect is the mean of four differences: of 8 cells 60 to 67 in the order of the rows it is 4, 2 and 1.
+
+    Of the squares of half of them, 4, 1 and 1/4, and of seeds 1/2 above and below, 1/4: 5.5 in all.
+    """
     fields = {"a": "variant.depth=5", "b": "variant.pool=cls", "c": "recipe.lr=0.002"}
     study = study_of_grid("?", Row("compact", "common"), {name: {"0": "", "1": one} for name, one in fields.items()})
-    write_rows(tmp_path, study, [(60.0 + place,) for place in range(8)])
+    write_rows(tmp_path, study, [(60.0 + place, 61.0 + place) for place in range(8)])
     instance = only(tmp_path, study)
     assert [effect.difference.mean for effect in effects_of(instance)] == pytest.approx([4, 2, 1])
     assert [effect.averaged_over for effect in effects_of(instance)] == ["b and c", "a and c", "a and b"]
-    assert shares_of(instance) == []
+    shares = shares_of(instance)
+    assert [share.source for share in shares] == ["a", "b", "c", "a × b", "a × c", "b × c", "a × b × c", "seeds"]
+    assert [share.found for share in shares] == pytest.approx([of / 5.5 for of in (4, 1, 0.25, 0, 0, 0, 0, 0.25)])
+    assert [share.by_chance for share in shares] == pytest.approx([1 / 15] * 7 + [8 / 15])

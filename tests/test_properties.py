@@ -479,7 +479,7 @@ def improvement_is_a_share(example: tuple[list[float], list[float], int]) -> Non
 
 @st.composite
 def grids(draw: st.DrawFn) -> np.ndarray:
-    shape = draw(st.tuples(*[st.integers(2, 4)] * 3))
+    shape = draw(st.lists(st.integers(2, 4), min_size=3, max_size=4))  # two or three factors, and replicates
     values = draw(st.lists(POINT, min_size=math.prod(shape), max_size=math.prod(shape)))
     return np.array(values).reshape(shape)
 
@@ -489,15 +489,17 @@ def shares_add_up(grid: np.ndarray) -> None:
     assert (found is None) == bool((grid == grid.flat[0]).all())
     if found is None:
         return
-    parts = list(vars(found).values())
+    parts = [*found.effects.values(), found.residual]
     assert sum(parts) == near(1) and all(-1e-12 <= part <= 1 + 1e-12 for part in parts)
-    turned = variance.variance_shares(grid.transpose(1, 0, 2)[:, ::-1])
-    assert turned is not None and turned.first == near(found.second, abs=1e-9)
-    assert turned.second == near(found.first, abs=1e-9) and turned.residual == near(found.residual, abs=1e-9)
+    turned = variance.variance_shares(grid.swapaxes(0, 1)[:, ::-1])
+    assert turned is not None and turned.residual == near(found.residual, abs=1e-9)
+    for axes, part in found.effects.items():
+        elsewhere = tuple(sorted({0: 1, 1: 0}.get(axis, axis) for axis in axes))
+        assert turned.effects[elsewhere] == near(part, abs=1e-9)
     moved = variance.variance_shares(4 * grid - 7)
-    assert moved is not None and list(vars(moved).values()) == near(parts, abs=1e-9)
-    cells = grid.mean(2)
-    assert found.residual == near(((grid - cells[:, :, None]) ** 2).sum() / ((grid - grid.mean()) ** 2).sum(), abs=1e-9)
+    assert moved is not None and [*moved.effects.values(), moved.residual] == near(parts, abs=1e-9)
+    cells = grid.mean(-1, keepdims=True)
+    assert found.residual == near(((grid - cells) ** 2).sum() / ((grid - grid.mean()) ** 2).sum(), abs=1e-9)
 
 
 def power_rises(example: tuple[int, int, float, float]) -> None:
@@ -629,7 +631,8 @@ def half_a_sum(first: images.Bins, second: images.Bins) -> images.Bins:
 
 def unweighted(grid: np.ndarray) -> variance.Shares | None:
     rows, columns = grid.mean((1, 2)).var(), grid.mean((0, 2)).var()
-    return variance.Shares(rows, columns, grid.mean(2).var(), grid.var(2).mean()) if np.ptp(grid) else None
+    effects = {(0,): rows, (1,): columns, (0, 1): grid.mean(2).var()}
+    return variance.Shares(effects, grid.var(-1).mean()) if np.ptp(grid) else None
 
 
 def ties_won(x: list[float], y: list[float], seed: int, resamples: int) -> improvement.Improvement:

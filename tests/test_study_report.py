@@ -117,7 +117,7 @@ def test_the_tables_of_a_grid(tmp_path: Path) -> None:
         ("vanilla", "common", "62.50"),
         ("vanilla", "s1", "62.60"),
     ]
-    assert [row[0] for row in variance.rows] == ["variant", "recipe", "interaction", "seeds"]
+    assert [row[0] for row in variance.rows] == ["variant", "recipe", "variant × recipe", "seeds"]
     assert sum(float(row[1]) for row in variance.rows) == pytest.approx(100, abs=0.2)
     assert effects.conclusions and not grid.conclusions
     assert r"\begin{table*}" in effects.to_latex() and r"\begin{table}" in variance.to_latex()

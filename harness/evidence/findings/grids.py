@@ -5,7 +5,7 @@ Refuses to fill a hole: an effect is averaged over the cells and seeds that both
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
-from math import fsum
+from math import fsum, prod
 
 import numpy as np
 
@@ -69,18 +69,22 @@ def _main_effect(instance: Instance, index: int, level: str) -> MainEffect:
 
 
 def shares_of(instance: Instance) -> list[Share]:
-    """Of two factors, their interaction and the seeds; none unless every cell has two seeds that all cells share."""
-    if len(instance.study.factors) != 2:
-        return []
-    (first, second), seeds = (levels_of(instance, factor) for factor in (0, 1)), shared_seeds(instance)
-    if min(len(first), len(second), len(seeds)) < 2:
+    """Of the factors, their interactions and the seeds; none unless every cell has two seeds that all cells share."""
+    factors, seeds = instance.study.factors, shared_seeds(instance)
+    levels = [levels_of(instance, factor) for factor in range(len(factors))]
+    sizes = [*map(len, levels), len(seeds)]
+    if len(factors) < 2 or min(sizes) < 2:
         return []
     cells = cells_of_grid(instance)
-    found = variance_shares(np.array([[[cells[a, b][seed] for seed in seeds] for b in second] for a in first]))
-    degrees = _degrees(len(first), len(second), len(seeds))
-    sources = (*instance.study.factors, "interaction", "seeds")
-    parts = (found.first, found.second, found.interaction, found.residual) if found else ()
-    return [Share(name, part, degree / sum(degrees)) for name, part, degree in zip(sources, parts, degrees)]
+    values = [cells[of_cell][seed] for of_cell in product(*levels) for seed in seeds]
+    found = variance_shares(np.array(values).reshape(sizes))
+    if found is None:
+        return []
+    degrees = {axes: prod(sizes[axis] - 1 for axis in axes) for axes in found.effects}
+    total = prod(sizes) - 1
+    named = {axes: " × ".join(factors[axis] for axis in axes) for axes in found.effects}
+    shares = [Share(named[axes], part, degrees[axes] / total) for axes, part in found.effects.items()]
+    return [*shares, Share("seeds", found.residual, 1 - sum(degrees.values()) / total)]
 
 
 def shared_seeds(instance: Instance) -> list[int]:
@@ -88,7 +92,3 @@ def shared_seeds(instance: Instance) -> list[int]:
     cells = cells_of_grid(instance)
     combinations = product(*(levels_of(instance, factor) for factor in range(len(instance.study.factors))))
     return sorted(set.intersection(*(set(cells.get(levels, ())) for levels in combinations)))
-
-
-def _degrees(a: int, b: int, n: int) -> tuple[int, int, int, int]:
-    return a - 1, b - 1, (a - 1) * (b - 1), a * b * (n - 1)
