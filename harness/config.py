@@ -18,7 +18,7 @@ from harness.datasets import Dataset
 from harness.recipes import PUBLISHED, Recipe, fitted, recipe_of, shortened, with_policy
 from variants.catalog import config_of
 from variants.config import ViTConfig
-from variants.fields import UsageError, check_fields, from_plain, from_text
+from variants.fields import UsageError, check_fields, from_plain, from_text, replaced
 from variants.timm_baseline import TimmConfig
 
 SEMANTICS = 1  # raised by hand when a change of the code changes results
@@ -29,6 +29,8 @@ OWN_TYPES = {"vit": ViTConfig, "timm": TimmConfig}
 
 # Fields that came after the first records, with the value that those were made with: it is no part of an identity.
 LATER_FIELDS = {"train_share": 1.0, "small_stem": False}
+
+UNCHANGING = (bool, int, float, str, type(None))
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,10 @@ class RunConfig:
     def plan(self) -> dict[str, Any]:
         """What a study can say of a cell before the device has chosen precision and compilation."""
         return {
-            "variant": without_later(dataclasses.asdict(self.variant)),
+            "variant": without_later(fields_of(self.variant)),
             "variant_type": variant_type(self.variant),
             "dataset": self.dataset_name,
-            "recipe": without_later(dataclasses.asdict(self.recipe)),
+            "recipe": without_later(fields_of(self.recipe)),
             "holdout": self.holdout,
             "semantics": SEMANTICS,
         }
@@ -98,8 +100,15 @@ class RunConfig:
     def to_plain(self) -> dict[str, Any]:
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("variant", "recipe")}
         plain |= {"run_id": self.run_id, "cell_id": self.cell_id, **self.identity, "overrides": list(self.overrides)}
-        plain |= {name: dataclasses.asdict(getattr(self, name)) for name in ("variant", "recipe")}
+        plain |= {name: fields_of(getattr(self, name)) for name in ("variant", "recipe")}
         return json.loads(json.dumps(plain | {"dataset": self.dataset}))
+
+
+def fields_of(record: Any) -> dict[str, Any]:
+    """`dataclasses.asdict`, which copies deeply, only where a value could change or hold records of its own."""
+    values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    flat = (item for value in values.values() for item in (value if type(value) is tuple else (value,)))
+    return values if all(type(item) in UNCHANGING for item in flat) else dataclasses.asdict(record)
 
 
 def without_later(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,4 +243,4 @@ def regularised(variant: Any, recipe: Recipe) -> Any:
     for name in rates.keys() - known:
         if rates[name]:
             raise UsageError(f"the recipe sets {name}={rates[name]}, which {type(variant).__name__} does not have")
-    return dataclasses.replace(variant, **{name: rate for name, rate in rates.items() if name in known})
+    return replaced(variant, **{name: rate for name, rate in rates.items() if name in known})

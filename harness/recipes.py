@@ -7,7 +7,7 @@ from typing import Literal
 
 from harness.augmentations import FLOAT_NAMES, UINT8_NAMES
 from harness.datasets import Dataset
-from variants.fields import LARGEST, UsageError, check_fields, near_matches
+from variants.fields import LARGEST, UsageError, check_fields, near_matches, replaced
 
 
 @dataclass(frozen=True)
@@ -264,13 +264,13 @@ def recipe_of(name: str, variant_name: str) -> tuple[str, Recipe]:
 def fitted(recipe: Recipe, dataset: Dataset) -> Recipe:
     """The recipe on this data set: no mirrored digits, and the data set's own AutoAugment policy."""
     names = tuple(name for name in recipe.augment if dataset.flips or name != "flip")
-    return with_policy(replace(recipe, augment=names), dataset)
+    return with_policy(replaced(recipe, augment=names), dataset)
 
 
 def with_policy(recipe: Recipe, dataset: Dataset) -> Recipe:
     """`autoaugment` becomes the data set's own policy."""
     names = (f"autoaugment-{dataset.policy}" if name == "autoaugment" else name for name in recipe.augment)
-    return replace(recipe, augment=tuple(names))
+    return replaced(recipe, augment=tuple(names))
 
 
 def shortened(recipe: Recipe, epochs: int) -> Recipe:

@@ -14,6 +14,7 @@ from harness.config import RunConfig
 from harness.datasets import DATASETS
 from harness.evidence.cells.groups import read_evidence
 from harness.evidence.findings.changed import changes, changes_text
+from harness.evidence.findings.chosen import choices_of
 from harness.evidence.findings.conclusions import conclusions
 from harness.evidence.findings.effects import effects_of
 from harness.evidence.findings.grids import shared_seeds, shares_of
@@ -381,3 +382,56 @@ def test_three_factors_have_main_effects_and_shares(tmp_path: Path) -> None:
     assert [share.source for share in shares] == ["a", "b", "c", "a × b", "a × c", "b × c", "a × b × c", "seeds"]
     assert [share.found for share in shares] == pytest.approx([of / 5.5 for of in (4, 1, 0.25, 0, 0, 0, 0, 0.25)])
     assert [share.by_chance for share in shares] == pytest.approx([1 / 15] * 7 + [8 / 15])
+
+
+# --- what is chosen ------------------------------------------------------------------------------------------------
+
+RATES = {"0.001": "", "0.003": "recipe.lr=0.003", "0.01": "recipe.lr=0.01"}
+MODELS = {name: f"variant={name}" for name in ("compact", "vanilla")}
+TUNED = replace(
+    study_of_grid("Which rate?", Row("compact", "common"), {"variant": MODELS, "lr": RATES}), holdout=0.1
+)  # rows: compact at the three rates, vanilla at the three
+TUNED_ROWS = [(60.0, 61.0), (63.0, 63.4), (62.0, 63.0), (70.0, 72.0), (70.0, 72.0), (69.0, 69.0)]
+
+
+def test_the_best_cell_of_each_variant_is_chosen_by_held_out_images(tmp_path: Path) -> None:
+    """compact: means 60.5, 63.2, 62.5: .7 before the next, by seed 1 and .4. vanilla: a tie, the first wins."""
+    write_rows(tmp_path, TUNED, TUNED_ROWS, holdout=0.1)
+    instance = only(tmp_path, TUNED)
+    compact, vanilla = choices_of(instance)
+    assert (compact.best.label, compact.next.label) == ("variant=compact, lr=0.003", "variant=compact, lr=0.01")
+    assert (compact.mean, compact.lead.mean, compact.cells) == pytest.approx((63.2, 0.7, 3))
+    assert (vanilla.best.label, vanilla.mean, vanilla.lead.mean) == ("variant=vanilla, lr=0.001", 71.0, 0.0)
+    half = 12.706 * 0.3  # the t-quantile of one degree of freedom; two values .3 beside their mean
+    assert (
+        "Chosen for compact among 3 cells: variant=compact, lr=0.003, 63.20% on the validation images (n = 2), "
+        f"+0.70 ± {half:.2f} points before variant=compact, lr=0.01. As a recipe: common, recipe.lr=0.003."
+    ) in conclusions(instance)
+
+
+def test_nothing_is_chosen_before_every_cell_has_a_seed_of_all(tmp_path: Path) -> None:
+    write_rows(tmp_path, TUNED, TUNED_ROWS[:-1], holdout=0.1)
+    assert choices_of(only(tmp_path, TUNED)) == []
+    write_rows(tmp_path, TUNED, [(), (), (), (), (), (None, 69.0)], holdout=0.1)
+    assert [choice.mean for choice in choices_of(only(tmp_path, TUNED))] == pytest.approx([63.4, 72.0]), "seed 1 alone"
+
+
+def test_nothing_is_chosen_on_test_images(tmp_path: Path) -> None:
+    study = replace(TUNED, holdout=0.0)
+    write_rows(tmp_path, study, TUNED_ROWS)
+    instance = only(tmp_path, study)
+    assert shared_seeds(instance) == [0, 1] and choices_of(instance) == []
+    assert not [sentence for sentence in conclusions(instance) if "hosen" in sentence]
+
+
+def test_tuning_another_variant_is_found_once_all_of_its_cells_are_in(tmp_path: Path) -> None:
+    """On half of the passes that the study plans."""
+    tuned = STUDIES["tuning"].narrowed(["vanilla"])
+    *most, last = [(float(60 + place),) for place in range(len(tuned.rows))]
+    write_rows(tmp_path, tuned, most, holdout=0.1, epochs=100)
+    assert instances(read_evidence([tmp_path])) == []
+    write_rows(tmp_path, tuned, [()] * len(most) + [last], holdout=0.1, epochs=100)
+    (instance,) = instances(read_evidence([tmp_path]))
+    (choice,) = choices_of(instance)
+    assert instance.title == "tuning on CIFAR-10, validation images, vanilla, 100 passes, fp32"
+    assert (choice.variant, choice.cells, choice.best.label) == ("vanilla", 12, "regularisation=heavy, lr=1e-2")

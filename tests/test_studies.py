@@ -17,6 +17,7 @@ from harness.recipes import PUBLISHED
 from harness.studies import STUDIES
 from harness.study import Row, Study, changed_fields, changes, grid
 from harness.sweeping.plan import plan
+from variants.catalog import CATALOG
 from variants.fields import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -194,6 +195,7 @@ def test_the_axes_hold_what_they_promise():
     assert values("augmentation", "mix") == {"none", "mixup", "cutmix"} and () in values("augmentation", "augment")
     assert values("optimizer", "optimizer") == {"adam", "adamw"} and values("optimizer", "decay") == {"weights", "all"}
     assert values("lr-sensitivity", "lr") == {3e-4, 1e-3, 3e-3, 1e-2} and STUDIES["lr-sensitivity"].holdout == 0.1
+    assert values("tuning", "lr") == values("lr-sensitivity", "lr") and STUDIES["tuning"].holdout == 0.1
     local = STUDIES["locality"].rows[-1].resolve(C10).variant
     assert (local.tokenizer, local.attention_scale, local.mask_diagonal) == ("shifted", "learned", True)
     four = STUDIES["recipe-vs-architecture"]
@@ -213,6 +215,18 @@ def test_every_published_number_is_planned():
 def test_studies_share_their_base_s_runs():
     bases = ["patch-size", "position", "tokenizer", "attention", "label-smoothing", "drop-path", "schedule", "budget"]
     assert len({STUDIES[name].base.resolve(C10).plan_id for name in [*bases, "data-fraction", "optimizer"]}) == 1
+
+
+@pytest.mark.parametrize("variant", CATALOG)
+def test_every_variant_can_be_given_the_same_trials(variant):
+    """By their settings; and those at the common recipe's regularisation are cells of the study of rates alone."""
+    planned, tuned = STUDIES["tuning"], STUDIES["tuning"].narrowed([variant])
+    assert [(row.recipe, row.settings) for row in tuned.rows] == [(row.recipe, row.settings) for row in planned.rows]
+    plans = {row.levels: row.resolve(C10, holdout=tuned.holdout).plan_id for row in tuned.rows}
+    assert len(set(plans.values())) == 12
+    rates = [row for row in STUDIES["lr-sensitivity"].rows if row.variant == variant]
+    for row in rates:
+        assert row.resolve(C10, holdout=0.1).plan_id == plans["common", row.levels[1]]
 
 
 # --- narrowing -------------------------------------------------------------------------------------------------------

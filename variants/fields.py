@@ -42,14 +42,18 @@ def check_fields(record: Any) -> None:
     for name, hint in hints(type(record)).items():
         value = getattr(record, name)
         _check_value(name, value, hint)
-        object.__setattr__(record, name, _as_declared(value, hint))
+        declared = _as_declared(value, hint)
+        if declared is not value:
+            object.__setattr__(record, name, declared)
 
 
 def _as_declared(value: Any, hint: Any) -> Any:
+    if value is None or isinstance(value, (bool, str)):
+        return value
     if isinstance(value, tuple):
         return tuple(_as_float(item) if float in get_args(hint) else item for item in value)
     is_float = hint is float or (get_origin(hint) in (Union, types.UnionType) and float in get_args(hint))
-    return _as_float(value) if is_float and value is not None else value
+    return _as_float(value) if is_float else value
 
 
 def _as_float(value: float) -> float:
@@ -88,6 +92,12 @@ def _check_tuple(name: str, value: Any, args: tuple[Any, ...]) -> None:
         _check_value(name, item, hint)
 
 
+def replaced(record: Record, **values: Any) -> Record:
+    """`dataclasses.replace` where that changes anything: making a record anew checks all of its fields again."""
+    same = all(type(value) is type(old := getattr(record, name)) and value == old for name, value in values.items())
+    return record if same else dataclasses.replace(record, **values)  # type: ignore[type-var]
+
+
 def from_text(record: Record, changes: Mapping[str, str]) -> Record:
     """A copy with fields read from text, as `--set` gives them; unknown names and wrong types name the choices."""
     known = hints(type(record))
@@ -97,7 +107,7 @@ def from_text(record: Record, changes: Mapping[str, str]) -> Record:
             raise UsageError(f"{type(record).__name__} has no field {name!r}: {near_matches(name, known)}")
         values[name] = _parse(name, text, known[name])
     try:
-        return dataclasses.replace(record, **values)  # type: ignore[type-var]
+        return replaced(record, **values)
     except UsageError:
         raise
     except ValueError as error:  # the natural way for a person's own class to refuse

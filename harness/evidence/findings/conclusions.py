@@ -5,6 +5,7 @@ Refuses to say more than the corrected test and the interval do.
 from collections.abc import Sequence
 
 from harness.evidence.cells.groups import count
+from harness.evidence.findings.chosen import Choice, choices_of
 from harness.evidence.findings.effects import NEITHER, UNDECIDED, Effect, effects_of
 from harness.evidence.findings.gaps import Gap, gaps_of
 from harness.evidence.findings.grids import Share, shared_seeds, shares_of
@@ -14,12 +15,13 @@ from harness.statistics.power import MOST_SEEDS, WANTED
 
 
 def conclusions(instance: Instance) -> list[str]:
-    """One for each comparison of the instance, and for a grid one on what its variance falls."""
+    """One for each comparison and choice of the instance, and for a grid one on what its variance falls."""
     found = [_sentence(effect) for effect in effects_of(instance)]
     twins = [line for line in instance.lines if line.same_as]
     found += [f"{line.label}: the same cell as {line.same_as} on this data set." for line in twins]
     shares = shares_of(instance) if instance.study.kind == "grid" else []
     found += [_of_gap(gap) for gap in gaps_of(instance)]
+    found += [_of_choice(choice) for choice in choices_of(instance)]
     return found + ([_of_variance(shares, len(shared_seeds(instance)))] if shares else [])
 
 
@@ -68,6 +70,15 @@ def _of_gap(gap: Gap) -> str:
     return (
         f"From {gap.first} to {gap.second}: {whole} points (n = {gap.whole.n}), of which the model {model} and the "
         f"recipe, its budget included, {recipe}."
+    )
+
+
+def _of_choice(choice: Choice) -> str:
+    lead = difference(choice.lead.mean or 0.0, choice.lead.half)
+    return (
+        f"Chosen for {choice.variant} among {choice.cells} cells: {choice.best.label}, {choice.mean:.2f}% on the "
+        f"validation images (n = {choice.lead.n}), {lead} points before {choice.next.label}. As a recipe: "
+        f"{choice.best.row.name[1]}."
     )
 
 
