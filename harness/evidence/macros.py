@@ -114,10 +114,11 @@ def _found(instances: Sequence[Instance]) -> dict[str, str]:
     run = [effect for one in full for effect in effects_of(one) if effect.difference.n]
     decided = sum(effect.verdict in (BETTER, WORSE) for effect in run)
     single = sum(effect.difference.n == 1 for effect in run)
+    alone = "has one seed and decides" if single == 1 else "have one seed and decide"
     studies = len({one.study_name for one in full})
     text = (
         f"{count(studies, 'study').replace('studys', 'studies')} with {count(len(run), 'comparison')} "
         f"{'has' if studies == 1 else 'have'} been run so far; {decided} of these can be told from chance"
-        + (f", {single} {'has' if single == 1 else 'have'} one seed and decide nothing." if single else ".")
+        + (f", {single} {alone} nothing." if single else ".")
     )
     return {"abstractFinding": text if full else "No study of single ingredients has been run yet."}
