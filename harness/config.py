@@ -18,7 +18,7 @@ from harness.datasets import Dataset
 from harness.recipes import PUBLISHED, Recipe, fitted, recipe_of, shortened, with_policy
 from variants.catalog import config_of
 from variants.config import ViTConfig
-from variants.fields import UsageError, check_fields, from_plain, from_text, replaced
+from variants.fields import UsageError, check_fields, from_plain, from_text
 from variants.timm_baseline import TimmConfig
 
 SEMANTICS = 1  # raised by hand when a change of the code changes results
@@ -105,7 +105,7 @@ class RunConfig:
 
 
 def fields_of(record: Any) -> dict[str, Any]:
-    """`dataclasses.asdict`, which copies deeply, only where a value could change or hold records of its own."""
+    """What `dataclasses.asdict` gives, without its deep copy where no value could change or hold records of its own."""
     values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
     flat = (item for value in values.values() for item in (value if type(value) is tuple else (value,)))
     return values if all(type(item) in UNCHANGING for item in flat) else dataclasses.asdict(record)
@@ -243,4 +243,5 @@ def regularised(variant: Any, recipe: Recipe) -> Any:
     for name in rates.keys() - known:
         if rates[name]:
             raise UsageError(f"the recipe sets {name}={rates[name]}, which {type(variant).__name__} does not have")
-    return replaced(variant, **{name: rate for name, rate in rates.items() if name in known})
+    own = {name: rate for name, rate in rates.items() if name in known}
+    return dataclasses.replace(variant, **own) if own else variant

@@ -7,7 +7,7 @@ from typing import Literal
 
 from harness.augmentations import FLOAT_NAMES, UINT8_NAMES
 from harness.datasets import Dataset
-from variants.fields import LARGEST, UsageError, check_fields, near_matches, replaced
+from variants.fields import LARGEST, UsageError, check_fields, near_matches
 
 
 @dataclass(frozen=True)
@@ -263,14 +263,14 @@ def recipe_of(name: str, variant_name: str) -> tuple[str, Recipe]:
 
 def fitted(recipe: Recipe, dataset: Dataset) -> Recipe:
     """The recipe on this data set: no mirrored digits, and the data set's own AutoAugment policy."""
-    names = tuple(name for name in recipe.augment if dataset.flips or name != "flip")
-    return with_policy(replaced(recipe, augment=names), dataset)
+    return with_policy(recipe, dataset, without=() if dataset.flips else ("flip",))
 
 
-def with_policy(recipe: Recipe, dataset: Dataset) -> Recipe:
+def with_policy(recipe: Recipe, dataset: Dataset, without: tuple[str, ...] = ()) -> Recipe:
     """`autoaugment` becomes the data set's own policy."""
-    names = (f"autoaugment-{dataset.policy}" if name == "autoaugment" else name for name in recipe.augment)
-    return replaced(recipe, augment=tuple(names))
+    policy = f"autoaugment-{dataset.policy}"
+    names = tuple(policy if name == "autoaugment" else name for name in recipe.augment if name not in without)
+    return recipe if names == recipe.augment else replace(recipe, augment=names)
 
 
 def shortened(recipe: Recipe, epochs: int) -> Recipe:

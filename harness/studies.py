@@ -95,19 +95,21 @@ LOCALITY = {
     "attention": {"plain": "", "local": "variant.attention_scale=learned variant.mask_diagonal=true"},
 }
 
-QUICK_RATES = {value: f"recipe.lr={value}" for value in ("3e-4", "1e-3", "1e-2")}
-RATES = {value: f"recipe.lr={value}" for value in ("3e-4", "1e-3", "3e-3", "1e-2")}
-# How much a model is kept from learning by heart, in steps: of what suits one of 0.1 M parameters to one of 6 M.
+# How much a model is kept from learning by heart: from what suits one of 0.1 M parameters to what suits one of 6 M.
 REGULARISATION = {
     "light": "recipe.augment=crop,flip recipe.mix=none",
-    "common": "",
-    "heavy": "recipe.augment=crop,flip,trivialaugment,erase recipe.mix_prob=1 recipe.weight_decay=0.1 "
-    "recipe.drop_path=0.1",
+    "the recipe's": "",
+    "heavy": "recipe.augment=crop,flip,trivialaugment,erase recipe.mix=either recipe.mix_prob=1 "
+    "recipe.weight_decay=0.1 recipe.drop_path=0.1",
 }
 
 
 def families(*names: str) -> dict[str, str]:
     return {name: f"variant={name}" for name in names}
+
+
+def rates(*values: str) -> dict[str, str]:
+    return {value: f"recipe.lr={value}" for value in values}
 
 
 def budgets(*passes: int) -> dict[str, str]:
@@ -264,24 +266,29 @@ STUDIES = {
         "Do shifted patches and locality attention (Lee et al.) help, apart and together?",
         Row("small-p4", "published"),
         LOCALITY,
-        quick=quick_grid(LOCALITY),
+        quick=quick_grid(LOCALITY, also="recipe.epochs=2"),  # the study of tokenizers has cells of three passes
     ),
     "lr-sensitivity": grid(
         "Does one learning rate do justice to every family? Judged on images held out of training, never on test.",
         BASE,
-        {"variant": families("compact", "vanilla", "timm", "patch2"), "lr": RATES},
+        {"variant": families("compact", "vanilla", "timm", "patch2"), "lr": rates("3e-4", "1e-3", "3e-3", "1e-2")},
         seeds=SEEDS[:3],
         holdout=0.1,
-        quick=quick_grid({"variant": families("compact", "compact-cls"), "lr": QUICK_RATES}, holdout=0.1),
+        quick=quick_grid(
+            {"variant": families("compact", "compact-cls"), "lr": rates("3e-4", "1e-3", "1e-2")}, holdout=0.1
+        ),
     ),
     "tuning": grid(
         "Which recipe for one model? The same trials for each; chosen on images held out of training, never on test.",
         BASE,
-        {"regularisation": REGULARISATION, "lr": RATES},
+        {"regularisation": REGULARISATION, "lr": rates("5e-4", "1e-3", "2e-3", "5e-3")},
         seeds=SEEDS[:1],
         holdout=0.1,
         quick=quick_grid(
-            {"regularisation": {"none": "", "crop": "recipe.augment=crop recipe.crop_padding=1"}, "lr": QUICK_RATES},
+            {
+                "regularisation": {"the recipe's": "", "crop": "recipe.augment=crop recipe.crop_padding=1"},
+                "lr": rates("5e-4", "1e-3", "5e-3"),
+            },
             holdout=0.1,
         ),
     ),

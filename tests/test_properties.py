@@ -630,9 +630,10 @@ def half_a_sum(first: images.Bins, second: images.Bins) -> images.Bins:
 
 
 def unweighted(grid: np.ndarray) -> variance.Shares | None:
-    rows, columns = grid.mean((1, 2)).var(), grid.mean((0, 2)).var()
-    effects = {(0,): rows, (1,): columns, (0, 1): grid.mean(2).var()}
-    return variance.Shares(effects, grid.var(-1).mean()) if np.ptp(grid) else None
+    cells = grid.mean(-1)
+    without = {axes: tuple(set(range(cells.ndim)) - set(axes)) for axes in variance.together(cells.ndim)}
+    effects = {axes: float(cells.mean(others).var()) for axes, others in without.items()}
+    return variance.Shares(effects, float(grid.var(-1).mean())) if np.ptp(grid) else None
 
 
 def ties_won(x: list[float], y: list[float], seed: int, resamples: int) -> improvement.Improvement:

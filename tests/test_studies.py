@@ -195,7 +195,7 @@ def test_the_axes_hold_what_they_promise():
     assert values("augmentation", "mix") == {"none", "mixup", "cutmix"} and () in values("augmentation", "augment")
     assert values("optimizer", "optimizer") == {"adam", "adamw"} and values("optimizer", "decay") == {"weights", "all"}
     assert values("lr-sensitivity", "lr") == {3e-4, 1e-3, 3e-3, 1e-2} and STUDIES["lr-sensitivity"].holdout == 0.1
-    assert values("tuning", "lr") == values("lr-sensitivity", "lr") and STUDIES["tuning"].holdout == 0.1
+    assert values("tuning", "lr") == {5e-4, 1e-3, 2e-3, 5e-3} and STUDIES["tuning"].holdout == 0.1
     local = STUDIES["locality"].rows[-1].resolve(C10).variant
     assert (local.tokenizer, local.attention_scale, local.mask_diagonal) == ("shifted", "learned", True)
     four = STUDIES["recipe-vs-architecture"]
@@ -217,16 +217,16 @@ def test_studies_share_their_base_s_runs():
     assert len({STUDIES[name].base.resolve(C10).plan_id for name in [*bases, "data-fraction", "optimizer"]}) == 1
 
 
-@pytest.mark.parametrize("variant", CATALOG)
-def test_every_variant_can_be_given_the_same_trials(variant):
-    """By their settings; and those at the common recipe's regularisation are cells of the study of rates alone."""
+@pytest.mark.parametrize("dataset", ["c10", "svhn"])
+@pytest.mark.parametrize("variant", [*CATALOG, "timm:vit_tiny_patch16_224"])
+def test_every_variant_is_given_the_same_trials(variant, dataset):
     planned, tuned = STUDIES["tuning"], STUDIES["tuning"].narrowed([variant])
     assert [(row.recipe, row.settings) for row in tuned.rows] == [(row.recipe, row.settings) for row in planned.rows]
-    plans = {row.levels: row.resolve(C10, holdout=tuned.holdout).plan_id for row in tuned.rows}
-    assert len(set(plans.values())) == 12
-    rates = [row for row in STUDIES["lr-sensitivity"].rows if row.variant == variant]
-    for row in rates:
-        assert row.resolve(C10, holdout=0.1).plan_id == plans["common", row.levels[1]]
+    configs = {row.levels: row.resolve(DATASETS[dataset], holdout=tuned.holdout) for row in tuned.rows}
+    assert len({config.plan_id for config in configs.values()}) == len(configs) == 12
+    regularisation = {levels[0]: config for levels, config in configs.items()}
+    assert [config.variant.drop_path for config in regularisation.values()] == [0, 0, 0.1]
+    assert [config.recipe.mix for config in regularisation.values()] == ["none", "either", "either"]
 
 
 # --- narrowing -------------------------------------------------------------------------------------------------------

@@ -92,12 +92,6 @@ def _check_tuple(name: str, value: Any, args: tuple[Any, ...]) -> None:
         _check_value(name, item, hint)
 
 
-def replaced(record: Record, **values: Any) -> Record:
-    """`dataclasses.replace` where that changes anything: making a record anew checks all of its fields again."""
-    same = all(type(value) is type(old := getattr(record, name)) and value == old for name, value in values.items())
-    return record if same else dataclasses.replace(record, **values)  # type: ignore[type-var]
-
-
 def from_text(record: Record, changes: Mapping[str, str]) -> Record:
     """A copy with fields read from text, as `--set` gives them; unknown names and wrong types name the choices."""
     known = hints(type(record))
@@ -107,7 +101,7 @@ def from_text(record: Record, changes: Mapping[str, str]) -> Record:
             raise UsageError(f"{type(record).__name__} has no field {name!r}: {near_matches(name, known)}")
         values[name] = _parse(name, text, known[name])
     try:
-        return replaced(record, **values)
+        return dataclasses.replace(record, **values) if values else record  # type: ignore[type-var]
     except UsageError:
         raise
     except ValueError as error:  # the natural way for a person's own class to refuse

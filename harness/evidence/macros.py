@@ -109,8 +109,8 @@ def _of(number: int) -> str:
 
 
 def _found(instances: Sequence[Instance]) -> dict[str, str]:
-    """Quick forms check the way and are no finding; a row that nobody ran is no comparison."""
-    full = [one for one in instances if not one.quick]
+    """Quick forms check the way and what is held out is for choosing: no findings. A row not run is no comparison."""
+    full = [one for one in instances if not one.quick and not one.study.holdout]
     run = [effect for one in full for effect in effects_of(one) if effect.difference.n]
     decided = sum(effect.verdict in (BETTER, WORSE) for effect in run)
     single = sum(effect.difference.n == 1 for effect in run)

@@ -15,13 +15,17 @@ from harness.statistics.power import MOST_SEEDS, WANTED
 
 
 def conclusions(instance: Instance) -> list[str]:
-    """One for each comparison and choice of the instance, and for a grid one on what its variance falls."""
-    found = [_sentence(effect) for effect in effects_of(instance)]
+    """One for each comparison and choice of the instance, and for a grid one on where its variance falls.
+
+    Where something is chosen, what is undecided is not told besides: a choice plans no test.
+    """
+    chosen = choices_of(instance)
+    found = [_sentence(effect) for effect in effects_of(instance) if not (chosen and effect.verdict == UNDECIDED)]
     twins = [line for line in instance.lines if line.same_as]
     found += [f"{line.label}: the same cell as {line.same_as} on this data set." for line in twins]
     shares = shares_of(instance) if instance.study.kind == "grid" else []
     found += [_of_gap(gap) for gap in gaps_of(instance)]
-    found += [_of_choice(choice) for choice in choices_of(instance)]
+    found += [_of_choice(choice) for choice in chosen]
     return found + ([_of_variance(shares, len(shared_seeds(instance)))] if shares else [])
 
 
@@ -74,11 +78,13 @@ def _of_gap(gap: Gap) -> str:
 
 
 def _of_choice(choice: Choice) -> str:
-    lead = difference(choice.lead.mean or 0.0, choice.lead.half)
+    failed = f", {choice.failed} of which failed" if choice.failed else ""
+    ahead = f", {choice.lead:.2f} points ahead of {choice.next.label}" if choice.next else ""
+    config = choice.best.config
     return (
-        f"Chosen for {choice.variant} among {choice.cells} cells: {choice.best.label}, {choice.mean:.2f}% on the "
-        f"validation images (n = {choice.lead.n}), {lead} points before {choice.next.label}. As a recipe: "
-        f"{choice.best.row.name[1]}."
+        f"Chosen for {choice.variant} among {choice.cells} cells (n = {choice.seeds}){failed}: {choice.best.label}, "
+        f"with {choice.mean:.2f}% on the validation images{ahead}. As a recipe: "
+        f"{', '.join((config.recipe_name, *config.overrides))}."
     )
 
 

@@ -36,7 +36,8 @@ def _moved(study: Study, seen: Iterable[Pair]) -> Iterator[Form]:
         return
     alone = [len({getattr(row, what) for row in study.rows}) == 1 for what in ("variant", "recipe")]
     own = [study.base.variant, study.base.name[1].split(", ")[0]]
-    known = (pair for pair in seen if pair[0] in CATALOG)  # a person's own file is not run to make a table
+    # a person's own file is not run to make a table
+    known = (pair for pair in seen if pair[0] in CATALOG or pair[0].startswith("timm:"))
     for pair in sorted({tuple(word if one else "" for word, one in zip(pair, alone)) for pair in known}):
         if words := [word for word, planned in zip(pair, own) if word and word != planned]:
             variants, recipes = ([word] if word else None for word in pair)

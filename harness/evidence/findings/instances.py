@@ -32,6 +32,11 @@ class Line:
     def config(self) -> RunConfig:
         return self.planned.config
 
+    @property
+    def tried(self) -> set[int]:
+        """The seeds of its runs, those that failed included."""
+        return {*self.scores, *(run.config["seed"] for run in self.group.failed)} if self.group else set()
+
 
 @dataclass(frozen=True)
 class Instance:
@@ -167,9 +172,10 @@ def _answers(found: Instance) -> bool:
     """Whether so much was run that the study is answered: a few cells of one may have been run for another.
 
     Of changes, each is an answer by itself. Of a table or grid half is needed, and all of it on a data set that the
-    study does not plan; so is all of a study that was moved to another variant or recipe.
+    study does not plan; so is all of a study that was moved to another variant or recipe. What failed was run.
     """
-    rows, run, kind = len({line.planned.plan_id for line in found.lines}), len(found.cells), found.study.kind
+    rows, kind = len({line.planned.plan_id for line in found.lines}), found.study.kind
+    run = len({line.planned.plan_id for line in found.lines if line.tried})
     unplanned = kind != "changes" and found.dataset not in found.study.datasets
     needed = rows if found.moved_to or unplanned else 2 if kind == "changes" else max(2, rows / 2)
     return run >= needed and run > 1 and (kind == "table" or bool(found.lines[0].scores))
