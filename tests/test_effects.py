@@ -432,7 +432,11 @@ def test_sums_in_another_order_are_a_tie(tmp_path: Path) -> None:
 
 def test_nothing_is_chosen_for_a_variant_before_all_of_its_cells_were_tried(tmp_path: Path) -> None:
     write_rows(tmp_path, TUNED, TUNED_ROWS[:-1], holdout=0.1)
-    assert [choice.variant for choice in choices_of(only(tmp_path, TUNED))] == ["compact"]
+    instance = only(tmp_path, TUNED)
+    assert [choice.variant for choice in choices_of(instance)] == ["compact"]
+    write_rows(tmp_path / "fewer", TUNED, TUNED_ROWS[:3], holdout=0.1)
+    told = conclusions(only(tmp_path / "fewer", TUNED))
+    assert told[0].startswith("variant=vanilla: undecided, "), "a hole in a study of several seeds is told"
     write_rows(tmp_path, TUNED, [(), (), (), (), (), (69.0,)], holdout=0.1)
     found = choices_of(only(tmp_path, TUNED))
     assert [(choice.seeds, choice.mean) for choice in found] == [(1, 63.0), (1, 70.0)], "seed 0 alone is everyone's"

@@ -17,10 +17,11 @@ from harness.statistics.power import MOST_SEEDS, WANTED
 def conclusions(instance: Instance) -> list[str]:
     """One for each comparison and choice of the instance, and for a grid one on where its variance falls.
 
-    Where something is chosen, what is undecided is not told besides: a choice plans no test.
+    A choice that is planned with one seed plans no test: what is undecided is not told beside it.
     """
     chosen = choices_of(instance)
-    found = [_sentence(effect) for effect in effects_of(instance) if not (chosen and effect.verdict == UNDECIDED)]
+    untested = chosen and len(instance.study.seeds) == 1
+    found = [_sentence(effect) for effect in effects_of(instance) if not (untested and effect.verdict == UNDECIDED)]
     twins = [line for line in instance.lines if line.same_as]
     found += [f"{line.label}: the same cell as {line.same_as} on this data set." for line in twins]
     shares = shares_of(instance) if instance.study.kind == "grid" else []
