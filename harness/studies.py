@@ -28,7 +28,8 @@ def quick_grid(factors: Mapping[str, Mapping[str, str]], seeds: int = 1, **rest:
     return grid(QUICK_QUESTION, row, factors, datasets=("digits",), seeds=SEEDS[:seeds], **rest)
 
 
-def quick_table(*rows: Row, seeds: int = 1) -> Study:
+def quick_table(*variants: str, settings: tuple[str, ...] = ("recipe.epochs=1",), seeds: int = 1) -> Study:
+    rows = tuple(Row(variant, "quick", settings) for variant in variants)
     return Study(QUICK_QUESTION, rows, datasets=("digits",), seeds=SEEDS[:seeds])
 
 
@@ -46,9 +47,11 @@ WITH_A_RECIPE = (  # cheapest first
     *("compact", "compact-cls", "small-p4", "vit-lite-7-4", "cvt-7-4", "vanilla", "patch2", "cct-7-3x1", "patch2-conv"),
     "vit-224",
 )
-QUICK = quick_table(*(Row(variant, "quick") for variant in ("compact", "timm", "vanilla", "patch2")), seeds=2)
+QUICK = quick_table("compact", "timm", "vanilla", "patch2", settings=(), seeds=2)
 
 POOLS = {"pool=cls": "variant.pool=cls", "pool=mean": "variant.pool=mean"}
+NORMS = {"norm=pooled": "variant.final_norm=pooled", "norm=none": "variant.final_norm=none"}
+ONE_GELU = {"one GELU": "variant.mlp_out_activation=false"}
 PATCHES = {"patch=8": "variant.patch=8", "patch=2": "variant.patch=2"}
 POSITIONS = {
     "position=sincos": "variant.position=sincos",
@@ -134,7 +137,7 @@ STUDIES = {
         "What do the four families reach, under their own recipe and under a common one?",
         MAIN_ROWS,
         datasets=("c10", "c100", "svhn"),
-        quick=quick_table(*(Row(row.variant, "quick", ("recipe.epochs=1",)) for row in QUICK.rows)),
+        quick=quick_table("compact", "timm", "vanilla", "patch2"),
     ),
     "quick": QUICK,
     "recipe-vs-architecture": grid(
@@ -156,21 +159,25 @@ STUDIES = {
         "Are the published numbers reached, each under the recipe that it was published with?",
         tuple(Row(name, "published") for name in WITH_A_RECIPE),
         datasets=("c10", "c100", "svhn"),
-        quick=quick_table(
-            *(Row(name, "quick", ("recipe.epochs=1",)) for name in ("compact", "compact-cls", "vit-lite-7-4"))
-        ),
+        quick=quick_table("compact", "compact-cls", "vit-lite-7-4"),
     ),
     "neighbours": Study(
         "Where do published small ViTs and a ResNet stand under the common recipe?",
         tuple(Row(name, "common") for name in NEIGHBOURS),
         datasets=("c10", "c100"),
-        quick=quick_table(*(Row(name, "quick", ("recipe.epochs=1",)) for name in ("small-p4", "cvt-7-4", "resnet18"))),
+        quick=quick_table("small-p4", "cvt-7-4", "resnet18"),
     ),
     "pooling": changes(
         "Does pooling over the sequence beat a class token, and does either beat the mean?",
         Row("compact", "published", label="pool=seq"),
         POOLS,
         quick=quick_changes("pool=seq", POOLS, seeds=2),
+    ),
+    "final-norm": changes(
+        "Does a pre-norm body want one more norm at its end, before the pooling or after it?",
+        Row("compact", "published", label="norm=tokens"),
+        NORMS,
+        quick=quick_changes("norm=tokens", NORMS, seeds=2),
     ),
     "patch-size": changes(
         "What do smaller patches gain for what they cost?",
@@ -199,10 +206,8 @@ STUDIES = {
     "mlp-quirk": changes(
         "Does the second GELU of S1's MLP help?",
         Row("vanilla", "published", label="two GELUs"),
-        {"one GELU": "variant.mlp_out_activation=false"},
-        quick=quick_changes(
-            "two GELUs", {"one GELU": "variant.mlp_out_activation=false"}, 3, also="variant.mlp_out_activation=true"
-        ),
+        ONE_GELU,
+        quick=quick_changes("two GELUs", ONE_GELU, 3, also="variant.mlp_out_activation=true"),
     ),
     "augmentation": changes(
         "What does each augmentation add to crops and flips, and what do those add to nothing?",

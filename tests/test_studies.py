@@ -188,6 +188,7 @@ def test_the_axes_hold_what_they_promise():
     assert values("budget", "epochs") == {50, 100, 200, 400, 800} and values("budget", "warmup_epochs") == {10}
     assert min(values("data-fraction", "train_share")) == 0.01 and max(values("data-fraction", "train_share")) == 1
     assert values("pooling", "pool") == {"cls", "mean", "seq"} and values("patch-size", "patch") == {2, 4, 8}
+    assert values("final-norm", "final_norm") == {"tokens", "pooled", "none"}
     assert values("position", "position") == {"learned", "sincos", "none"}
     assert values("tokenizer", "tokenizer") == {"linear", "conv-stem", "cct-conv", "shifted"}
     assert values("attention", "attention") == {"fused", "merged", "per-head"}
