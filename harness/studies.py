@@ -137,7 +137,7 @@ STUDIES = {
         "What do the four families reach, under their own recipe and under a common one?",
         MAIN_ROWS,
         datasets=("c10", "c100", "svhn"),
-        quick=quick_table("compact", "timm", "vanilla", "patch2"),
+        quick=quick_table(*(row.variant for row in QUICK.rows)),
     ),
     "quick": QUICK,
     "recipe-vs-architecture": grid(
