@@ -30,6 +30,9 @@ OWN_TYPES = {"vit": ViTConfig, "timm": TimmConfig}
 # Fields that came after the first records, with the value that those were made with: it is no part of an identity.
 LATER_FIELDS = {"train_share": 1.0, "small_stem": False}
 
+# Of the variant; a recipe may decide them.
+RATES = ("dropout", "attention_dropout", "head_dropout", "drop_path")
+
 UNCHANGING = (bool, int, float, str, type(None))
 
 
@@ -237,8 +240,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, str]]:
 
 def regularised(variant: Any, recipe: Recipe) -> Any:
     """The variant with the rates that the recipe decides; a rate it leaves at None stays the variant's own."""
-    names = ("dropout", "attention_dropout", "head_dropout", "drop_path")
-    rates = {name: value for name in names if (value := getattr(recipe, name)) is not None}
+    rates = {name: value for name in RATES if (value := getattr(recipe, name)) is not None}
     known = {f.name for f in dataclasses.fields(variant)}
     for name in rates.keys() - known:
         if rates[name]:

@@ -41,6 +41,7 @@ MAIN_ROWS = (
     Row("vanilla", "common"),
     Row("patch2", "published"),
     Row("patch2", "common"),
+    Row("patch2-conv", "published"),
 )
 NEIGHBOURS = ("small-p4", "vit-lite-7-4", "cvt-7-4", "timm", "cct-7-3x1", "resnet18")  # cheapest first
 WITH_A_RECIPE = (  # cheapest first
@@ -50,7 +51,7 @@ WITH_A_RECIPE = (  # cheapest first
 QUICK = quick_table("compact", "timm", "vanilla", "patch2", settings=(), seeds=2)
 
 POOLS = {"pool=cls": "variant.pool=cls", "pool=mean": "variant.pool=mean"}
-NORMS = {"norm=pooled": "variant.final_norm=pooled", "norm=none": "variant.final_norm=none"}
+NORMS = {"norm=tokens": "variant.final_norm=tokens", "norm=pooled": "variant.final_norm=pooled"}
 ONE_GELU = {"one GELU": "variant.mlp_out_activation=false"}
 PATCHES = {"patch=8": "variant.patch=8", "patch=2": "variant.patch=2"}
 POSITIONS = {
@@ -105,6 +106,12 @@ REGULARISATION = {
     "heavy": "recipe.augment=crop,flip,trivialaugment,erase recipe.mix=either recipe.mix_prob=1 "
     "recipe.weight_decay=0.1 recipe.drop_path=0.1",
 }
+
+
+def alike(question: str, base: Row, settings: Mapping[str, str], seeds: int = 1) -> Study:
+    """Changes whose small form makes the same ones, after the base's own settings."""
+    small = quick_changes(base.label, settings, seeds, also=" ".join(base.settings))
+    return changes(question, base, settings, quick=small)
 
 
 def families(*names: str) -> dict[str, str]:
@@ -167,41 +174,35 @@ STUDIES = {
         datasets=("c10", "c100"),
         quick=quick_table("small-p4", "cvt-7-4", "resnet18"),
     ),
-    "pooling": changes(
+    "pooling": alike(
         "Does pooling over the sequence beat a class token, and does either beat the mean?",
         Row("compact", "published", label="pool=seq"),
         POOLS,
-        quick=quick_changes("pool=seq", POOLS, seeds=2),
+        seeds=2,
     ),
-    "final-norm": changes(
+    "pooling-normed": alike(
+        "Does the pooling matter as much where a norm follows the last block, as in most ViTs?",
+        Row("compact", "published", ("variant.final_norm=tokens",), label="pool=seq"),
+        POOLS,
+        seeds=2,
+    ),
+    "final-norm": alike(
         "Does a pre-norm body want one more norm at its end, before the pooling or after it?",
-        Row("compact", "published", label="norm=tokens"),
+        Row("compact", "published", label="norm=none"),
         NORMS,
-        quick=quick_changes("norm=tokens", NORMS, seeds=2),
+        seeds=2,
     ),
-    "patch-size": changes(
-        "What do smaller patches gain for what they cost?",
-        BASE.but("", label="patch=4"),
-        PATCHES,
-        quick=quick_changes("patch=4", PATCHES, seeds=2),
+    "patch-size": alike(
+        "What do smaller patches gain for what they cost?", BASE.but("", label="patch=4"), PATCHES, seeds=2
     ),
-    "position": changes(
-        "Must positions be learned, and must there be any?",
-        BASE.but("", label="position=learned"),
-        POSITIONS,
-        quick=quick_changes("position=learned", POSITIONS),
+    "position": alike(
+        "Must positions be learned, and must there be any?", BASE.but("", label="position=learned"), POSITIONS
     ),
-    "tokenizer": changes(
-        "What do convolutions or shifted patches give a tokenizer?",
-        BASE.but("", label="tokens=linear"),
-        TOKENIZERS,
-        quick=quick_changes("tokens=linear", TOKENIZERS),
+    "tokenizer": alike(
+        "What do convolutions or shifted patches give a tokenizer?", BASE.but("", label="tokens=linear"), TOKENIZERS
     ),
-    "attention": changes(
-        "Does how attention is computed or scaled matter?",
-        BASE.but("", label="fused, scale=head"),
-        ATTENTIONS,
-        quick=quick_changes("fused, scale=head", ATTENTIONS),
+    "attention": alike(
+        "Does how attention is computed or scaled matter?", BASE.but("", label="fused, scale=head"), ATTENTIONS
     ),
     "mlp-quirk": changes(
         "Does the second GELU of S1's MLP help?",
@@ -225,17 +226,9 @@ STUDIES = {
             also="recipe.augment=crop recipe.crop_padding=1",
         ),
     ),
-    "label-smoothing": changes(
-        "How much label smoothing, if any?",
-        BASE.but("", label="smoothing=0.1"),
-        SMOOTHINGS,
-        quick=quick_changes("smoothing=0.1", SMOOTHINGS),
-    ),
-    "drop-path": changes(
-        "Does dropping residual branches regularise so small a model?",
-        BASE.but("", label="drop path=0"),
-        DROP_PATHS,
-        quick=quick_changes("drop path=0", DROP_PATHS),
+    "label-smoothing": alike("How much label smoothing, if any?", BASE.but("", label="smoothing=0.1"), SMOOTHINGS),
+    "drop-path": alike(
+        "Does dropping residual branches regularise so small a model?", BASE.but("", label="drop path=0"), DROP_PATHS
     ),
     "optimizer": grid(
         "Adam with L2 or AdamW, how much decay, and on everything or on weights alone?",

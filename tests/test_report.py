@@ -61,7 +61,7 @@ def write_run(
     plain |= {"recipe_source": "s1", "holdout": 0.0, "overrides": [], "label": "", "semantics": 1, **config}
     facts = {"device": "cuda", "device_name": "GPU A", "torch": "2.15.0", "data_digest": f"digest of {dataset}"}
     facts |= env or {}
-    counts = {"params": 119_147, "params_without_head": 118_657, "macs": 7_100_000, "macs_without_head": 7_099_520}
+    counts = {"params": 119_051, "params_without_head": 118_657, "macs": 7_100_000, "macs_without_head": 7_099_520}
     counts |= {"attention_macs": 710_000, "activations_without_head": 400_000, "by_module": None, **(cost or {})}
     writer = RunWriter(root / f"{cell_id}-s{seed}")
     writer.begin(plain, facts, counts)
@@ -245,7 +245,7 @@ def test_a_group_on_two_devices_or_a_shared_one_has_no_time(tmp_path: Path) -> N
     write_run(tmp_path, "patch2", "c10", 0, train_seconds=90.0)
     shown = table(tmp_path, "main")
     times = {row[0]: row[-2] for row in shown.rows if row[1] == "published"}
-    assert times == {"compact": "—", "vanilla": "—", "patch2": "1.5 / — / —"}
+    assert times == {"compact": "—", "vanilla": "—", "patch2": "1.5 / — / —", "patch2-conv": "—"}
     assert cell_of(shown, "device", variant="compact", recipe="published") == "GPU A, GPU B"
     (time,) = [plan for plan in plans(read_evidence([tmp_path]), MAIN) if plan.name == "accuracy-vs-time"]
     assert [point["row"][0] for point in time.data["panels"][0]["points"]] == ["patch2"]

@@ -169,12 +169,12 @@ def test_a_later_setting_takes_the_place_of_its_like():
 
 def test_main_study_is_the_user_s_table():
     cells = STUDIES["main"].cells()
-    assert len(cells) == 7 * 3 * 5 and {c.dataset for c in cells} == {"c10", "c100", "svhn"}
+    assert len(cells) == 8 * 3 * 5 and {c.dataset for c in cells} == {"c10", "c100", "svhn"}
     published = {c.row.variant for c in cells if c.row.recipe == "published"}
-    assert published == {"vanilla", "compact", "patch2"}
-    assert {c.row.variant for c in cells if c.row.recipe == "common"} == published | {"timm"}
+    assert published == {"vanilla", "compact", "patch2", "patch2-conv"}
+    assert {c.row.variant for c in cells if c.row.recipe == "common"} == {"vanilla", "compact", "patch2", "timm"}
     assert [c.seed for c in cells] == sorted(c.seed for c in cells), "seed by seed"
-    assert cells[0].row.variant == "compact" and cells[20].row.variant == "patch2", "cheapest first"
+    assert cells[0].row.variant == "compact" and cells[23].row.variant == "patch2-conv", "cheapest first"
     small = STUDIES["main"].quick
     assert small and [row.variant for row in small.rows] == [row.variant for row in STUDIES["quick"].rows]
 

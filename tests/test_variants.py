@@ -18,8 +18,8 @@ from variants.timm_baseline import TimmConfig
 PLAIN = [name for name, config in CATALOG.items() if isinstance(config, ViTConfig)]
 PARAMETERS = {
     "vanilla": 6_268_810,
-    "compact": 119_147,
-    "compact-cls": 119_194,
+    "compact": 119_051,
+    "compact-cls": 119_098,
     "patch2": 2_725_632 + 1_930,
     "patch2-conv": 6_482_138,
     "vit-lite-7-4": 3_716_874,

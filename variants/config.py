@@ -47,7 +47,9 @@ class ViTConfig:
     norm_eps: float = 1e-5
     final_norm: Literal["tokens", "pooled", "none"] = "tokens"
     head_activation: bool = False  # an activation between the final norm and the pooling
-    init: Literal["torch", "trunc-normal", "normal", "kaiming", "xavier", "cct"] = "trunc-normal"
+    init: Literal[
+        "torch", "trunc-normal", "trunc-normal-linear", "normal", "kaiming", "xavier", "xavier-flat", "cct"
+    ] = "trunc-normal"
 
     dropout: float = 0.0
     attention_dropout: float = 0.0

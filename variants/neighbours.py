@@ -36,6 +36,6 @@ SMALL_P4 = ViTConfig(
     position_std=1.0,
     token_std=1.0,
     final_norm="pooled",
-    init="xavier",
+    init="xavier-flat",
     drop_path_shape="constant",
 )

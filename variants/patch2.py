@@ -6,7 +6,17 @@ here. PATCH2 without its head: 2,725,632 parameters, 915,674,304 MACs, 10,735,21
 
 from variants.config import ViTConfig
 
-PATCH2 = ViTConfig(patch=2, width=192, depth=9, heads=12, mlp_width=384, pool="cls")
+PATCH2 = ViTConfig(
+    patch=2,
+    width=192,
+    depth=9,
+    heads=12,
+    mlp_width=384,
+    pool="cls",
+    norm_eps=1e-6,
+    init="trunc-normal-linear",  # its patch convolution keeps torch's default
+)
+
 
 PATCH2_CONV = ViTConfig(
     tokenizer="conv-stem",

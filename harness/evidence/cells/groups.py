@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.evidence.cells.course import Course, course_of
+from harness.evidence.cells.names import Name, name_of
 from harness.evidence.cells.numbers import finite
 from harness.evidence.cells.quality import Quality, quality_of
 from harness.records.read import Run, load_runs
@@ -169,14 +170,9 @@ def _group(runs: Sequence[Run]) -> list[Group]:
     return sorted(groups, key=lambda group: (group.row, group.dataset))
 
 
-def _label(members: Sequence[Run]) -> tuple[str, str, tuple[str, ...]]:
-    """One cell can be reached by several names (compact with a class token is compact-cls): the plainest one counts."""
-    names = ((r.config["variant_name"], r.config["recipe_name"], _overrides(r)) for r in members)
-    return min(names, key=lambda name: (len(name[2]), name))
-
-
-def _overrides(run: Run) -> tuple[str, ...]:
-    return tuple(str(text) for text in run.config.get("overrides") or ())
+def _label(members: Sequence[Run]) -> Name:
+    """The same fields may have been set in different words (1e-3 or 0.001): the plainest count."""
+    return min((name_of(run.config) for run in members), key=lambda name: (len(name[2]), name))
 
 
 def _notes(namesakes: Sequence[Sequence[Run]]) -> list[str]:

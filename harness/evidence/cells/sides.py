@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from harness.evidence.cells.groups import Group, dataset_of, unique, usable
+from harness.evidence.cells.names import name_of
 from harness.records.read import Run, load_runs, read_run
 from variants.fields import UsageError, near_matches
 
@@ -52,8 +53,7 @@ def _group(runs: Sequence[Run]) -> Group:
     done, failed = (tuple(run for run in runs if run.ok == ok) for ok in (True, False))
     if not done:
         raise UsageError(f"{runs[0].folder}: failed ({runs[0].result.get('reason')}), there is nothing to compare")
-    overrides = tuple(map(str, config.get("overrides") or ()))
-    return Group(config["variant_name"], config["recipe_name"], overrides, "", dataset_of(runs[0]), done, failed)
+    return Group(*name_of(config), "", dataset_of(runs[0]), done, failed)
 
 
 def check_comparable(a: Group, b: Group) -> None:

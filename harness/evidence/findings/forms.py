@@ -41,7 +41,15 @@ def _moved(study: Study, seen: Iterable[Pair]) -> Iterator[Form]:
     for pair in sorted({tuple(word if one else "" for word, one in zip(pair, alone)) for pair in known}):
         if words := [word for word, planned in zip(pair, own) if word and word != planned]:
             variants, recipes = ([word] if word else None for word in pair)
-            yield Form(study.narrowed(variants, recipes), moved_to=" ".join(words))
+            moved = study.narrowed(variants, recipes)
+            if study.kind != "changes" or not _is_a_row_of(moved.base, study):
+                yield Form(moved, moved_to=" ".join(words))
+
+
+def _is_a_row_of(row: Row, study: Study) -> bool:
+    """Such a row is no other base: compact-cls is the study of poolings' own change of compact."""
+    base, *rows = (planned_on(one, study.datasets[0], None, study.holdout) for one in (row, *study.rows))
+    return base is not None and any(one and one.plan_id == base.plan_id for one in rows)
 
 
 @dataclass(frozen=True)
