@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.datasets import Dataset
-from harness.recipes import PUBLISHED, Recipe, fitted, recipe_of, shortened, with_policy
+from harness.recipe import Recipe, fitted, shortened, with_policy
+from harness.recipes import PUBLISHED, recipe_of
 from variants.catalog import config_of
 from variants.config import ViTConfig
 from variants.fields import UsageError, check_fields, from_plain, from_text
@@ -28,7 +29,15 @@ DEVICE_NAME = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)\.", re.IGNORECASE)  # 
 OWN_TYPES = {"vit": ViTConfig, "timm": TimmConfig}
 
 # Fields that came after the first records, with the value that those were made with: it is no part of an identity.
-LATER_FIELDS = {"train_share": 1.0, "small_stem": False}
+LATER_FIELDS = {
+    "train_share": 1.0,
+    "small_stem": False,
+    "warmup_shape": "linear",
+    "cosine_over": "rest",
+    "late_epochs": 0.0,
+    "clip_scope": "all",
+    "smoothing_over": "all",
+}
 
 # Of the variant; a recipe may decide them.
 RATES = ("dropout", "attention_dropout", "head_dropout", "drop_path")

@@ -62,10 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
         measured, studied = read_measured(args.bench), instances(evidence)
         beside = beside_studies(evidence, args.study, studied)
         finish_reading()
-        figures = Figures(beside, study, processes, measured, studied)
+        pictured = beside if beside.groups else evidence  # while the main table is empty, what the studies have
+        figures = Figures(pictured, study, processes, measured, studied)
         tables = all_tables(evidence, study, measured, studied, beside)
         told = [headed(instance) for instance in studied]
-        said = macros(evidence, study, studied, beside.groups)
+        said = macros(evidence, study, studied, pictured.groups)
         try:
             lines = write_tables(tables, args.out / "tables")
             lines += figures.write(args.out / "figures")

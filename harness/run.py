@@ -19,7 +19,7 @@ from harness.commands import Parser, directory, run_command, seconds
 from harness.config import RunConfig, resolve
 from harness.data.load import dataset_facts
 from harness.datasets import DATASETS, Dataset
-from harness.recipes import ASSUMED, RECIPES
+from harness.recipes import RECIPES
 from harness.records.images import check_images
 from harness.records.lock import BusyError
 from harness.records.read import Run, read_run, run_state
@@ -167,8 +167,6 @@ def describe(config: RunConfig, dataset: Dataset, device: "torch.device") -> Non
 
     cost = cost_of(config.variant_name, config.variant, config.dataset_name, check=False)
     print(json.dumps(config.to_plain(), indent=1))
-    if assumed := ASSUMED.get(config.recipe_source):
-        print(f"assumed, not stated by the source of recipe {config.recipe_source}: {', '.join(assumed)}")
     macs = "unknown" if cost.macs is None else f"{cost.macs:,}"
     print(f"parameters {cost.params:,}  MACs {macs}")
     seconds = seconds_of(config, dataset, device)

@@ -28,7 +28,8 @@ from harness.evidence.tables.benchmarks import (
     training_table,
 )
 from harness.experiment import build_model
-from harness.recipes import RECIPES, fitted
+from harness.recipe import fitted
+from harness.recipes import RECIPES
 from harness.records.benchmarks import RECKONED, USABLE, Comparison, file_of, read_comparisons, write_comparisons
 from harness.timing import floors as floors_module
 from harness.timing.body import timms

@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # The flow inside harness/: a file imports only what stands before it, or files of its own room.
 FLOW = (
-    "augmentations", "datasets", "recipes", "config", "study", "studies", "data", "counting", "records", "training",
-    "statistics", "evidence", "tally", "experiment", "timing", "sweeping", "commands", "cost", "run", "sweep", "bench",
-    "compare", "simulate", "verify", "report",
+    "augmentations", "datasets", "recipe", "recipes", "config", "study", "studies", "data", "counting", "records",
+    "training", "statistics", "evidence", "tally", "experiment", "timing", "sweeping", "commands", "cost", "run",
+    "sweep", "bench", "compare", "simulate", "verify", "report",
 )  # fmt: skip
 
 # The same inside the largest room.
@@ -125,10 +125,10 @@ def test_every_field_of_a_recipe_is_read_somewhere():
     """A knob that nothing reads is a lie in every record."""
     import dataclasses
 
-    from harness.recipes import Recipe
+    from harness.recipe import Recipe
     from variants.config import ViTConfig
 
-    for record, own in ((Recipe, "recipes.py"), (ViTConfig, "config.py")):
+    for record, own in ((Recipe, "recipe.py"), (ViTConfig, "config.py")):
         paths = [p for folder in ("harness", "variants") for p in sources(folder) if p.name != own]
         code = "\n".join(p.read_text() for p in paths)
         unread = [

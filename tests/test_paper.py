@@ -60,7 +60,7 @@ def test_numbers_come_from_what_they_name(tmp_path):
     found = values(tmp_path)
     assert found["runsDone"] == "4" and found["plannedSeeds"] == "5" and found["devices"] == "no device"
     assert found["resultsSummary"] == (
-        "The main table plans 21 cells. 2 have at least one finished run, none has all of its seeds."
+        "The main table plans 24 cells. 2 have at least one finished run, none has all of its seeds."
     )
     judged = [int(found[f"published{name}"]) for name in ("Reached", "Missed", "Open")]
     assert int(found["publishedTotal"]) == sum(number.accuracy is not None for number in PUBLISHED_NUMBERS)
@@ -153,10 +153,10 @@ def test_cells_of_a_study_stand_in_its_table_and_in_the_long_ones_alone(tmp_path
     words = ["--results", str(tmp_path / "runs"), "--out", str(tmp_path / "paper"), "--bench", str(tmp_path)]
     assert main([*words, "--readme", str(readme)]) == 0
     tables = {path.stem: path.read_text() for path in (tmp_path / "paper" / "tables").glob("*.md")}
-    assert "pool=cls" not in tables["main"] and "recipe.lr=0.5" in tables["main"], "no study has that one"
+    assert "compact-cls" not in tables["main"] and "recipe.lr=0.5" in tables["main"], "no study has that one"
     assert "10 runs done" in tables["main"] and "2 cells shown with their studies alone" in tables["main"]
     assert "| compact | published | 100 |" in tables["main"], "a row of the main table, although a study has it too"
-    assert "pool=cls" in tables["cells"] and "pool=cls" in tables["study-pooling"]
+    assert "| compact-cls | published |" in tables["cells"] and "pool=cls" in tables["study-pooling"]
     text = readme.read_text()
     assert "\n* Study pooling on CIFAR-10, 100 passes, fp32: pool=cls: " in text and text.endswith("end -->\n")
     capsys.readouterr()

@@ -13,7 +13,7 @@ from harness.data.augment.catalog import augment_float, augment_uint8_
 from harness.data.augment.mixing import Mix, draw_mix
 from harness.data.canonical import Split
 from harness.data.load import ImageData
-from harness.recipes import Recipe
+from harness.recipe import Recipe
 from variants.fields import UsageError
 
 CHUNK_BYTES = 24 * 2**20  # augmented at once: 8192 images of 32 pixels; a fixed number, since it shapes the draws

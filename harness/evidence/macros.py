@@ -15,7 +15,7 @@ from harness.evidence.tables.reproduced import COLUMNS as PUBLISHED_COLUMNS
 from harness.evidence.tables.reproduced import published_table
 from harness.evidence.writing.table import WRITTEN_BY, escape_latex
 from harness.evidence.writing.text import joined
-from harness.recipes import ASSUMED, RECIPES
+from harness.recipes import RECIPES
 from harness.statistics.images import CALIBRATION_BINS
 from harness.statistics.intervals import LEVEL
 from harness.statistics.simulated import Found, simulate
@@ -48,7 +48,6 @@ def _method(study: Study) -> dict[str, str]:
         "commonPasses": str(common.epochs),
         "commonBatch": str(common.batch_size),
         "commonMix": f"{common.mix_prob:.0%}",
-        "assumedRecipes": str(len(ASSUMED)),
         "commonDecay": f"{common.weight_decay:g}",
         "levelPercent": f"{LEVEL:.0%}",
         "calibrationBins": str(CALIBRATION_BINS),

@@ -9,7 +9,7 @@ import torch
 
 from harness.data.load import ImageData
 from harness.data.pipeline import scaling, to_device, training_batches
-from harness.recipes import Recipe
+from harness.recipe import Recipe
 from harness.records.benchmarks import Comparison
 from harness.timing.conventional import Images, loader, transforms
 from harness.timing.goals import goal

@@ -18,7 +18,7 @@ from harness.counting.cost import Cost
 from harness.data.load import ImageData
 from harness.data.pipeline import Batch, DeviceSplit, Scaling, scaling, to_device, training_batches
 from harness.experiment import build_model
-from harness.recipes import Recipe, shortened
+from harness.recipe import Recipe, shortened
 from harness.records.benchmarks import Comparison
 from harness.timing.conventional import Loop, loader
 from harness.timing.floors import bandwidth, floors, matrix_rate, step_flops

@@ -15,7 +15,7 @@ from harness.config import RunConfig
 from harness.data.augment.mixing import draw_mix
 from harness.data.pipeline import Batch
 from harness.datasets import Dataset
-from harness.recipes import Recipe
+from harness.recipe import Recipe
 from harness.training.device import autocast, synchronise
 from harness.training.loop import batch_loss
 from harness.training.optimiser import make_optimiser

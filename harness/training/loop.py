@@ -17,11 +17,11 @@ from torch import nn
 from harness.config import RunConfig
 from harness.data.augment.mixing import mix_images
 from harness.data.pipeline import Batch, DeviceSplit, Scaling, training_batches
-from harness.recipes import Recipe
+from harness.recipe import Recipe
 from harness.training.checkpoint import Keeper, Parts, Position
 from harness.training.device import autocast, synchronise
 from harness.training.evaluate import Evaluation, evaluate
-from harness.training.optimiser import learning_rate, make_optimiser, set_rate
+from harness.training.optimiser import clip_gradients, learning_rate, make_optimiser, set_rate
 from harness.training.progress import Progress
 from harness.training.seeds import data_generator, derive
 from harness.training.watch import Watch
@@ -73,8 +73,7 @@ def train(
                 loss, sums = compute.loss_of(model, batch, recipe)
             loss.backward()
             norm = nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
-            if recipe.clip:
-                nn.utils.clip_grads_with_norm_(weights, recipe.clip, norm)
+            clip_gradients(weights, recipe, norm)
             watch.see(sums[0] + norm, step)
             watch.check()
             optimiser.step()
@@ -123,20 +122,22 @@ def batch_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[torch.Te
 
     A mixed image counts for each of its two labels by their share.
     """
-    smoothing = recipe.label_smoothing
-    if batch.mix is None:
-        logits = model(batch.images).float()
-        losses = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=smoothing)
-        correct = (logits.argmax(dim=1) == batch.labels).double()
-    else:
-        logits = model(mix_images(batch.images, batch.mix)).float()
-        own, other, share = batch.labels, batch.labels.roll(1), batch.mix.label_weight
-        own_losses = F.cross_entropy(logits, own, reduction="none", label_smoothing=smoothing)
+    images = batch.images if batch.mix is None else mix_images(batch.images, batch.mix)
+    logits = model(images).float()
+    smoothing, guess, own = smoothing_of(recipe, logits.shape[1]), logits.argmax(dim=1), batch.labels
+    losses = F.cross_entropy(logits, own, reduction="none", label_smoothing=smoothing)
+    correct = (guess == own).double()
+    if batch.mix is not None:
+        other, share = batch.labels.roll(1), batch.mix.label_weight
         other_losses = F.cross_entropy(logits, other, reduction="none", label_smoothing=smoothing)
-        losses = share * own_losses + (1 - share) * other_losses
-        guess = logits.argmax(dim=1)
-        correct = share * (guess == own).double() + (1 - share) * (guess == other).double()
+        losses = share * losses + (1 - share) * other_losses
+        correct = share * correct + (1 - share) * (guess == other).double()
     return losses.mean(), torch.stack([losses.detach().double().sum(), correct.sum()])
+
+
+def smoothing_of(recipe: Recipe, classes: int) -> float:
+    """As PyTorch takes it, which spreads it over all classes, the true one included."""
+    return recipe.label_smoothing * (classes / (classes - 1) if recipe.smoothing_over == "others" else 1)
 
 
 class Average:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from harness.recipes import Recipe
+from harness.recipe import Recipe
 from harness.training.optimiser import learning_rate
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from harness.config import OWN_TYPES, RATES, RunConfig, fields_of, run_config_from_plain
 from harness.datasets import DATASETS, Dataset
-from harness.recipes import PUBLISHED, RECIPES, Recipe, fitted, shortened, with_policy
+from harness.recipe import Recipe, fitted, shortened, with_policy
+from harness.recipes import PUBLISHED, RECIPES
 from variants.catalog import CATALOG, config_of
 from variants.fields import UsageError, from_text
 from variants.timm_baseline import TimmConfig

@@ -19,13 +19,12 @@ COLUMNS = (
 
 
 def published_table(evidence: Evidence, numbers: Sequence[Published] = PUBLISHED_NUMBERS) -> Table:
-    by_key: dict[tuple[str, str], list[Group]] = {}
+    by_key: dict[tuple[str, str, str], list[Group]] = {}
     for group in evidence.groups:
-        if group.recipe == "published":  # without overrides
-            by_key.setdefault((group.variant, group.dataset), []).append(group)
+        by_key.setdefault((group.variant, group.recipe, group.dataset), []).append(group)
     rows, shown = [], list[Group]()
     for number in numbers:
-        candidates = by_key.get((number.variant, number.dataset), [])
+        candidates = by_key.get((number.variant, number.recipe, number.dataset), [])
         same = [group for group in candidates if group.passes == number.passes]
         shown += same
         rows += [_row(number, group) for group in same] or [_row(number, None)]

@@ -1,0 +1,236 @@
+"""True to the sources: what the published recipes and models do is what their own code does, to the number."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from harness.config import LATER_FIELDS, plan_id, run_config_from_plain
+from harness.data.augment.mixing import Mix
+from harness.data.pipeline import Batch
+from harness.datasets import DATASETS
+from harness.evidence.cells.groups import read_evidence
+from harness.evidence.cells.names import name_of
+from harness.evidence.published import PUBLISHED_NUMBERS
+from harness.evidence.tables.reproduced import published_table
+from harness.recipe import Recipe, shortened
+from harness.recipes import PUBLISHED, RECIPES
+from harness.records.read import load_runs
+from harness.studies import STUDIES
+from harness.study import Row
+from harness.training.loop import batch_loss
+from harness.training.optimiser import clip_gradients, learning_rate, parameter_groups
+from variants.catalog import build
+
+SERIES = json.loads((Path(__file__).parent / "golden" / "learning-rates.json").read_text())["series"]
+REFERENCE = Path(__file__).resolve().parents[1] / "results" / "reference"
+
+
+# --- learning rates --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", SERIES)
+def test_learning_rates_are_those_of_the_source_s_own_scheduler(source):
+    """The rate of each epoch's first step; of Lee's, whose epoch is three passes, that of every third."""
+    recipe, steps, golden = RECIPES[source], 391, SERIES[source]["values"]
+    rates = [learning_rate(recipe, epoch * steps, steps) for epoch in range(recipe.epochs)]
+    rates = rates[::3] if source == "lee" else rates
+    golden = golden * len(rates) if len(golden) == 1 else golden
+    assert len(rates) == len(golden)
+    assert rates == pytest.approx(golden, rel=1e-6, abs=0)
+
+
+def test_every_published_recipe_has_its_series():
+    assert set(PUBLISHED.values()) == set(SERIES)
+
+
+def test_lee_s_last_step():
+    recipe, steps = RECIPES["lee"], 391
+    assert learning_rate(recipe, 300 * steps - 1, steps) == pytest.approx(1e-6, rel=1e-5)
+
+
+@pytest.mark.parametrize("source", SERIES)
+def test_half_as_many_epochs_keep_the_shape_of_the_curve(source):
+    """Away from the first and last two of each restart, where a delay or warm-up of an odd number cannot be halved."""
+    recipe, steps = RECIPES[source], 20
+    half = shortened(recipe, recipe.epochs // 2)
+    whole = [learning_rate(recipe, step * 2, steps) for step in range(half.epochs * steps)]
+    halved = [learning_rate(half, step, steps) for step in range(half.epochs * steps)]
+    away = [abs(a - b) / recipe.lr for a, b in zip(whole, halved)]
+    assert sorted(away)[int(0.85 * len(away))] < 0.08
+    assert max(halved) == pytest.approx(recipe.lr)
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("compact", 119_051), ("compact-cls", 119_098)])
+def test_s2_s_models_have_no_final_norm(name, parameters):
+    model: Any = build(name)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert not any(isinstance(m, nn.LayerNorm) for m in model.norm.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "bias"),
+    [
+        ("patch2", 0.167, 0.167),  # torch's default, uniform to 1 / sqrt(3 x 2 x 2)
+        ("vit-224", 0.0208, 0.0208),  # 1 / sqrt(3 x 16 x 16)
+        ("small-p4", 0.0913, 0.0),  # xavier from 48 values of a patch to 192
+        ("compact", 0.02, 0.0),
+    ],
+)
+def test_standard_deviations_of_the_patch_embedding(name, weight, bias):
+    torch.manual_seed(0)
+    conv = build(name).tokenizer.conv  # type: ignore[union-attr]
+    assert conv.weight.std().item() == pytest.approx(weight, rel=0.03)
+    assert conv.bias.std().item() == pytest.approx(bias, rel=0.15)
+
+
+@pytest.mark.parametrize("name", ["patch2", "vit-224"])
+def test_linear_layers_beside_a_convolution_that_is_left_alone(name):
+    torch.manual_seed(0)
+    model: Any = build(name)
+    assert model.blocks[0].mlp.expand.weight.std().item() == pytest.approx(0.02, rel=0.03)
+    assert not model.blocks[0].mlp.expand.bias.any()
+    assert model.blocks[0].norm_mlp.eps == model.norm.eps == 1e-6
+
+
+def test_s3_s_dropout():
+    config: Any = build("vit-224").config
+    assert (config.dropout, config.attention_dropout) == (0.1, 0.1)
+
+
+# --- recipes ---------------------------------------------------------------------------------------------------------
+
+
+def test_s1_spreads_its_label_smoothing_over_the_other_classes():
+    """Worked by hand: .9 on the true class and .1 / 9 on each other one."""
+    torch.manual_seed(0)
+    images, labels = torch.randn(6, 10), torch.arange(6)
+    logits = images.double().log_softmax(1)
+    target = torch.full((6, 10), 0.1 / 9, dtype=torch.float64)
+    target[torch.arange(6), labels] = 0.9
+    expected = -(target * logits).sum(1).mean()
+    loss, _ = batch_loss(nn.Identity(), Batch(images, labels, None), RECIPES["s1"])
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    plain, _ = batch_loss(nn.Identity(), Batch(images, labels, None), RECIPES["cct"])
+    assert plain.item() == pytest.approx(F.cross_entropy(images, labels, label_smoothing=0.1).item(), rel=1e-6)
+
+
+def test_smoothing_over_the_others_of_a_mixed_batch():
+    """Two images that share each other's label half and half: the mean of both smoothed losses."""
+    logits, labels = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]]), torch.tensor([0, 1])
+    whole = Mix(torch.ones(2), torch.zeros(2, 4, dtype=torch.int64), torch.tensor([0.5, 0.5]))
+    recipe = Recipe(label_smoothing=0.3, smoothing_over="others")
+    batch = Batch(torch.zeros(2, 3, 4, 4), labels, whole)
+    mixed, _ = batch_loss(lambda images: logits, batch, recipe)  # type: ignore[arg-type]
+    targets = torch.tensor([[0.7, 0.15, 0.15], [0.15, 0.7, 0.15]])
+    both = (targets + targets.roll(1, 0)) / 2
+    assert mixed.item() == pytest.approx(-(both * logits.log_softmax(1)).sum(1).mean().item(), rel=1e-6)
+
+
+def test_clipping_each_parameter_by_itself():
+    """Norms 5 and 1 with a limit of 3: the first is scaled by 3/5, the second is left."""
+    weights = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
+    weights[0].grad, weights[1].grad = torch.tensor([3.0, 4.0]), torch.tensor([1.0])
+    clip_gradients(weights, RECIPES["s0-head"], torch.tensor(26.0).sqrt())
+    torch.testing.assert_close(weights[0].grad, torch.tensor([1.8, 2.4]))
+    torch.testing.assert_close(weights[1].grad, torch.tensor([1.0]))
+    assert weights[2].grad is None
+
+
+def test_clipping_all_parameters_together():
+    weights = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
+    weights[0].grad, weights[1].grad = torch.tensor([6.0]), torch.tensor([8.0])
+    clip_gradients(weights, Recipe(clip=5.0), torch.tensor(10.0))
+    torch.testing.assert_close(torch.cat([p.grad for p in weights if p.grad is not None]), torch.tensor([3.0, 4.0]))
+
+
+def test_s0_decays_whatever_has_two_dimensions():
+    """Positions and class token too; no bias, no norm."""
+    model = build("patch2")
+    decayed, rest = parameter_groups(model, RECIPES["s0-head"])
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert {"position.table", "class_token", "head.weight"} <= {names[id(p)] for p in decayed["params"]}
+    left = [names[id(p)] for p in rest["params"]]
+    assert all(name.endswith("bias") or "norm" in name for name in left)
+    assert (decayed["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
+
+
+def test_s3_trains_by_adam_without_decay_or_crops():
+    recipe = RECIPES["s3"]
+    assert (recipe.optimizer, recipe.weight_decay, recipe.augment) == ("adam", 0.0, ("flip",))
+    assert (recipe.lr, recipe.schedule, recipe.batch_size, recipe.scaling) == (1e-4, "constant", 64, "half")
+
+
+def test_cct_7_3x1_has_the_flags_of_its_readme():
+    recipe = RECIPES[PUBLISHED["cct-7-3x1"]]
+    assert (recipe.batch_size, recipe.warmup_epochs) == (64, 10)
+    assert replace(recipe, batch_size=128, warmup_epochs=5) == RECIPES[PUBLISHED["cvt-7-4"]]
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+def reference_configs() -> list[dict[str, Any]]:
+    return [run.config for run in load_runs([REFERENCE])]
+
+
+def test_later_fields_are_no_part_of_an_old_identity():
+    """The defaults of fields that came later are the values that older records were made with."""
+    for name, value in LATER_FIELDS.items():
+        assert getattr(Recipe(), name, value) == value
+    for config in reference_configs():
+        assert run_config_from_plain(config).run_id == config["run_id"]
+        assert plan_id(config) == run_config_from_plain(config).plan_id
+
+
+def test_no_normed_record_meets_a_published_number_of_a_model_without():
+    normed = {c["run_id"] for c in reference_configs() if c["variant"]["final_norm"] == "tokens"}
+    assert normed, "the first reference runs were made with a final norm"
+    evidence = read_evidence([REFERENCE])
+    for row in published_table(evidence).rows:
+        assert not normed & set(row[-1].split(", ")), row
+    for group in evidence.groups:
+        if {run.config["run_id"] for run in group.runs} & normed:
+            assert "variant.final_norm=tokens" in group.recipe
+
+
+@pytest.mark.parametrize("study", [name for name, study in STUDIES.items() if study.kind == "table"])
+def test_a_run_is_called_what_its_row_is_called(study):
+    """Rows of a table go by name: what `name_of` makes of their fields must be that name."""
+    for row in STUDIES[study].rows:
+        variant, recipe, overrides = name_of(row.resolve(DATASETS["c10"]).to_plain())
+        assert (variant, ", ".join((recipe, *overrides))) == row.name
+
+
+def test_a_stored_name_does_not_count():
+    """A record whose names lie is called what its fields say; a change keeps the words in which it was given."""
+    config = Row("compact", "published", ("recipe.lr=1e-3",)).resolve(DATASETS["c10"], epochs=50).to_plain()
+    assert name_of({**config, "variant_name": "vanilla", "recipe_name": "common"}) == (
+        *("compact", "published"),
+        ("epochs=50", "recipe.lr=1e-3"),
+    )
+    assert name_of({**config, "overrides": []})[2] == ("epochs=50", "recipe.lr=0.001")
+
+
+def test_names_of_runs_under_other_data_sets_and_budgets():
+    for variant, recipe in (("vanilla", "published"), ("small-p4", "published"), ("timm", "common"), ("compact", "s1")):
+        for dataset in ("c10", "c100", "svhn", "digits"):
+            for epochs in (None, 7):
+                if (variant, dataset) == ("timm", "digits"):
+                    continue
+                row = Row(variant, recipe)
+                config = row.resolve(DATASETS[dataset], epochs=epochs).to_plain()
+                assert name_of(config) == (variant, recipe, () if epochs is None else ("epochs=7",))
+
+
+def test_every_published_number_has_a_row_that_is_planned():
+    planned = {row.name for row in STUDIES["published"].rows}
+    assert {(number.variant, number.recipe) for number in PUBLISHED_NUMBERS} <= planned
