@@ -5,7 +5,7 @@ Refuses to train, and to know a data set beyond what may be done to its images.
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from harness.augmentations import FLOAT_NAMES, UINT8_NAMES
+from harness.augmentations import FLOAT_NAMES, POLICY_SHORTHANDS, UINT8_NAMES
 from harness.datasets import Dataset
 from variants.fields import LARGEST, UsageError, check_fields, near_matches
 
@@ -106,7 +106,7 @@ class Recipe:
                 raise UsageError(f"{name}={getattr(self, name)}: a positive number is needed")
 
     def _check_augment(self) -> None:
-        known = (*UINT8_NAMES, *FLOAT_NAMES, "autoaugment")
+        known = (*UINT8_NAMES, *FLOAT_NAMES, *POLICY_SHORTHANDS)
         for name in self.augment:
             if name not in known:
                 raise UsageError(f"unknown augmentation {name!r}: {near_matches(name, known)}")
@@ -267,9 +267,9 @@ def fitted(recipe: Recipe, dataset: Dataset) -> Recipe:
 
 
 def with_policy(recipe: Recipe, dataset: Dataset, without: tuple[str, ...] = ()) -> Recipe:
-    """`autoaugment` becomes the data set's own policy."""
-    policy = f"autoaugment-{dataset.policy}"
-    names = tuple(policy if name == "autoaugment" else name for name in recipe.augment if name not in without)
+    """`autoaugment` and `autoaugment-pil` become the data set's own policy."""
+    own = {name: f"{name}-{dataset.policy}" for name in POLICY_SHORTHANDS}
+    names = tuple(own.get(name, name) for name in recipe.augment if name not in without)
     return recipe if names == recipe.augment else replace(recipe, augment=names)
 
 
