@@ -1,5 +1,5 @@
 """Shear, translation and rotation of uint8 images as Pillow does them: shears bicubic about the top left corner, the
-others nearest, where translations need not be whole pixels. Outside is grey. Tables are made once on the CPU, and cached.
+others nearest, translations by parts of a pixel too. Outside is grey. Tables are made once on the CPU, and cached.
 """
 
 from collections.abc import Sequence
