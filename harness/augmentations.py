@@ -8,9 +8,13 @@ UINT8_NAMES = (
     "flip",
     "autoaugment-cifar",
     "autoaugment-svhn",
+    "autoaugment-pil-cifar",
+    "autoaugment-pil-svhn",
     "randaugment",
     "trivialaugment",
 )
+# In a recipe, each is followed by the data set's own policy: AutoAugment as torchvision, and as DeepVoltaire, has it.
+POLICY_SHORTHANDS = ("autoaugment", "autoaugment-pil")
 FLOAT_NAMES = ("erase", "crop-paste")
 MIX_NAMES = ("none", "mixup", "cutmix", "either")
 

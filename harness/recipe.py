@@ -4,7 +4,7 @@ another number of passes."""
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from harness.augmentations import FLOAT_NAMES, UINT8_NAMES
+from harness.augmentations import FLOAT_NAMES, POLICY_SHORTHANDS, UINT8_NAMES
 from harness.datasets import Dataset
 from variants.fields import LARGEST, UsageError, check_fields, near_matches
 
@@ -113,7 +113,7 @@ class Recipe:
                 raise UsageError(f"{name}={getattr(self, name)}: a positive number is needed")
 
     def _check_augment(self) -> None:
-        known = (*UINT8_NAMES, *FLOAT_NAMES, "autoaugment", "flip-always")
+        known = (*UINT8_NAMES, *FLOAT_NAMES, *POLICY_SHORTHANDS, "flip-always")
         for name in self.augment:
             if name not in known:
                 raise UsageError(f"unknown augmentation {name!r}: {near_matches(name, known)}")
@@ -130,8 +130,8 @@ def fitted(recipe: Recipe, dataset: Dataset) -> Recipe:
 
 
 def with_policy(recipe: Recipe, dataset: Dataset, without: tuple[str, ...] = ()) -> Recipe:
-    """`autoaugment` becomes the data set's own policy, `flip-always` a flip on any data set."""
-    meant = {"autoaugment": f"autoaugment-{dataset.policy}", "flip-always": "flip"}
+    """`autoaugment` and `autoaugment-pil` become the data set's own policy, `flip-always` a flip on any data set."""
+    meant = {name: f"{name}-{dataset.policy}" for name in POLICY_SHORTHANDS} | {"flip-always": "flip"}
     names = tuple(meant.get(name, name) for name in recipe.augment if name not in without)
     return recipe if names == recipe.augment else replace(recipe, augment=names)
 

@@ -43,6 +43,8 @@ LEAST_DISTINCT = dict.fromkeys(ALL_NAMES, 100) | {
     "flip": 2,
     "autoaugment-cifar": 50,
     "autoaugment-svhn": 50,
+    "autoaugment-pil-cifar": 50,
+    "autoaugment-pil-svhn": 50,
 }
 
 

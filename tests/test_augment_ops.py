@@ -9,7 +9,7 @@ from torchvision.transforms import AutoAugment, RandAugment, TrivialAugmentWide
 from torchvision.transforms import InterpolationMode as Mode
 from torchvision.transforms.autoaugment import _apply_op
 
-from harness.data.augment.apply import apply_round_
+from harness.data.augment.apply import apply_round_, torchvision_operations
 from harness.data.augment.pixels import PIXEL_OPS
 from harness.data.augment.policies import BINLESS_OPS, OPS, SIGNED_OPS, Round, magnitude_bins
 
@@ -74,7 +74,7 @@ def test_every_magnitude_equals_torchvision(op: str, size: tuple[int, int]) -> N
     images = pictures.repeat(len(magnitudes), 1, 1, 1)
     drawn = Round(np.full(len(images), OPS.index(op)), np.repeat(np.array(magnitudes), len(pictures)))
     for mode in modes:
-        ours = apply_round_(images.clone(), drawn, mode).split(len(pictures))
+        ours = apply_round_(images.clone(), drawn, torchvision_operations(mode)).split(len(pictures))
         for magnitude, our in zip(magnitudes, ours, strict=True):
             assert torch.equal(our, _torchvision(pictures, op, magnitude, Mode(mode))), (op, magnitude, mode)
 
@@ -84,7 +84,7 @@ def test_the_pictures_exercise_every_operation() -> None:
     for op in set(OPS) - {"Identity"}:
         magnitude = 4.0 if op in ("Posterize", "TranslateX", "TranslateY", "Rotate") else 0.3
         drawn = Round(np.full(len(pictures), OPS.index(op)), np.full(len(pictures), magnitude))
-        assert not torch.equal(apply_round_(pictures.clone(), drawn, "nearest"), pictures), op
+        assert not torch.equal(apply_round_(pictures.clone(), drawn, torchvision_operations("nearest")), pictures), op
 
 
 def test_a_mixed_round_gives_each_image_its_own_operation_and_magnitude() -> None:
@@ -94,7 +94,7 @@ def test_a_mixed_round_gives_each_image_its_own_operation_and_magnitude() -> Non
     magnitudes = [_signed_magnitudes("autoaugment", "Invert" if n == "Identity" else n, (32, 32)) for n in names]
     drawn = Round(np.array([OPS.index(n) for n in names]), np.array([rng.choice(values) for values in magnitudes]))
     for mode in ("nearest", "bilinear"):
-        ours = apply_round_(images.clone(), drawn, mode)
+        ours = apply_round_(images.clone(), drawn, torchvision_operations(mode))
         for i, name in enumerate(names):
             expected = _apply_op(images[i], name, float(drawn.magnitudes[i]), Mode(mode), None)
             assert torch.equal(ours[i], expected), (i, name, mode)
@@ -117,4 +117,4 @@ def test_images_too_small_to_smooth_are_returned_as_they_are() -> None:
 def test_an_unknown_interpolation_is_refused() -> None:
     drawn = Round(np.array([OPS.index("Rotate")]), np.array([5.0]))
     with pytest.raises(ValueError, match="bicubic"):
-        apply_round_(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), drawn, "bicubic")
+        apply_round_(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), drawn, torchvision_operations("bicubic"))

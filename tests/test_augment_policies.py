@@ -12,7 +12,7 @@ from torchvision.transforms import AutoAugment, AutoAugmentPolicy, RandAugment
 from torchvision.transforms import InterpolationMode as Mode
 from torchvision.transforms.autoaugment import _apply_op
 
-from harness.data.augment.apply import apply_rounds_
+from harness.data.augment.apply import apply_rounds_, torchvision_operations
 from harness.data.augment.policies import (
     CIFAR10_POLICY,
     OPS,
@@ -125,7 +125,7 @@ def test_a_drawn_plan_replayed_with_torchvision_gives_the_same_images(policy: tu
     images = torch.from_numpy(rng.integers(0, 256, (64, 3, *size), dtype=np.uint8))
     height, width = size
     rounds = draw_autoaugment(policy, 64, height, width, rng)
-    ours = apply_rounds_(images.clone(), rounds, mode)
+    ours = apply_rounds_(images.clone(), rounds, torchvision_operations(mode))
     for i, image in enumerate(images):
         for drawn in rounds:
             image = _apply_op(image, OPS[drawn.ops[i]], float(drawn.magnitudes[i]), Mode(mode), None)

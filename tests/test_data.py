@@ -101,7 +101,9 @@ def test_an_epoch_is_every_image_once(tmp_path):
     assert [len(b.labels) for b in batches(data, unit({}))] == [32, 32, 6]
 
 
-@pytest.mark.parametrize("augment", ["crop,flip,autoaugment-cifar", "resized-crop,randaugment", "flip", ""])
+@pytest.mark.parametrize(
+    "augment", ["crop,flip,autoaugment-cifar", "autoaugment-pil-svhn", "resized-crop,randaugment", "flip", ""]
+)
 def test_augmenting_in_place_touches_neither_the_data_nor_earlier_batches(tmp_path, monkeypatch, augment):
     monkeypatch.setattr("harness.data.pipeline.CHUNK_BYTES", 32 * 3 * 32 * 32)  # three chunks share one memory
     recipe, device = unit({"augment": augment}), torch.device("cpu")

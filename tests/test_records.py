@@ -210,6 +210,8 @@ def test_overrides_have_the_last_word_and_are_kept():
 def test_autoaugment_by_hand_is_the_data_set_s_policy():
     config = resolve("compact", DATASETS["svhn"], settings=["recipe.augment=crop,autoaugment"])
     assert config.recipe.augment == ("crop", "autoaugment-svhn")
+    config = resolve("compact", DATASETS["c10"], settings=["recipe.augment=autoaugment-pil,crop"])
+    assert config.recipe.augment == ("autoaugment-pil-cifar", "crop")
 
 
 def test_two_own_files_of_one_name_stay_apart(tmp_path):

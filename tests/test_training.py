@@ -145,8 +145,8 @@ def test_no_recipe_flips_digits(name, dataset):
 
 
 def test_the_policy_is_the_data_set_s():
-    assert "autoaugment-svhn" in fitted(RECIPES["s1"], DATASETS["svhn"]).augment
-    assert fitted(RECIPES["s1"], DATASETS["c100"]).augment == ("crop", "flip", "autoaugment-cifar")
+    assert "autoaugment-pil-svhn" in fitted(RECIPES["s1"], DATASETS["svhn"]).augment
+    assert fitted(RECIPES["s1"], DATASETS["c100"]).augment == ("crop", "flip", "autoaugment-pil-cifar")
 
 
 def test_published_names_a_recipe_for_every_family_but_timm():

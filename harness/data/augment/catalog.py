@@ -8,13 +8,14 @@ from difflib import get_close_matches
 import numpy as np
 from torch import Tensor
 
-from harness.data.augment.apply import apply_rounds_
+from harness.data.augment.apply import PILLOW_OPERATIONS, apply_rounds_, torchvision_operations
 from harness.data.augment.crops import crop_, draw_crops, draw_flips, draw_resized_crops, flip_, resized_crop
 from harness.data.augment.erasing import draw_erasures, erase
 from harness.data.augment.paste import crop_paste, draw_pastes
 from harness.data.augment.policies import (
     CIFAR10_POLICY,
     SVHN_POLICY,
+    SubPolicy,
     draw_autoaugment,
     draw_randaugment,
     draw_trivialaugment,
@@ -66,25 +67,29 @@ def _flip(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -
     return flip_(images, draw_flips(len(images), rng))
 
 
-def _autoaugment_cifar(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
-    n, _, height, width = images.shape
-    return apply_rounds_(images, draw_autoaugment(CIFAR10_POLICY, n, height, width, rng), settings.interpolation)
+def _autoaugment(policy: tuple[SubPolicy, ...], as_pillow: bool = False) -> Step:
+    """The step of one policy: as torchvision has it on tensors, or as DeepVoltaire/AutoAugment has it with Pillow."""
 
+    def step(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
+        n, _, height, width = images.shape
+        rounds = draw_autoaugment(policy, n, height, width, rng, as_pillow)
+        operations = PILLOW_OPERATIONS if as_pillow else torchvision_operations(settings.interpolation)
+        return apply_rounds_(images, rounds, operations)
 
-def _autoaugment_svhn(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
-    n, _, height, width = images.shape
-    return apply_rounds_(images, draw_autoaugment(SVHN_POLICY, n, height, width, rng), settings.interpolation)
+    return step
 
 
 def _randaugment(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
     n, _, height, width = images.shape
     ops, magnitude_bin = settings.randaugment_ops, settings.randaugment_magnitude
-    return apply_rounds_(images, draw_randaugment(n, height, width, ops, magnitude_bin, rng), settings.interpolation)
+    rounds = draw_randaugment(n, height, width, ops, magnitude_bin, rng)
+    return apply_rounds_(images, rounds, torchvision_operations(settings.interpolation))
 
 
 def _trivialaugment(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
     n, _, height, width = images.shape
-    return apply_rounds_(images, draw_trivialaugment(n, height, width, rng), settings.interpolation)
+    rounds = draw_trivialaugment(n, height, width, rng)
+    return apply_rounds_(images, rounds, torchvision_operations(settings.interpolation))
 
 
 def _erase(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
@@ -101,8 +106,10 @@ UINT8_STEPS: dict[str, Step] = {
     "crop": _crop,
     "resized-crop": _resized_crop,
     "flip": _flip,
-    "autoaugment-cifar": _autoaugment_cifar,
-    "autoaugment-svhn": _autoaugment_svhn,
+    "autoaugment-cifar": _autoaugment(CIFAR10_POLICY),
+    "autoaugment-svhn": _autoaugment(SVHN_POLICY),
+    "autoaugment-pil-cifar": _autoaugment(CIFAR10_POLICY, as_pillow=True),
+    "autoaugment-pil-svhn": _autoaugment(SVHN_POLICY, as_pillow=True),
     "randaugment": _randaugment,
     "trivialaugment": _trivialaugment,
 }

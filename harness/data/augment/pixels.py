@@ -1,5 +1,6 @@
 """Owns the operations on pixel values: each takes uint8 images n x 3 x H x W and one magnitude an image (host float64).
-Refuses geometry and randomness; every result equals torchvision's uint8 tensor path bit for bit on a CPU.
+Refuses geometry and randomness; on a CPU every result of PIXEL_OPS equals torchvision's uint8 tensor path bit for bit,
+of PILLOW_PIXEL_OPS that of Pillow.
 """
 
 from collections.abc import Callable
@@ -90,12 +91,54 @@ PIXEL_OPS: dict[str, PixelOp] = {
 }
 
 
+def pillow_color(images: Tensor, magnitudes: np.ndarray) -> Tensor:
+    return _pillow_blend(images, _pillow_grey(images).float(), magnitudes)
+
+
+def pillow_contrast(images: Tensor, magnitudes: np.ndarray) -> Tensor:
+    pixels = images.shape[-2:].numel()
+    sums = _pillow_grey(images).sum(dim=(1, 2, 3), keepdim=True)
+    # The mean rounded half up, in whole numbers.
+    return _pillow_blend(images, ((2 * sums + pixels) // (2 * pixels)).float(), magnitudes)
+
+
+def pillow_sharpness(images: Tensor, magnitudes: np.ndarray) -> Tensor:
+    return _pillow_blend(images, _smoothed(images), magnitudes)
+
+
+def pillow_autocontrast(images: Tensor, magnitudes: np.ndarray) -> Tensor:
+    n, channels = images.shape[:2]
+    planes = images.reshape(n * channels, -1)
+    low, high = planes.amin(1, keepdim=True).double(), planes.amax(1, keepdim=True).double()
+    levels = torch.arange(256, dtype=torch.float64, device=images.device)
+    # A number over a tensor would be a product with the reciprocal, which rounds twice.
+    scale = torch.full_like(low, 255.0).div_((high - low).clamp_(min=1.0))
+    table = levels.mul(scale).sub_(low * scale)
+    table = _to_uint8(torch.where(high > low, table, levels))
+    return table.gather(1, planes.long()).view_as(images)
+
+
+# Pillow rounds these four otherwise; the rest are whole-number arithmetic, or one product.
+PILLOW_PIXEL_OPS: dict[str, PixelOp] = PIXEL_OPS | {
+    "Color": pillow_color,
+    "Contrast": pillow_contrast,
+    "Sharpness": pillow_sharpness,
+    "AutoContrast": pillow_autocontrast,
+}
+
+
 def _blend(images: Tensor, other: Tensor, magnitudes: np.ndarray) -> Tensor:
     """(1 + magnitude) of the image and the rest of `other` (float32, broadcast over the images)."""
     ratios = 1.0 + magnitudes
     own = images.float().mul_(per_image(ratios, images.device))
     rest = per_image(1.0 - ratios, images.device)
     return _to_uint8(own.add_(other * rest))
+
+
+def _pillow_blend(images: Tensor, other: Tensor, magnitudes: np.ndarray) -> Tensor:
+    """From `other` (1 + magnitude) of the way to the image; the difference first, which decides the last bit."""
+    difference = images - other
+    return _to_uint8(difference.mul_(per_image(1.0 + magnitudes, images.device)).add_(other))
 
 
 def _to_uint8(values: Tensor) -> Tensor:
@@ -112,6 +155,13 @@ def _grey(images: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
     luma = (0.2989 * red).add_(0.587 * green).add_(0.114 * blue)
     return truncated(luma).unsqueeze(1)
+
+
+def _pillow_grey(images: Tensor) -> Tensor:
+    """Weights in 65536ths, rounded: int32."""
+    red, green, blue = images.to(torch.int32).unbind(1)
+    luma = (19595 * red).add_(green, alpha=38470).add_(blue, alpha=7471).add_(1 << 15)
+    return (luma >> 16).unsqueeze(1)
 
 
 def _smoothed(images: Tensor) -> Tensor:

@@ -96,6 +96,19 @@ def magnitude_bins(op: str, bins: int, height: int, width: int, wide: bool = Fal
     return np.zeros(bins)
 
 
+def pillow_bins(op: str, height: int, width: int) -> np.ndarray:
+    """Unsigned magnitudes of AutoAugment as DeepVoltaire/AutoAugment has it; no policy uses bin 0 of Solarize (256)."""
+    if op == "Posterize":
+        return np.round(np.linspace(8.0, 4.0, NARROW_BINS))
+    if op == "Solarize":
+        return np.linspace(256.0, 0.0, NARROW_BINS)
+    if op in ("TranslateX", "TranslateY"):
+        return np.linspace(0.0, 150.0 / 331.0, NARROW_BINS) * (width if op == "TranslateX" else height)
+    if op in SIGNED_OPS:
+        return np.linspace(0.0, _largest(op, height, width, wide=False), NARROW_BINS)
+    return np.zeros(NARROW_BINS)
+
+
 def _largest(op: str, height: int, width: int, wide: bool) -> float:
     if op in ("ShearX", "ShearY"):
         return 0.99 if wide else 0.3
@@ -107,9 +120,19 @@ def _largest(op: str, height: int, width: int, wide: bool) -> float:
 
 
 def draw_autoaugment(
-    policy: tuple[SubPolicy, ...], n: int, height: int, width: int, rng: np.random.Generator
+    policy: tuple[SubPolicy, ...],
+    n: int,
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    as_pillow: bool = False,
 ) -> list[Round]:
-    """A sub-policy for each image; each of its two operations happens with its own probability."""
+    """A sub-policy for each image; each of its two operations happens with its own probability. Magnitudes are
+    torchvision's, or, as_pillow, those of DeepVoltaire/AutoAugment, where a rotation has no sign."""
+    if as_pillow:
+        space = np.stack([pillow_bins(op, height, width) for op in OPS])
+    else:
+        space = _space(NARROW_BINS, height, width, wide=False)
     sub_policies = rng.integers(len(policy), size=n)
     chances = rng.random((n, 2))
     negative = rng.integers(2, size=(n, 2)) == 0
@@ -120,8 +143,8 @@ def draw_autoaugment(
         probabilities = np.array([probability for _, probability, _ in choices])[sub_policies]
         bins = np.array([bin_ or 0 for _, _, bin_ in choices])[sub_policies]
         ops = np.where(chances[:, position] < probabilities, ops, OPS.index("Identity"))
-        space = _space(NARROW_BINS, height, width, wide=False)
-        rounds.append(Round(ops, _signed(ops, space[ops, bins], negative[:, position])))
+        negative_here = negative[:, position] & ~(as_pillow & (ops == OPS.index("Rotate")))
+        rounds.append(Round(ops, _signed(ops, space[ops, bins], negative_here)))
     return rounds
 
 
