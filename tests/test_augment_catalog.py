@@ -4,7 +4,7 @@ Also that the names are importable without torch, and that a GPU, where there is
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from harness.augmentations import FLOAT_NAMES, MIX_NAMES, UINT8_NAMES
-from harness.data.augment.catalog import FLOAT_STEPS, UINT8_STEPS, augment_float, augment_uint8_
+from harness.data.augment.catalog import FLOAT_STEPS, UINT8_STEPS, augment_uint8_, float_steps
 from harness.data.augment.mixing import draw_mix, mix_images
-from harness.data.augment.transfer import blocks
+from harness.data.augment.transfer import blocks, sent_together
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,15 @@ def _augment(images: torch.Tensor, name: str, settings: Settings, seed: int = 0)
     rng = np.random.default_rng(seed)
     if name in UINT8_NAMES:
         return augment_uint8_(images.clone(memory_format=torch.preserve_format), (name,), settings, rng)
-    return augment_float(images, (name,), settings, rng)
+    return _augment_float(images, (name,), settings, rng)
+
+
+def _augment_float(images: torch.Tensor, names: Sequence[str], settings: Settings, rng: Any) -> torch.Tensor:
+    n, _, height, width = images.shape
+    for step in float_steps(names):
+        (drawn,) = sent_together([step.draw(n, height, width, settings, rng)], images.device)
+        images = step.apply(images, drawn, settings)
+    return images
 
 
 def test_names_are_those_of_the_catalogue() -> None:
@@ -167,11 +175,11 @@ def test_steps_of_the_other_kind_are_skipped_without_a_draw() -> None:
     settings, rng = Settings(), np.random.default_rng(0)
     images = _images("crop")
     assert torch.equal(augment_uint8_(images, FLOAT_NAMES, settings, rng), images)
-    assert torch.equal(augment_float(images.float(), UINT8_NAMES, settings, rng), images.float())
+    assert torch.equal(_augment_float(images.float(), UINT8_NAMES, settings, rng), images.float())
     assert rng.random() == np.random.default_rng(0).random()
 
 
-@pytest.mark.parametrize("run", [augment_uint8_, augment_float])
+@pytest.mark.parametrize("run", [augment_uint8_, _augment_float])
 def test_an_unknown_name_is_refused_with_the_near_matches(run: Callable) -> None:
     with pytest.raises(ValueError, match=r"'autoaugment_cifar'.*autoaugment-cifar"):
         run(_images("crop", n=1), ("crop", "autoaugment_cifar"), Settings(), np.random.default_rng(0))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare, ks_2samp
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as F
 
@@ -16,7 +17,9 @@ from harness.data.augment.crops import (
     draw_flips,
     draw_resized_crops,
     flip_,
+    resized_by_shape,
     resized_crop,
+    resized_together,
 )
 
 SIZES = [(32, 32), (8, 8), (20, 33)]
@@ -93,6 +96,52 @@ def test_every_window_shape_equals_torchvision() -> None:
     ours = resized_crop(images, windows)
     for i, window in enumerate(zip(*(part.tolist() for part in windows), strict=True)):
         assert torch.equal(ours[i], _resized_by_torchvision(images[i], window)), window
+
+
+@pytest.mark.parametrize("size", [*SIZES, (28, 28), (96, 96)])
+@pytest.mark.parametrize("scale, ratio", [((0.8, 1.0), RATIO), (SCALE, RATIO), ((0.02, 0.1), (0.2, 5.0))])
+def test_resizing_together_equals_resizing_by_shape(scale: tuple, ratio: tuple, size: tuple[int, int]) -> None:
+    """What a GPU does, done on the CPU. Where a side is a power of two, all weights and sums are exact."""
+    images = _images(300, *size)
+    images[::5] = images[::5] // 255 * 255
+    windows = draw_resized_crops(300, *size, scale, ratio, np.random.default_rng(6))
+    before = images.clone()
+    one, other = resized_by_shape(images, windows), resized_together(images, windows)
+    differences = (one.int() - other.int()).abs()
+    if size in ((32, 32), (8, 8)):
+        assert torch.equal(one, other)
+    assert differences.max() <= 1 and (differences > 0).double().mean() < 1e-3
+    assert torch.equal(images, before)
+    assert other.dtype == torch.uint8 and other.is_contiguous()
+
+
+def test_every_window_shape_and_place_resized_together() -> None:
+    side = 8
+    tops, bottoms, lefts, rights = (part.ravel() for part in np.mgrid[:side, 1 : side + 1, :side, 1 : side + 1])
+    inside = (bottoms > tops) & (rights > lefts)
+    windows = Windows(*(part[inside] for part in (tops, lefts, bottoms - tops, rights - lefts)))
+    images = _images(len(windows.tops), side, side)
+    assert len(images) == 36**2
+    assert torch.equal(resized_by_shape(images, windows), resized_together(images, windows))
+
+
+class Calls(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **kwargs or {})
+
+
+def test_many_shapes_resized_together_take_as_many_calls_as_one() -> None:
+    images, calls = _images(200, 32, 32), []
+    for scale, ratio in (((0.8, 1.0), RATIO), ((1.0, 1.0), (1.0, 1.0))):
+        with Calls() as counted:
+            resized_together(images, draw_resized_crops(200, 32, 32, scale, ratio, np.random.default_rng(7)))
+        calls.append(counted.names)
+    assert calls[0] == calls[1] and calls[0].count("aten.bmm.default") == 2 and len(calls[0]) < 80
 
 
 @pytest.mark.parametrize("size", [(32, 32), (20, 33)])

@@ -52,7 +52,7 @@ def test_noise_is_standard_normal_and_of_its_own_pixel_and_draw() -> None:
 @pytest.mark.parametrize("size", [(32, 32), (20, 33)])
 def test_erasing_draws_like_torchvision(size: tuple[int, int]) -> None:
     n = 4000
-    boxes = draw_erasures(n, *size, 1.0, np.random.default_rng(4)).boxes
+    boxes = draw_erasures(n, *size, 1.0, np.random.default_rng(4)).boxes.numpy()
     torch.manual_seed(0)
     blank = torch.zeros(3, *size)
     theirs = np.array([RandomErasing.get_params(blank, (0.02, 0.33), (0.3, 3.3), [0.0])[:4] for _ in range(n)])
@@ -65,7 +65,7 @@ def test_erasing_draws_like_torchvision(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("probability", [0.0, 0.25, 1.0])
 def test_erasing_happens_as_often_as_asked(probability: float) -> None:
-    boxes = draw_erasures(20_000, 32, 32, probability, np.random.default_rng(5)).boxes
+    boxes = draw_erasures(20_000, 32, 32, probability, np.random.default_rng(5)).boxes.numpy()
     erased = (boxes[:, 2] > boxes[:, 0]).mean()
     assert erased == probability if probability in (0.0, 1.0) else abs(erased - probability) < 0.015
 
@@ -76,14 +76,14 @@ def test_an_unknown_fill_is_refused() -> None:
         erase(_images(2, 8, 8), drawn, "mean")
 
 
-def _paste_slowly(image: torch.Tensor, box: list, corner: list, is_flipped: bool, keep: np.float32) -> torch.Tensor:
+def _paste_slowly(image: torch.Tensor, box: list, corner: list, is_flipped: bool, keep: torch.Tensor) -> torch.Tensor:
     (y1, x1, y2, x2), (top, left) = box, corner
     piece = image[:, y1:y2, x1:x2].clone()
     if is_flipped:
         piece = piece.flip(2)
     result = image.clone()
     place = result[:, top : top + y2 - y1, left : left + x2 - x1]
-    place.copy_(torch.tensor(keep) * place + torch.tensor(np.float32(1) - keep) * piece)
+    place.copy_(keep * place + (1 - keep) * piece)
     return result
 
 
@@ -103,10 +103,10 @@ def test_crop_paste_equals_a_loop(size: tuple[int, int]) -> None:
 def test_crop_paste_by_hand() -> None:
     image = torch.arange(9, dtype=torch.float32).view(1, 1, 3, 3).repeat(2, 3, 1, 1)
     pastes = Pastes(
-        boxes=np.array([[0, 0, 1, 2], [0, 0, 1, 2]]),
-        corners=np.array([[2, 1], [2, 1]]),
-        flips=np.array([False, True]),
-        keep=np.array([0.0, 0.5], dtype=np.float32),
+        boxes=torch.tensor([[0, 0, 1, 2], [0, 0, 1, 2]]),
+        corners=torch.tensor([[2, 1], [2, 1]]),
+        flips=torch.tensor([False, True]),
+        keep=torch.tensor([0.0, 0.5]),
     )
     ours = crop_paste(image, pastes)
     assert ours[0, 1].tolist() == [[0, 1, 2], [3, 4, 5], [6, 0, 1]]
@@ -115,18 +115,18 @@ def test_crop_paste_by_hand() -> None:
 
 def test_crop_paste_draws_by_its_rules() -> None:
     n, side = 40_000, 32
-    pastes = draw_pastes(n, side, side, np.random.default_rng(7))
-    sizes = pastes.boxes[:, 2:] - pastes.boxes[:, :2]
-    assert (sizes >= 0).all() and (pastes.boxes[:, :2] >= 0).all() and (pastes.boxes[:, 2:] <= side).all()
-    assert (pastes.corners >= 0).all() and (pastes.corners + sizes <= side).all()
-    assert (pastes.corners + sizes == side).any(axis=0).all() and (pastes.corners == 0).any(axis=0).all()
-    assert abs(pastes.flips.mean() - 0.5) < 0.01
-    assert abs(pastes.keep.mean() - 0.5) < 0.01 and abs(pastes.keep.std() - 12**-0.5) < 0.01
+    boxes, corners, flips, keep = (part.numpy() for part in draw_pastes(n, side, side, np.random.default_rng(7)))
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    assert (sizes >= 0).all() and (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= side).all()
+    assert (corners >= 0).all() and (corners + sizes <= side).all()
+    assert (corners + sizes == side).any(axis=0).all() and (corners == 0).any(axis=0).all()
+    assert abs(flips.mean() - 0.5) < 0.01
+    assert abs(keep.mean() - 0.5) < 0.01 and abs(keep.std() - 12**-0.5) < 0.01
     # lam uniform: the chance of a whole side below s is 1 - P(lam > 1 - s^2) = s^2; sides are halved and truncated.
     rng = np.random.default_rng(8)
     whole = (side * np.sqrt(1 - rng.random(n))).astype(int) // 2
     centre = rng.integers(side, size=n)
     expected = np.minimum(centre + whole, side) - np.maximum(centre - whole, 0)
     assert _p_value(sizes[:, 0], expected) > 1e-3 and _p_value(sizes[:, 1], expected) > 1e-3
-    small = (sizes == 2).all(axis=1) & (pastes.boxes[:, 0] > 0)
-    assert chisquare(np.bincount(pastes.corners[small, 0], minlength=31)).pvalue > 1e-3
+    small = (sizes == 2).all(axis=1) & (boxes[:, 0] > 0)
+    assert chisquare(np.bincount(corners[small, 0], minlength=31)).pvalue > 1e-3

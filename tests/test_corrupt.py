@@ -2,12 +2,14 @@
 
 import io
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.augmentations import CORRUPTION_NAMES
 from harness.data import corrupt
@@ -59,6 +61,29 @@ def test_the_draws_are_the_same_whatever_the_batch_and_whenever():
     assert torch.equal(whole["noise", 4], parts["noise", 4]) and torch.equal(
         whole["occlusion", 2], parts["occlusion", 2]
     )
+
+
+class Calls(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names[func.overloadpacket.__name__] += 1
+        return func(*args, **kwargs or {})
+
+
+def test_constants_are_made_once():
+    """Matrices, their inverse and the Gaussians: a GPU would be waited for at each."""
+    images, corruptions, calls = some_images(4, side=24), Corruptions(), []
+    corrupt.jpeg_constants.cache_clear()
+    corrupt.bell.cache_clear()
+    for _ in range(2):
+        with Calls() as counted:
+            list(corruptions.of(images))
+        calls.append(counted.names)
+    made = {"linalg_inv_ex", "cos", "exp"}
+    assert all(calls[0][name] >= 5 and not calls[1][name] for name in made), calls
 
 
 def test_noise_has_its_strength():

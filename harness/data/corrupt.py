@@ -7,6 +7,7 @@ has its own. Lengths are shares of the image's side: they mean the same at any s
 what is measured cannot be compared digit by digit with that data set.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from harness.augmentations import CORRUPTION_STRENGTHS
+from harness.data.augment.transfer import to_device
 
 SEED = 20_260  # of every run alike: all models see the same disturbed images
 GREY = 128.0
@@ -58,8 +60,8 @@ class Corruptions:
         """Every kind at every strength (0 to 4) of B x 3 x H x W uint8 images, as uint8 images."""
         pixels = images.float()
         # One draw for the five strengths: a stronger one adds to what a weaker one did.
-        noise = torch.from_numpy(self._noise.standard_normal(tuple(images.shape), np.float32)).to(images.device)
-        places = torch.from_numpy(self._places.random((len(images), 2), np.float32)).to(images.device)
+        noise = to_device(self._noise.standard_normal(tuple(images.shape), np.float32), images.device)
+        places = to_device(self._places.random((len(images), 2), np.float32), images.device)
         kinds: dict[str, Callable[[int], torch.Tensor]] = {
             "noise": lambda i: pixels + noise * (255 * NOISE_STD[i]),
             "blur": lambda i: blurred(pixels, BLUR_SIDES[i] * pixels.shape[-1]),
@@ -77,11 +79,17 @@ class Corruptions:
 def blurred(pixels: torch.Tensor, std: float) -> torch.Tensor:
     """By a Gaussian cut off at four standard deviations; the border is repeated outwards."""
     reach = max(1, min(math.ceil(4 * std), pixels.shape[-1] - 1))
-    at = torch.arange(-reach, reach + 1, device=pixels.device, dtype=torch.float32)
-    weights = torch.exp(-(at**2) / (2 * std**2))
-    row = (weights / weights.sum()).view(1, 1, 1, -1).expand(3, 1, 1, -1)
+    row = bell(std, reach, pixels.device)
     wide = F.pad(pixels, (reach,) * 4, mode="replicate")
     return F.conv2d(F.conv2d(wide, row, groups=3), row.transpose(2, 3), groups=3)
+
+
+@functools.cache
+def bell(std: float, reach: int, device: torch.device) -> torch.Tensor:
+    """The Gaussian's weights, of sum 1, as one row for each channel."""
+    at = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    weights = torch.exp(-(at**2) / (2 * std**2))
+    return (weights / weights.sum()).view(1, 1, 1, -1).expand(3, 1, 1, -1).to(device)
 
 
 def brightened(pixels: torch.Tensor, amount: float) -> torch.Tensor:
@@ -111,33 +119,40 @@ def occluded(pixels: torch.Tensor, places_B2: torch.Tensor, share: float) -> tor
 
 def jpeg(pixels: torch.Tensor, quality: int) -> torch.Tensor:
     """Baseline JPEG with every channel at full resolution; entropy coding loses nothing and is left out."""
-    to_ycc = torch.tensor(TO_YCC, device=pixels.device)
+    to_ycc, to_rgb, dct, steps = jpeg_constants(quality, pixels.device)
     height, width = pixels.shape[2:]
     whole = F.pad(pixels, (0, -width % 8, 0, -height % 8), mode="replicate")
     ycc = torch.einsum("dc,bchw->bdhw", to_ycc, whole).round_()
     ycc[:, 0] -= 128  # chrominance lies around 0 already
     blocks = ycc.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)  # B, 3, rows, columns, 8, 8
-    dct = dct_matrix(pixels.device)
-    steps = quantisation(quality, pixels.device)[:, None, None]
     shares = dct @ blocks @ dct.T / steps
     kept = (shares.abs() + 0.5).floor_() * shares.sign() * steps  # halves away from 0, as the library rounds
     back = (dct.T @ kept @ dct).transpose(3, 4).flatten(4, 5).flatten(2, 3).round_()
     back[:, 0] += 128
     limits = ((0, 255), (-128, 127), (-128, 127))
     back = torch.stack([back[:, c].clamp(*limit) for c, limit in enumerate(limits)], dim=1)
-    rgb = torch.einsum("cd,bdhw->bchw", torch.linalg.inv(to_ycc), back)[:, :, :height, :width]
+    rgb = torch.einsum("cd,bdhw->bchw", to_rgb, back)[:, :, :height, :width]
     return rgb.contiguous()  # for another layout a compiled model would be compiled again
 
 
-def dct_matrix(device: torch.device) -> torch.Tensor:
-    at = torch.arange(8, device=device, dtype=torch.float32)
+@functools.cache
+def jpeg_constants(quality: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The matrices to YCbCr and back, the cosine transform, and the three channels' steps; made on the host, because a
+    GPU would take one short call after the other for them and would be waited for."""
+    to_ycc = torch.tensor(TO_YCC)
+    parts = to_ycc, torch.linalg.inv(to_ycc), dct_matrix(), quantisation(quality)[:, None, None]
+    return tuple(part.to(device) for part in parts)  # type: ignore[return-value]  # it is of four
+
+
+def dct_matrix() -> torch.Tensor:
+    at = torch.arange(8, dtype=torch.float32)
     matrix = torch.cos((2 * at + 1) * at[:, None] * (math.pi / 16)) / 2
     matrix[0] /= math.sqrt(2)
     return matrix
 
 
-def quantisation(quality: int, device: torch.device) -> torch.Tensor:
+def quantisation(quality: int) -> torch.Tensor:
     """The three channels' steps at a quality, scaled as the Independent JPEG Group's library does."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-    tables = torch.tensor((LUMINANCE, CHROMINANCE, CHROMINANCE), device=device)
+    tables = torch.tensor((LUMINANCE, CHROMINANCE, CHROMINANCE))
     return ((tables * scale + 50) // 100).clamp(1, 255).float()

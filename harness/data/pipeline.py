@@ -2,15 +2,16 @@
 Refuses to seed: it draws from the generator that it is given, on the host, in a fixed order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from harness.data.augment import transfer
-from harness.data.augment.catalog import augment_float, augment_uint8_
-from harness.data.augment.mixing import Mix, draw_mix
+from harness.data.augment.catalog import FloatStep, augment_uint8_, float_steps
+from harness.data.augment.mixing import Mix, draw_mix_values, mix_of
 from harness.data.canonical import Split
 from harness.data.load import ImageData
 from harness.recipe import Recipe
@@ -93,15 +94,34 @@ def shown_more_often(train: Split, share: float) -> Split:
 def training_batches(split: DeviceSplit, recipe: Recipe, scale: Scaling, rng: np.random.Generator) -> Iterator[Batch]:
     """One pass: every image once, the last batch as short as it comes out."""
     order = rng.permutation(len(split))
-    size = recipe.batch_size
+    size, device, steps = recipe.batch_size, split.labels.device, float_steps(recipe.augment)
     chunk = max(1, CHUNK_BYTES // split.images[0].numel() // size) * size
     space = torch.empty_like(split.images[:chunk])  # one for all chunks: fresh memory costs as much as filling it
     for start in range(0, len(order), chunk):
-        index = transfer.to_device(order[start : start + chunk], split.labels.device)
+        index = transfer.to_device(order[start : start + chunk], device)
         images = torch.index_select(split.images, 0, index, out=space[: len(index)])
         images = augment_uint8_(images, recipe.augment, recipe, rng)
         labels = split.labels.index_select(0, index)
-        for first in range(0, len(labels), size):
-            batch = augment_float(scale(images[first : first + size]), recipe.augment, recipe, rng)
-            mix = draw_mix(len(batch), *batch.shape[2:], recipe, rng).to(batch.device) if recipe.mix != "none" else None
-            yield Batch(batch, labels[first : first + size], mix)
+        parts = [slice(first, min(first + size, len(labels))) for first in range(0, len(labels), size)]
+        drawn, mix = draw_batches([part.stop - part.start for part in parts], steps, recipe, split, rng)
+        for part, of_steps in zip(parts, drawn, strict=True):
+            batch = scale(images[part])
+            for step, of_step in zip(steps, of_steps, strict=True):
+                batch = step.apply(batch, of_step, recipe)
+            yield Batch(batch, labels[part], mix.part(part) if mix else None)
+
+
+def draw_batches(
+    counts: Sequence[int], steps: Sequence[FloatStep], recipe: Recipe, split: DeviceSplit, rng: np.random.Generator
+) -> tuple[list[tuple[Any, ...]], Mix | None]:
+    """What a chunk's batches of so many images need besides these, on the device: for each batch the draws of its float
+    steps, and how all images are mixed. Drawn batch by batch, as if each were drawn when its turn comes."""
+    (height, width), device = split.images.shape[2:], split.labels.device
+    of_batches, mixes = [], []
+    for count in counts:
+        of_batches.append([step.draw(count, height, width, recipe, rng) for step in steps])
+        if recipe.mix != "none":
+            mixes.append(draw_mix_values(count, height, width, recipe, rng))
+    of_steps = [transfer.sent_together(draws, device) for draws in zip(*of_batches, strict=True)]
+    mix = mix_of(mixes, counts, height, width, recipe).to(device) if mixes else None
+    return list(zip(*of_steps, strict=True)) if steps else [()] * len(counts), mix

@@ -4,14 +4,15 @@ Refuses unknown names, with the near matches; a step of the other kind (uint8 or
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from harness.data.augment.apply import PILLOW_OPERATIONS, apply_rounds_, torchvision_operations
 from harness.data.augment.crops import crop_, draw_crops, draw_flips, draw_resized_crops, flip_, resized_crop
-from harness.data.augment.erasing import draw_erasures, erase
-from harness.data.augment.paste import crop_paste, draw_pastes
+from harness.data.augment.erasing import Erasure, draw_erasures, erase
+from harness.data.augment.paste import Pastes, crop_paste, draw_pastes
 from harness.data.augment.policies import (
     CIFAR10_POLICY,
     SVHN_POLICY,
@@ -22,28 +23,33 @@ from harness.data.augment.policies import (
 )
 from harness.data.augment.settings import AugmentSettings
 
+S = TypeVar("S")
 Step = Callable[[Tensor, AugmentSettings, np.random.Generator], Tensor]
+
+
+class FloatStep(NamedTuple):
+    """Drawing and applying apart, since the draws of many batches are made together."""
+
+    draw: Callable[[int, int, int, AugmentSettings, np.random.Generator], Any]  # images, height, width
+    apply: Callable[[Tensor, Any, AugmentSettings], Tensor]  # float images, normalised, are left as they are
 
 
 def augment_uint8_(images: Tensor, names: Sequence[str], settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
     """images uint8 n x 3 x H x W, which may be overwritten; returns the augmented ones on the same device."""
-    return _run(images.contiguous(), names, UINT8_STEPS, settings, rng)
+    images = images.contiguous()
+    for step in _known(names, UINT8_STEPS):
+        images = step(images, settings, rng)
+    return images
 
 
-def augment_float(images: Tensor, names: Sequence[str], settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
-    """images float n x 3 x H x W, normalised, left as they are; returns the augmented ones on the same device."""
-    return _run(images, names, FLOAT_STEPS, settings, rng)
+def float_steps(names: Sequence[str]) -> list[FloatStep]:
+    return _known(names, FLOAT_STEPS)
 
 
-def _run(
-    images: Tensor, names: Sequence[str], steps: dict[str, Step], settings: AugmentSettings, rng: np.random.Generator
-) -> Tensor:
+def _known(names: Sequence[str], steps: dict[str, S]) -> list[S]:
     for name in names:
         _check_known(name)
-    for name in names:
-        if name in steps:
-            images = steps[name](images, settings, rng)
-    return images
+    return [steps[name] for name in names if name in steps]
 
 
 def _check_known(name: str) -> None:
@@ -92,14 +98,20 @@ def _trivialaugment(images: Tensor, settings: AugmentSettings, rng: np.random.Ge
     return apply_rounds_(images, rounds, torchvision_operations(settings.interpolation))
 
 
-def _erase(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
-    n, _, height, width = images.shape
-    return erase(images, draw_erasures(n, height, width, settings.erase_prob, rng), settings.erase_fill)
+def _draw_erasures(n: int, height: int, width: int, settings: AugmentSettings, rng: np.random.Generator) -> Erasure:
+    return draw_erasures(n, height, width, settings.erase_prob, rng)
 
 
-def _crop_paste(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
-    n, _, height, width = images.shape
-    return crop_paste(images, draw_pastes(n, height, width, rng))
+def _erase(images: Tensor, erasure: Erasure, settings: AugmentSettings) -> Tensor:
+    return erase(images, erasure, settings.erase_fill)
+
+
+def _draw_pastes(n: int, height: int, width: int, settings: AugmentSettings, rng: np.random.Generator) -> Pastes:
+    return draw_pastes(n, height, width, rng)
+
+
+def _crop_paste(images: Tensor, pastes: Pastes, settings: AugmentSettings) -> Tensor:
+    return crop_paste(images, pastes)
 
 
 UINT8_STEPS: dict[str, Step] = {
@@ -113,4 +125,7 @@ UINT8_STEPS: dict[str, Step] = {
     "randaugment": _randaugment,
     "trivialaugment": _trivialaugment,
 }
-FLOAT_STEPS: dict[str, Step] = {"erase": _erase, "crop-paste": _crop_paste}
+FLOAT_STEPS: dict[str, FloatStep] = {
+    "erase": FloatStep(_draw_erasures, _erase),
+    "crop-paste": FloatStep(_draw_pastes, _crop_paste),
+}

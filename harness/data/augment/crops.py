@@ -92,6 +92,11 @@ def _largest_centre_crop(height: int, width: int, ratio: tuple[float, float]) ->
 
 def resized_crop(images: Tensor, windows: Windows) -> Tensor:
     """Each image's window, resized to the image's own size: bilinear, antialiased, rounded."""
+    return resized_together(images, windows) if images.is_cuda else resized_by_shape(images, windows)
+
+
+def resized_by_shape(images: Tensor, windows: Windows) -> Tensor:
+    """By torch's own resizing, with torchvision's bits on a CPU: one call for each shape of window."""
     height, width = images.shape[-2:]
     result = torch.empty_like(images, memory_format=torch.contiguous_format)
     for rows in _same_shape(windows):
@@ -104,6 +109,30 @@ def resized_crop(images: Tensor, windows: Windows) -> Tensor:
             )
             put_images(result, on_device, truncated(resized.round_()))
     return result
+
+
+def resized_together(images: Tensor, windows: Windows) -> Tensor:
+    """The same as rows @ image @ columns, where each image has matrices of its own: as many launches on a GPU for many
+    shapes of window as for one. Sums in another order may round a pixel to the next level."""
+    n, channels, height, width = images.shape
+    tops, lefts, heights, widths = to_device(np.stack(windows), images.device).float()
+    rows_BYH, columns_BXW = axis_weights(tops, heights, height), axis_weights(lefts, widths, width)
+    # With the channels inside of the rows, both products are one batched call, and changing the type lays them so.
+    images_BHCW = images.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    tall_BYCW = torch.bmm(rows_BYH, images_BHCW.view(n, height, -1)).view(n, -1, width)
+    resized_BYCX = torch.bmm(tall_BYCW, columns_BXW.transpose(1, 2)).view(n, height, channels, width)
+    return resized_BYCX.round_().transpose(1, 2).to(torch.uint8, memory_format=torch.contiguous_format)
+
+
+def axis_weights(starts: Tensor, lengths: Tensor, side: int) -> Tensor:
+    """n x side x side: how much of each input position (last) goes into each output position, along one axis. A window
+    is never larger than the image, so antialiasing leaves the triangle that is one pixel wide on either side."""
+    at = torch.arange(side, device=starts.device, dtype=torch.float32) + 0.5
+    centres = at * (lengths / side)[:, None]  # from the window's first position, as `within` is
+    within = at - starts[:, None]
+    weights = (1 - (within[:, None, :] - centres[:, :, None]).abs_()).clamp_(min=0)
+    weights *= ((within > 0) & (within < lengths[:, None]))[:, None, :]
+    return weights.div_(weights.sum(dim=2, keepdim=True))
 
 
 def _same_shape(windows: Windows) -> list[np.ndarray]:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from harness.data.augment.boxes import box_mask
-from harness.data.augment.transfer import to_device
 
 TRIES = 10
 AREA_SCALE = (0.02, 0.33)
@@ -17,7 +16,7 @@ SIDE_RATIO = (0.3, 3.3)
 
 
 class Erasure(NamedTuple):
-    boxes: np.ndarray  # n x 4 int64 (y1, x1, y2, x2), empty where nothing is erased
+    boxes: Tensor  # n x 4 int64 (y1, x1, y2, x2), empty where nothing is erased; on the host as drawn
     noise_seed: int
 
 
@@ -35,12 +34,12 @@ def draw_erasures(n: int, height: int, width: int, probability: float, rng: np.r
     tops = rng.integers(height - chosen_h + 1)
     lefts = rng.integers(width - chosen_w + 1)
     boxes = np.stack([tops, lefts, tops + chosen_h, lefts + chosen_w], axis=1)
-    return Erasure(boxes, int(rng.integers(2**63 - 1)))
+    return Erasure(torch.from_numpy(boxes), int(rng.integers(2**63 - 1)))
 
 
 def erase(images: Tensor, erasure: Erasure, fill: str) -> Tensor:
     """fill "zero" writes 0, "noise" a standard normal value a pixel and channel."""
-    inside = box_mask(to_device(erasure.boxes, images.device), *images.shape[-2:])
+    inside = box_mask(erasure.boxes, *images.shape[-2:])
     if fill == "zero":
         return images.masked_fill(inside, 0.0)
     if fill == "noise":

@@ -2,6 +2,7 @@
 Refuses labels: it hands back label_weight, the share of an image's own label; the rest is that of images.roll(1, 0).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,25 +25,54 @@ class Mix(NamedTuple):
     def to(self, device: torch.device | str) -> "Mix":
         return Mix(*(tensor_to_device(part, torch.device(device)) for part in self))
 
+    def part(self, images: slice) -> "Mix":
+        return Mix(*(values[images] for values in self))
+
+
+class MixDraw(NamedTuple):
+    """What a batch takes from the generator, an entry an image or one for them all; what cannot happen is not drawn."""
+
+    is_mixed: np.ndarray  # uniform: mixed below mix_prob
+    prefers_cutmix: np.ndarray  # uniform
+    mixup: np.ndarray  # Beta: weight of the image itself
+    cutmix: np.ndarray  # Beta: share of the image that stays
+    x: np.ndarray  # centre of the box
+    y: np.ndarray
+
 
 def draw_mix(n: int, height: int, width: int, settings: MixSettings, rng: np.random.Generator) -> Mix:
     """Host tensors; one draw for the batch, or one for each image when settings.mix_per_image."""
+    return mix_of([draw_mix_values(n, height, width, settings, rng)], [n], height, width, settings)
+
+
+def draw_mix_values(n: int, height: int, width: int, settings: MixSettings, rng: np.random.Generator) -> MixDraw:
     if settings.mix not in MIX_NAMES:
         raise ValueError(f"mix must be one of {', '.join(MIX_NAMES)}, not {settings.mix!r}")
     draws = n if settings.mix_per_image else 1
-    is_mixup, is_cutmix = _draw_kinds(draws, settings, rng)
-    own, box = np.ones(draws, dtype=np.float32), np.zeros((draws, 4), dtype=np.int64)
+    is_mixed, prefers_cutmix = rng.random(draws), rng.random(draws)
+    mixup = cutmix = np.ones(draws)
+    x = y = np.zeros(draws, dtype=np.int64)
     # A recipe without one of the two methods must not need its alpha, so each is drawn only where it can happen.
     if settings.mix in ("mixup", "either"):
-        # Rounded before 1 - lam is formed, so that the two weights add up as torchvision's do.
-        lam = rng.beta(settings.mixup_alpha, settings.mixup_alpha, size=draws).astype(np.float32)
-        own = np.where(is_mixup, lam, own)
+        mixup = rng.beta(settings.mixup_alpha, settings.mixup_alpha, size=draws)
     if settings.mix in ("cutmix", "either"):
-        drawn = _draw_cutmix_boxes(draws, height, width, settings.cutmix_alpha, rng)
-        box = np.where(is_cutmix[:, None], drawn, box)
+        cutmix = rng.beta(settings.cutmix_alpha, settings.cutmix_alpha, size=draws)
+        x, y = rng.integers(width, size=draws), rng.integers(height, size=draws)
+    return MixDraw(is_mixed, prefers_cutmix, mixup, cutmix, x, y)
+
+
+def mix_of(draws: Sequence[MixDraw], counts: Sequence[int], height: int, width: int, settings: MixSettings) -> Mix:
+    """Host tensors for the images of several batches, one batch of `counts` after the other."""
+    drawn = MixDraw(*(np.concatenate(values) for values in zip(*draws, strict=True)))
+    is_mixup, is_cutmix = _kinds(drawn, settings)
+    # Rounded before 1 - lam is formed, so that the two weights add up as torchvision's do.
+    own = np.where(is_mixup, drawn.mixup.astype(np.float32), np.float32(1))
+    boxes = cutmix_boxes(0.5 * np.sqrt(1.0 - drawn.cutmix), drawn.y, drawn.x, height, width)
+    box = np.where(is_cutmix[:, None], boxes, 0)
     area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
     label_weight = np.where(is_mixup, own, 1.0 - area / (height * width)).astype(np.float32)
-    return Mix(*(_one_per_image(part, n) for part in (own, box, label_weight)))
+    times = 1 if settings.mix_per_image else counts
+    return Mix(*(torch.from_numpy(np.repeat(part, times, axis=0)) for part in (own, box, label_weight)))
 
 
 def mix_images(images: Tensor, mix: Mix) -> Tensor:
@@ -52,20 +82,13 @@ def mix_images(images: Tensor, mix: Mix) -> Tensor:
     return images * weight + images.roll(1, 0) * (1.0 - weight)
 
 
-def _draw_kinds(draws: int, settings: MixSettings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """bool (draws,) each: mixed by MixUp, mixed by CutMix."""
-    is_mixed = rng.random(draws) < settings.mix_prob
-    prefers_cutmix = rng.random(draws) < EITHER_CUTMIX_PROBABILITY
+def _kinds(drawn: MixDraw, settings: MixSettings) -> tuple[np.ndarray, np.ndarray]:
+    """bool, an entry a draw: mixed by MixUp, mixed by CutMix."""
+    is_mixed = (drawn.is_mixed < settings.mix_prob) & (settings.mix != "none")
+    is_cutmix = drawn.prefers_cutmix < EITHER_CUTMIX_PROBABILITY
     if settings.mix != "either":
-        prefers_cutmix[:] = settings.mix == "cutmix"
-    is_mixed &= settings.mix != "none"
-    return is_mixed & ~prefers_cutmix, is_mixed & prefers_cutmix
-
-
-def _draw_cutmix_boxes(draws: int, height: int, width: int, alpha: float, rng: np.random.Generator) -> np.ndarray:
-    half_side = 0.5 * np.sqrt(1.0 - rng.beta(alpha, alpha, size=draws))
-    x, y = rng.integers(width, size=draws), rng.integers(height, size=draws)
-    return cutmix_boxes(half_side, y, x, height, width)
+        is_cutmix[:] = settings.mix == "cutmix"
+    return is_mixed & ~is_cutmix, is_mixed & is_cutmix
 
 
 def cutmix_boxes(half_side: np.ndarray, y: np.ndarray, x: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -74,7 +97,3 @@ def cutmix_boxes(half_side: np.ndarray, y: np.ndarray, x: np.ndarray, height: in
     y1, y2 = np.maximum(y - half_h, 0), np.minimum(y + half_h, height)
     x1, x2 = np.maximum(x - half_w, 0), np.minimum(x + half_w, width)
     return np.stack([y1, x1, y2, x2], axis=1)
-
-
-def _one_per_image(values: np.ndarray, n: int) -> Tensor:
-    return torch.from_numpy(np.broadcast_to(values, (n, *values.shape[1:])).copy())

@@ -2,7 +2,8 @@
 Refuses everything that would make the host wait for the device.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,17 @@ def tensor_to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
     return tensor_to_device(torch.from_numpy(np.ascontiguousarray(array)), device)
+
+
+def sent_together(draws: Sequence[Any], device: torch.device) -> list[Any]:
+    """The same draws of several batches, named tuples of host tensors and plain numbers: each of the tensors is sent
+    once for all batches, and cut into them again on the device."""
+    fields = []
+    for values in zip(*draws, strict=True):
+        if isinstance(values[0], Tensor):
+            values = tensor_to_device(torch.cat(values), device).split([len(value) for value in values])
+        fields.append(values)
+    return [type(draws[0])(*values) for values in zip(*fields, strict=True)]
 
 
 def per_image(values: np.ndarray, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
