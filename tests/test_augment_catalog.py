@@ -71,7 +71,7 @@ def _augment_float(images: torch.Tensor, names: Sequence[str], settings: Setting
     n, _, height, width = images.shape
     for step in float_steps(names):
         (drawn,) = sent_together([step.draw(n, height, width, settings, rng)], images.device)
-        images = step.apply(images, drawn, settings)
+        images = step.apply(images, drawn, settings, torch.full((3, 1, 1), 0.49, device=images.device))
     return images
 
 
@@ -154,6 +154,7 @@ def test_nothing_depends_on_the_block_size(name: str, monkeypatch: pytest.Monkey
         ("interpolation", "bilinear", "trivialaugment"),
         ("erase_prob", 0.1, "erase"),
         ("erase_fill", "noise", "erase"),
+        ("erase_prob", 0.1, "erase-lee"),
     ],
 )
 def test_every_setting_is_read(field: str, value: object, name: str) -> None:

@@ -9,7 +9,7 @@ from scipy.stats import chisquare, ks_2samp
 from torchvision.transforms import RandomErasing
 from torchvision.transforms import functional as F
 
-from harness.data.augment.erasing import draw_erasures, erase
+from harness.data.augment.erasing import LEE, draw_erasures, erase
 from harness.data.augment.paste import Pastes, crop_paste, draw_pastes
 
 SIZES = [(32, 32), (8, 8), (20, 33)]
@@ -85,6 +85,37 @@ def _paste_slowly(image: torch.Tensor, box: list, corner: list, is_flipped: bool
     place = result[:, top : top + y2 - y1, left : left + x2 - x1]
     place.copy_(keep * place + (1 - keep) * piece)
     return result
+
+
+def _lee_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
+    """One image's box by the rule of Lee's code: up to a hundred tries, areas and ratios uniform."""
+    for _ in range(100):
+        area, ratio = rng.uniform(0.02, 0.4) * height * width, rng.uniform(0.3, 1 / 0.3)
+        h, w = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if h < height and w < width:
+            return h, w
+    raise AssertionError("not in a hundred tries")
+
+
+def test_lee_s_boxes_are_drawn_by_lee_s_rule() -> None:
+    """The published code erases .203 of an erased image on average."""
+    boxes = draw_erasures(20_000, 32, 32, 1.0, np.random.default_rng(4), LEE).boxes.numpy()
+    heights, widths = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    rng = np.random.default_rng(5)
+    theirs = np.array([_lee_box(32, 32, rng) for _ in range(20_000)])
+    assert (heights > 0).all(), "ten tries always find a box that fits"
+    assert _p_value(heights, theirs[:, 0]) > 1e-3 and _p_value(widths, theirs[:, 1]) > 1e-3
+    assert float((heights * widths).mean()) / 1024 == pytest.approx(0.203, abs=0.003)
+    log_uniform = draw_erasures(20_000, 32, 32, 1.0, np.random.default_rng(4)).boxes.numpy()
+    assert _p_value(heights, log_uniform[:, 2] - log_uniform[:, 0]) < 1e-9
+
+
+def test_lee_s_boxes_are_filled_with_the_data_set_s_mean() -> None:
+    images, mean = _images(50, 32, 32), torch.tensor([0.4914, 0.4822, 0.4465]).view(3, 1, 1)
+    drawn = draw_erasures(50, 32, 32, 0.5, np.random.default_rng(6), LEE)
+    ours = erase(images, drawn, mean)
+    for image, (y1, x1, y2, x2), our in zip(images, drawn.boxes.tolist(), ours, strict=True):
+        assert torch.equal(our, F.erase(image, y1, x1, y2 - y1, x2 - x1, mean))
 
 
 @pytest.mark.parametrize("size", SIZES)

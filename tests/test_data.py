@@ -144,7 +144,7 @@ def one_batch_at_a_time(split, recipe, scale, rng, chunk):
         for first in range(0, len(index), size):
             batch, labels = scale(images[first : first + size]), split.labels[index[first : first + size]]
             for step in float_steps(recipe.augment):
-                batch = step.apply(batch, step.draw(len(batch), height, width, recipe, rng), recipe)
+                batch = step.apply(batch, step.draw(len(batch), height, width, recipe, rng), recipe, scale.mean_C11)
             yield batch, labels, *(draw_mix(len(batch), height, width, recipe, rng) if recipe.mix != "none" else ())
 
 

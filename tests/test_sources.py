@@ -87,7 +87,7 @@ def test_s2_s_models_have_no_final_norm(name, parameters):
 )
 def test_standard_deviations_of_the_patch_embedding(name, weight, bias):
     torch.manual_seed(0)
-    conv = build(name).tokenizer.conv  # type: ignore[union-attr]
+    conv: Any = build(name).get_submodule("tokenizer.conv")
     assert conv.weight.std().item() == pytest.approx(weight, rel=0.03)
     assert conv.bias.std().item() == pytest.approx(bias, rel=0.15)
 

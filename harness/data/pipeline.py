@@ -44,6 +44,7 @@ class Scaling:
 
     factor_CHW: torch.Tensor  # one value a channel, written out: broadcast over pixels, a CPU takes three times as long
     shift_CHW: torch.Tensor
+    mean_C11: torch.Tensor  # the data set's mean colour in [0, 1], whatever the scaling
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         values = images.to(torch.float32)
@@ -53,8 +54,9 @@ class Scaling:
 def scaling(data: ImageData, recipe: Recipe, device: torch.device) -> Scaling:
     means_stds = {"dataset": (data.mean, data.std), "half": ((0.5,) * 3, (0.5,) * 3), "unit": ((0.0,) * 3, (1.0,) * 3)}
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in means_stds[recipe.scaling])
-    factor, shift, side = 1 / (255 * std), -mean / std, data.dataset.image_size
-    return Scaling(*(x.float().reshape(3, 1, 1).expand(3, side, side).contiguous().to(device) for x in (factor, shift)))
+    side, colour = data.dataset.image_size, torch.tensor(data.mean).view(3, 1, 1)
+    whole = (x.float().reshape(3, 1, 1).expand(3, side, side).contiguous() for x in (1 / (255 * std), -mean / std))
+    return Scaling(*(x.to(device) for x in (*whole, colour)))
 
 
 def to_device(split: Split, device: torch.device) -> DeviceSplit:
@@ -107,7 +109,7 @@ def training_batches(split: DeviceSplit, recipe: Recipe, scale: Scaling, rng: np
         for part, of_steps in zip(parts, drawn, strict=True):
             batch = scale(images[part])
             for step, of_step in zip(steps, of_steps, strict=True):
-                batch = step.apply(batch, of_step, recipe)
+                batch = step.apply(batch, of_step, recipe, scale.mean_C11)
             yield Batch(batch, labels[part], mix.part(part) if mix else None)
 
 

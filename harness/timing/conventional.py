@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from harness.data.augment.erasing import LEE
 from harness.recipe import Recipe
 from variants.fields import UsageError
 
@@ -68,7 +69,10 @@ def transforms(recipe: Recipe, image_size: int, mean: tuple[float, ...], std: tu
         "trivialaugment": lambda: tv.TrivialAugmentWide(interpolation=mode),
     }
     fill: Any = "random" if recipe.erase_fill == "noise" else 0
-    after = {"erase": lambda: tv.RandomErasing(recipe.erase_prob, value=fill)}
+    after = {
+        "erase": lambda: tv.RandomErasing(recipe.erase_prob, value=fill),
+        "erase-lee": lambda: tv.RandomErasing(recipe.erase_prob, scale=LEE.areas, ratio=LEE.ratios, value=mean),
+    }
     if unknown := [name for name in recipe.augment if name not in makers and name not in after]:
         raise UsageError(f"torchvision has no transform for {', '.join(unknown)}: nothing to compare this recipe with")
     before_tensor = [makers[name]() for name in recipe.augment if name in makers]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.data.augment.apply import PILLOW_OPERATIONS, apply_rounds_, torchvision_operations
 from harness.data.augment.crops import crop_, draw_crops, draw_flips, draw_resized_crops, flip_, resized_crop
-from harness.data.augment.erasing import Erasure, draw_erasures, erase
+from harness.data.augment.erasing import LEE, Erasure, draw_erasures, erase
 from harness.data.augment.paste import Pastes, crop_paste, draw_pastes
 from harness.data.augment.policies import (
     CIFAR10_POLICY,
@@ -31,7 +31,8 @@ class FloatStep(NamedTuple):
     """Drawing and applying apart, since the draws of many batches are made together."""
 
     draw: Callable[[int, int, int, AugmentSettings, np.random.Generator], Any]  # images, height, width
-    apply: Callable[[Tensor, Any, AugmentSettings], Tensor]  # float images, normalised, are left as they are
+    # Float images, scaled, are left as they are; the last is the data set's mean colour in [0, 1], 3 x 1 x 1.
+    apply: Callable[[Tensor, Any, AugmentSettings, Tensor], Tensor]
 
 
 def augment_uint8_(images: Tensor, names: Sequence[str], settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
@@ -102,15 +103,24 @@ def _draw_erasures(n: int, height: int, width: int, settings: AugmentSettings, r
     return draw_erasures(n, height, width, settings.erase_prob, rng)
 
 
-def _erase(images: Tensor, erasure: Erasure, settings: AugmentSettings) -> Tensor:
+def _erase(images: Tensor, erasure: Erasure, settings: AugmentSettings, mean: Tensor) -> Tensor:
     return erase(images, erasure, settings.erase_fill)
+
+
+def _draw_lee(n: int, height: int, width: int, settings: AugmentSettings, rng: np.random.Generator) -> Erasure:
+    return draw_erasures(n, height, width, settings.erase_prob, rng, LEE)
+
+
+def _erase_lee(images: Tensor, erasure: Erasure, settings: AugmentSettings, mean: Tensor) -> Tensor:
+    """Lee's code writes the mean of the unscaled images into scaled ones: about .49, where 0 would be the mean."""
+    return erase(images, erasure, mean)
 
 
 def _draw_pastes(n: int, height: int, width: int, settings: AugmentSettings, rng: np.random.Generator) -> Pastes:
     return draw_pastes(n, height, width, rng)
 
 
-def _crop_paste(images: Tensor, pastes: Pastes, settings: AugmentSettings) -> Tensor:
+def _crop_paste(images: Tensor, pastes: Pastes, settings: AugmentSettings, mean: Tensor) -> Tensor:
     return crop_paste(images, pastes)
 
 
@@ -127,5 +137,6 @@ UINT8_STEPS: dict[str, Step] = {
 }
 FLOAT_STEPS: dict[str, FloatStep] = {
     "erase": FloatStep(_draw_erasures, _erase),
+    "erase-lee": FloatStep(_draw_lee, _erase_lee),
     "crop-paste": FloatStep(_draw_pastes, _crop_paste),
 }

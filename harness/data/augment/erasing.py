@@ -1,6 +1,5 @@
-"""Owns random erasing (Zhong et al. 2020, arXiv:1708.04896) of float images, already normalised.
-Refuses uint8 images: the zero it writes is the data set's mean colour.
-"""
+"""Random erasing (Zhong et al. 2020, arXiv:1708.04896) of float images that are scaled already: boxes as torchvision
+draws them, and as Lee et al. do."""
 
 from typing import NamedTuple
 
@@ -11,8 +10,19 @@ from torch import Tensor
 from harness.data.augment.boxes import box_mask
 
 TRIES = 10
-AREA_SCALE = (0.02, 0.33)
-SIDE_RATIO = (0.3, 3.3)
+
+
+class BoxLaw(NamedTuple):
+    """Shares of the image's area, uniform; ratios of height to width, uniform or log-uniform."""
+
+    areas: tuple[float, float]
+    ratios: tuple[float, float]
+    is_log: bool
+
+
+TORCHVISION = BoxLaw((0.02, 0.33), (0.3, 3.3), is_log=True)
+# Lee's code looks up to 100 times for a box that fits; ten times do not find one in less than one image in a million.
+LEE = BoxLaw((0.02, 0.4), (0.3, 1 / 0.3), is_log=False)
 
 
 class Erasure(NamedTuple):
@@ -20,11 +30,14 @@ class Erasure(NamedTuple):
     noise_seed: int
 
 
-def draw_erasures(n: int, height: int, width: int, probability: float, rng: np.random.Generator) -> Erasure:
+def draw_erasures(
+    n: int, height: int, width: int, probability: float, rng: np.random.Generator, law: BoxLaw = TORCHVISION
+) -> Erasure:
     """The first of ten boxes that is smaller than the image on both sides; none if all ten are not."""
     wanted = rng.random(n) < probability
-    areas = height * width * rng.uniform(*AREA_SCALE, size=(n, TRIES))
-    ratios = np.exp(rng.uniform(*np.log(SIDE_RATIO), size=(n, TRIES)))
+    areas = height * width * rng.uniform(*law.areas, size=(n, TRIES))
+    ratios = rng.uniform(*(np.log(law.ratios) if law.is_log else law.ratios), size=(n, TRIES))
+    ratios = np.exp(ratios) if law.is_log else ratios
     heights = np.rint(np.sqrt(areas * ratios)).astype(np.int64)
     widths = np.rint(np.sqrt(areas / ratios)).astype(np.int64)
     fits = (heights < height) & (widths < width)
@@ -37,9 +50,11 @@ def draw_erasures(n: int, height: int, width: int, probability: float, rng: np.r
     return Erasure(torch.from_numpy(boxes), int(rng.integers(2**63 - 1)))
 
 
-def erase(images: Tensor, erasure: Erasure, fill: str) -> Tensor:
-    """fill "zero" writes 0, "noise" a standard normal value a pixel and channel."""
+def erase(images: Tensor, erasure: Erasure, fill: str | Tensor) -> Tensor:
+    """fill "zero" writes 0, "noise" a standard normal value a pixel and channel, a tensor its value a channel."""
     inside = box_mask(erasure.boxes, *images.shape[-2:])
+    if isinstance(fill, Tensor):
+        return torch.where(inside, fill, images)
     if fill == "zero":
         return images.masked_fill(inside, 0.0)
     if fill == "noise":
