@@ -126,7 +126,8 @@ def describe(device: torch.device) -> dict[str, Any]:
     facts: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads()}
     facts["deterministic"] = torch.are_deterministic_algorithms_enabled()
     if device.type == "cuda":
-        facts |= {"device_name": torch.cuda.get_device_name(device), "cuda": torch.version.cuda, "driver": nvml.driver()}
+        name, driver = torch.cuda.get_device_name(device), nvml.driver()
+        facts |= {"device_name": name, "cuda": torch.version.cuda, "driver": driver}
     else:
         facts |= {"device_name": f"{_cpu_name()}, {os.cpu_count()} cores", "cuda": None, "driver": None}
     return facts

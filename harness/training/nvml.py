@@ -1,5 +1,5 @@
-"""What NVIDIA's management library (NVML) says of a GPU: its driver, the processes that compute there, the energy it has
-used. Without the package nvidia-ml-py, without a driver, or where the library has no answer, each of these is None.
+"""What NVIDIA's management library (NVML) says of a GPU: its driver, the processes that compute there, the energy that
+it has used. Without the package nvidia-ml-py, without a driver, or where the library has no answer, each is None.
 """
 
 import functools
