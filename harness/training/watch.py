@@ -46,8 +46,8 @@ class Watch:
 
     @staticmethod
     def judged(norm: torch.Tensor, scaler: torch.amp.GradScaler) -> torch.Tensor:
-        """The gradient's norm, or 0 while the loss is scaled up: then a gradient may overflow because of the scale alone.
-        The scaler skips such a step and halves the scale; at a scale of 1 or less it is no excuse."""
+        """The gradient's norm, or 0 while the loss is scaled up: then it may overflow because of the scale alone. The
+        scaler skips such a step and halves the scale; at a scale of 1 or less an overflow is no longer excused."""
         if not scaler.is_enabled():
             return norm
         return torch.where(scaler.scale(torch.ones_like(norm)) > 1, 0.0, norm)  # type: ignore[arg-type]
