@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.commands import Parser, directory, run_command, whole
-from harness.config import RunConfig, resolve
+from harness.config import PRECISION_HELP, PRECISIONS, RunConfig, resolve
 from harness.datasets import DATASETS, Dataset
 from harness.recipes import RECIPES
 from variants.catalog import check_known
@@ -63,7 +63,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "steps": {"type": whole, "help": f"of one epoch (default: {WHOLE_PASS} images on CUDA, 20 steps on the CPU)"},
     "workers": {"type": whole, "help": "of the DataLoader (default: as many as there are cores)"},
     "device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, ... (default: auto)"},
-    "precision": {"choices": ("fp32", "bf16"), "help": "(default: bf16 on CUDA, fp32 on the CPU)"},
+    "precision": {"choices": PRECISIONS, "help": PRECISION_HELP},
     "compile": {"choices": ("on", "off"), "help": "torch.compile (default: on for CUDA, off on the CPU)"},
     "set": {"nargs": "+", "action": "extend", "default": [], "metavar": "KEY=VALUE", "help": "as for harness.run"},
     "records": {"type": whole, "default": 10_000, "help": "(default: 10000)"},

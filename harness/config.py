@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from harness.datasets import Dataset
 from harness.recipe import Recipe, fitted, shortened, with_policy
@@ -25,6 +25,10 @@ from variants.timm_baseline import TimmConfig
 SEMANTICS = 1  # raised by hand when a change of the code changes results
 
 DEVICE_NAME = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)\.", re.IGNORECASE)  # Windows knows no file of that name
+
+Precision = Literal["fp32", "bf16", "fp16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+PRECISION_HELP = "(default: bf16 on CUDA, fp32 on the CPU); fp16, with a gradient scaler, is for GPUs without bf16"
 
 OWN_TYPES = {"vit": ViTConfig, "timm": TimmConfig}
 
@@ -54,7 +58,7 @@ class RunConfig:
     recipe_source: str
     recipe: Recipe
     seed: int
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     compile: bool
     holdout: float = 0.0
     overrides: tuple[str, ...] = ()  # what was set by hand, for a table to show; the values are in variant and recipe

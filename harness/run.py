@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.commands import Parser, directory, run_command, seconds
-from harness.config import RunConfig, resolve
+from harness.config import PRECISION_HELP, PRECISIONS, RunConfig, resolve
 from harness.data.load import dataset_facts
 from harness.datasets import DATASETS, Dataset
 from harness.recipes import RECIPES
@@ -45,7 +45,7 @@ def parser() -> Parser:
     )
     p.add_argument("--batch-size", type=int, help="(default: the recipe's)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    p.add_argument("--precision", choices=("fp32", "bf16"), help="(default: bf16 on CUDA, fp32 on the CPU)")
+    p.add_argument("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     p.add_argument("--compile", choices=("on", "off"), help="torch.compile (default: on for CUDA, off on the CPU)")
     p.add_argument("--deterministic", action="store_true", help="the same bits each time on a GPU too; slower")
     p.add_argument(

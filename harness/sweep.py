@@ -24,6 +24,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.commands import Parser, directory, run_command, whole
+from harness.config import PRECISION_HELP, PRECISIONS
 from harness.data.load import dataset_facts
 from harness.datasets import Dataset
 from harness.records.images import FOLDER, check_images
@@ -69,7 +70,7 @@ def parser() -> Parser:
     act.add_argument("--jobs", type=jobs, default=1, metavar="N", help="N cells at once, each in a process of its own")
     p.add_argument("--dry-run", action="store_true", help="print how many cells, which, and a guess of the time")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    p.add_argument("--precision", choices=("fp32", "bf16"), help="(default: bf16 on CUDA, fp32 on the CPU)")
+    p.add_argument("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     p.add_argument("--compile", choices=("on", "off"), help="torch.compile (default: on for CUDA, off on the CPU)")
     p.add_argument("--deterministic", action="store_true", help="the same bits each time on a GPU too; slower")
     p.add_argument("--data-dir", type=directory, default=Path("data"), metavar="DIR", help="(default: data)")

@@ -1,6 +1,5 @@
 """harness.bench: timing in turn, the baselines, the floors, and what is kept and shown of it all."""
 
-import ctypes
 import io
 import json
 import subprocess
@@ -8,6 +7,7 @@ import sys
 from dataclasses import asdict, fields, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +41,6 @@ from harness.timing.pipeline import compare_pipelines, conventional_images
 from harness.timing.staging import made_up
 from harness.timing.step import Staged, compare_training
 from harness.timing.turns import Rounds, take_turns
-from harness.training.energy import Meter
 from harness.training.loop import Compute, train
 from harness.training.progress import Progress
 from tests.mutations import NOT_FINITE, OTHER_VALUES
@@ -227,39 +226,14 @@ def test_the_floors_by_hand(monkeypatch):
     assert cost.activations_without_head + 3 == 16 + 48 + 32 + 16 + 16 + 32 + 16 + 3
     assert step_flops(config, cost) == 6 * cost.macs * 5
     assert step_bytes(config) == 40 * cost.params + 4 * 5 * (179 - 32) * 5
-    assert step_bytes(replace(config, precision="bf16")) == 40 * cost.params + 2 * 5 * (179 - 32) * 5
+    for half in ("bf16", "fp16"):
+        assert step_bytes(replace(config, precision=half)) == 40 * cost.params + 2 * 5 * (179 - 32) * 5
     monkeypatch.setattr(floors_module, "matrix_rate", lambda device, precision: 1e9)
     monkeypatch.setattr(floors_module, "bandwidth", lambda device: 1e6)
     found = floors(config, cost, CPU)
     assert found.flops_s == 30 * cost.macs / 1e9 and found.bound_s == found.bytes_s
     assert found.bytes_s == (40 * cost.params + 4 * 5 * (179 - 32) * 5) / 1e6
     assert Floors(None, None).bound_s is None and Floors(2.0, None).bound_s == 2.0
-
-
-class Library:
-    """NVIDIA's, as far as we call it."""
-
-    def __init__(self, readings_mj, found=0):
-        self.readings_mj, self.found = iter(readings_mj), found
-
-    def nvmlInit_v2(self):
-        return 0
-
-    def nvmlDeviceGetHandleByUUID(self, uuid, handle):
-        return self.found
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle, value):
-        ctypes.cast(value, ctypes.POINTER(ctypes.c_ulonglong))[0] = next(self.readings_mj)
-        return 0
-
-
-def test_joules_are_a_difference_of_readings(monkeypatch):
-    properties = type("Properties", (), {"uuid": "1"})
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    cuda = torch.device("cuda")
-    assert Meter(cuda, Library([5000, 7500])).joules() == 2.5  # type: ignore[arg-type]
-    assert Meter(cuda, Library([], found=6)).joules() is None  # type: ignore[arg-type]
-    assert Meter(CPU, Library([])).joules() is None  # type: ignore[arg-type]
 
 
 def test_pipelines_are_compared_over_the_same_images():
@@ -287,11 +261,13 @@ def test_training_is_compared_with_both_baselines(settings, monkeypatch):
     )
 
 
-def test_the_staged_steps_are_those_of_the_real_loop(monkeypatch):
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_staged_steps_are_those_of_the_real_loop(monkeypatch, precision):
     """On the same batches both end with the same weights: what the loop is compared with leaves nothing out."""
     monkeypatch.setattr("harness.training.loop.data_generator", lambda seed, epoch: np.random.default_rng(0))
     settings = ["recipe.clip=0.5", "recipe.ema=0.9", "recipe.mix=cutmix", "recipe.warmup_epochs=1"]
-    config = resolve("compact", DATASETS["digits"], "quick", epochs=2, batch_size=8, settings=settings)
+    rest: dict[str, Any] = {"epochs": 2, "batch_size": 8, "settings": settings, "precision": precision}
+    config = resolve("compact", DATASETS["digits"], "quick", **rest)
     data, weights = made_up(DATASETS["digits"], 20), []
     split, few, scale = to_device(data.train, CPU), to_device(data.test, CPU), scaling(data, config.recipe, CPU)
     for staged in (False, True):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,20 +16,22 @@ from harness.experiment import run_cell
 from harness.records.read import Run, read_run, run_state
 from harness.records.schema import FILES
 from harness.training import device as devices
-from harness.training import loop
+from harness.training import loop, nvml
 from harness.training.checkpoint import PATTERN
+from harness.training.energy import Meter
+from harness.training.mishaps import out_of_memory
 from tests.test_resume import assert_same
 from variants.fields import UsageError
 
-CPU, ROOT = torch.device("cpu"), Path(__file__).resolve().parents[1]
+CPU, CUDA, ROOT = torch.device("cpu"), torch.device("cuda"), Path(__file__).resolve().parents[1]
 
 
 def config(**rest) -> RunConfig:
     return resolve("compact", DATASETS["digits"], "quick", epochs=2, **rest)
 
 
-def cell(out: Path, cell_config: RunConfig | None = None) -> Run:
-    return run_cell(cell_config or config(), Path("data"), out, CPU, quiet=True)
+def cell(out: Path, cell_config: RunConfig | None = None, **rest) -> Run:
+    return run_cell(cell_config or config(), Path("data"), out, CPU, quiet=True, **rest)
 
 
 # --- choosing --------------------------------------------------------------------------------------------------------
@@ -111,6 +114,24 @@ def failing(error: BaseException):
         raise error
 
     return fail
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp16")])
+def test_a_gpu_without_bf16_has_fp16(monkeypatch, native, precision):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    assert out_of_memory(config(), CPU).endswith(f"or --precision {precision}")
+    assert devices.defaults(CUDA) == ("bf16" if native else "fp32", True)
+
+
+def test_an_operation_without_fp16_is_told(tmp_path, monkeypatch):
+    error = RuntimeError("\"histc\" not implemented for 'Half'")
+    monkeypatch.setattr(loop, "batch_loss", failing(error))
+    with pytest.raises(UsageError, match=r"cannot be trained in fp16 on cpu: .histc. not implemented for 'Half'"):
+        cell(tmp_path, config(precision="fp16"))
+    with pytest.raises(RuntimeError) as told:
+        cell(tmp_path)
+    assert told.value is error, "in another precision it is a mistake of ours"
 
 
 @pytest.mark.parametrize("kind", OUT_OF_MEMORY)
@@ -274,7 +295,7 @@ def test_a_checkpoint_goes_on_only_as_deterministic_as_it_was(tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(loop, "evaluate", ended)
         with pytest.raises(KeyboardInterrupt):
-            cell(tmp_path)
+            cell(tmp_path, save_every_s=0)
     assert list((tmp_path / config().run_id).glob(PATTERN))
     cell(tmp_path)
     assert "a checkpoint of another deterministic: the run starts again" in capsys.readouterr().err
@@ -304,6 +325,75 @@ def test_other_numbers_of_threads_agree_to_the_documented_tolerance(tmp_path, th
 
 
 # --- what others do there --------------------------------------------------------------------------------------------
+
+
+class Nvml:
+    """The package nvidia-ml-py, as far as it is asked."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, pids=(), energies_mj=(), silent=False):
+        self.pids, self.energies_mj, self.silent = pids, iter(energies_mj), silent
+
+    def nvmlInit(self):
+        if self.silent:
+            raise self.NVMLError("Driver Not Loaded")
+
+    def nvmlSystemGetDriverVersion(self):
+        return "580.65"
+
+    def nvmlDeviceGetHandleByUUID(self, uuid):
+        assert uuid == "GPU-1-2"
+        return "its handle"
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle):
+        assert handle == "its handle"
+        return [SimpleNamespace(pid=pid) for pid in self.pids]
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle):
+        found = next(self.energies_mj)
+        if found is None:
+            raise self.NVMLError("Not Supported")
+        return found
+
+
+@pytest.fixture
+def asking(monkeypatch):
+    """Has NVML be the one given, or be absent."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1-2"))
+
+    def ask(package: Nvml | None) -> None:
+        nvml.library.cache_clear()
+        monkeypatch.setitem(sys.modules, "pynvml", package)
+
+    yield ask
+    nvml.library.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("others", "shared"), [([], None), ([os.getpid()], False), ([os.getpid(), 1], True), ([1, 2], None)]
+)
+def test_a_gpu_is_shared_when_another_process_computes_there(asking, others, shared):
+    """Who does not see itself there, as in some containers, cannot tell."""
+    asking(Nvml(others))
+    assert devices.is_shared(CUDA) is shared
+
+
+def test_joules_are_a_difference_of_readings(asking):
+    asking(Nvml(energies_mj=[5000, 7500, None, 1000, 5000, None]))
+    assert Meter(CUDA).joules() == 2.5
+    assert Meter(CUDA).joules() is None and Meter(CUDA).joules() is None
+    assert Meter(CPU).joules() is None
+
+
+@pytest.mark.parametrize("package", [None, Nvml(silent=True)])
+def test_what_nvml_cannot_say_is_unknown(asking, package):
+    """Without the package and without a driver."""
+    asking(package)
+    assert (devices.is_shared(CUDA), nvml.driver(), Meter(CUDA).joules()) == (None, None, None)
+    asking(Nvml())
+    assert nvml.driver() == "580.65"
 
 
 @pytest.mark.parametrize(

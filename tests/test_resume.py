@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from harness.records.lock import BusyError, holder, owned
 from harness.records.read import Run, read_run, run_state
 from harness.records.schema import FILES
 from harness.training import checkpoint
-from harness.training.checkpoint import Keeper
+from harness.training.checkpoint import PATTERN, Keeper
 from harness.training.signals import StoppedError
 
 CPU, ROOT = torch.device("cpu"), Path(__file__).resolve().parents[1]
@@ -68,7 +69,7 @@ def stopping_after(monkeypatch, steps: int) -> None:
     monkeypatch.setattr(Keeper, "due", asked)
 
 
-@pytest.mark.parametrize("steps", [1, 20, 43, 44, 45, 60, 100])  # 45 steps an epoch, of which the last never asks
+@pytest.mark.parametrize("steps", [1, 20, 43, 44, 45, 46, 60, 100])  # 45 an epoch; its last asks when it is evaluated
 def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(tmp_path, whole, monkeypatch, steps):
     with monkeypatch.context() as patch:
         stopping_after(patch, steps)
@@ -77,7 +78,7 @@ def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(tmp_path, whole, monke
     assert stopped.value.exit_code == 143 and run_state(tmp_path / config().run_id) == "unfinished"
     again = cell(tmp_path)
     assert_same(again, whole)
-    assert [s["after_epochs"] for s in again.result["sessions"]] == [0, (steps - 1) // 44]
+    assert [s["after_epochs"] for s in again.result["sessions"]] == [0, steps // 45]
     assert len(whole.result["sessions"]) == 1
 
 
@@ -134,6 +135,7 @@ def test_time_before_the_stop_counts(tmp_path, monkeypatch):
 KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
+from typing import Any
 from harness.experiment import run_cell
 from harness.data.load import load
 from tests.test_resume import CPU, config
@@ -184,24 +186,84 @@ def test_killed_inside_the_writing_of_a_checkpoint(tmp_path, whole, moment):
     code = f"""
 import os, signal
 from pathlib import Path
+from typing import Any
 from harness.training import checkpoint
 from tests.test_resume import cell
-real, count = checkpoint.write_atomically, iter(range(100))
-def deadly(path, content):
+real, count = checkpoint.write_state, iter(range(100))
+write, written = checkpoint._Digested.write, 0
+def deadly(path, state):
+    global written
     if next(count) == 50:
         if "{moment}" == "half":
-            (path.parent / f".{{path.name}}.half").write_bytes(content[:1000])
+            checkpoint._Digested.write = half
         if "{moment}" == "after":
-            real(path, content)
+            real(path, state)
+        if "{moment}" != "half":
+            os.kill(os.getpid(), signal.SIGKILL)
+    real(path, state)
+def half(self, content):
+    global written
+    written += write(self, content)
+    if written > 1000:
+        self.flush()
         os.kill(os.getpid(), signal.SIGKILL)
-    real(path, content)
-checkpoint.write_atomically = deadly
+    return len(content)
+checkpoint.write_state = deadly
 cell(Path({str(tmp_path)!r}), save_every_s=0)
 """
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == -signal.SIGKILL
     folder = tmp_path / config().run_id
     assert run_state(folder) == "unfinished" and list(folder.glob("checkpoint-*.pt"))
+    assert bool(list(folder.glob(".checkpoint-*"))) == (moment == "half")
     assert_same(cell(tmp_path), whole)
+
+
+# --- when, and what is written ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("every_s", "times"), [(60.0, 1), (0.0, 45 * 3)])
+def test_a_state_is_saved_when_it_is_due_and_after_the_last_epoch(tmp_path, monkeypatch, every_s, times):
+    """An epoch may take a second: to save after each could take as long again."""
+    real, saved = Keeper.save, []
+
+    def save(self, position, parts):
+        saved.append((position.epoch, position.batches))
+        real(self, position, parts)
+
+    monkeypatch.setattr(Keeper, "save", save)
+    cell(tmp_path, save_every_s=every_s)
+    assert len(saved) == times and saved[-1] == (4, 0)
+
+
+def test_a_state_is_the_bytes_that_torch_writes_and_their_digest(tmp_path):
+    """Which earlier versions wrote too, from memory."""
+    import hashlib
+    import io
+
+    torch.manual_seed(0)
+    state: dict[str, Any] = dict.fromkeys(checkpoint.PARTS, torch.rand(1000, 100))
+    state |= {"maker": {}, "carried": {}, "position": {}}
+    checkpoint.write_state(tmp_path / "checkpoint-1.pt", state)
+    payload = io.BytesIO()
+    torch.save(state, payload)
+    content = payload.getvalue() + hashlib.sha256(payload.getvalue()).digest()
+    assert (tmp_path / "checkpoint-1.pt").read_bytes() == content
+    assert torch.equal(checkpoint.read_state(tmp_path / "checkpoint-1.pt")["model"], state["model"])
+
+
+def test_a_checkpoint_without_a_scaler_is_one_of_a_run_that_had_none(tmp_path, whole, monkeypatch):
+    """As those were that were written before there was fp16."""
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_state_of", lambda parts, real=checkpoint._state_of: without_scaler(real(parts)))
+        stopped_at(tmp_path, patch, 60)
+    again = cell(tmp_path)
+    assert [session["after_epochs"] for session in again.result["sessions"]] == [0, 1]
+    assert_same(again, whole)
+
+
+def without_scaler(state: dict) -> dict:
+    assert state.pop("scaler") == {}
+    return state
 
 
 # --- what cannot be used ---------------------------------------------------------------------------------------------
@@ -212,7 +274,7 @@ def stopped_at(out: Path, monkeypatch, steps: int) -> list[Path]:
         stopping_after(patch, steps)
         with pytest.raises(StoppedError):
             cell(out, save_every_s=0)
-    found = sorted((out / config().run_id).glob("checkpoint-*.pt"))
+    found = sorted((out / config().run_id).glob(PATTERN))
     assert len(found) == 2, "the last two are kept"
     return found
 
@@ -281,10 +343,10 @@ def test_fresh_starts_again(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path, whole, monkeypatch, capsys):
-    def full(path, content):
+    def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    monkeypatch.setattr(checkpoint, "opened_atomically", full)
     assert_same(cell(tmp_path, save_every_s=0), whole)
     assert capsys.readouterr().err.count("No space left on device") == 1, "said once"
 
@@ -313,6 +375,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, name):
 INTERRUPTED_TWICE = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 import torch
 from harness.training import loop
 from tests.test_resume import cell
@@ -353,6 +416,7 @@ def test_a_lock_dies_with_its_owner(tmp_path):
     code = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from harness.records.lock import take
 lock = take(Path(sys.argv[1]))
 print(1, flush=True)

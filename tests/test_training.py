@@ -460,12 +460,12 @@ class NoWaiting(Progress):
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("compiled", [False, True])
-def test_no_step_waits_for_the_device(compiled, monkeypatch):
+@pytest.mark.parametrize(("compiled", "precision"), [(False, "bf16"), (True, "bf16"), (False, "fp16"), (True, "fp16")])
+def test_no_step_waits_for_the_device(compiled, precision, monkeypatch):
     monkeypatch.setattr("harness.data.pipeline.CHUNK_BYTES", 2**17)  # several chunks: the next one must not wait either
     device = torch.device("cuda")
     data = load("digits", None)  # type: ignore[arg-type]
-    config = resolve("compact", DATASETS["digits"], "common", epochs=1, precision="bf16", compile=compiled)
+    config = resolve("compact", DATASETS["digits"], "common", epochs=1, precision=precision, compile=compiled)
     model = fresh(config).to(device)
     compute, scale = Compute(model, config), scaling(data, config.recipe, device)
     train_split, eval_split = to_device(data.train, device), to_device(data.test, device)

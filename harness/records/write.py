@@ -8,9 +8,9 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -21,13 +21,14 @@ from variants.fields import UsageError
 LEAST_ROOM = 2**16  # bytes: a record without its predictions
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Either the whole content is under that name afterwards, or what was there before."""
+@contextlib.contextmanager
+def opened_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into. At the end either all of it is under that name, or what was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -36,6 +37,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     _name_to_disk(path.parent)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    with opened_atomically(path) as file:
+        file.write(content)
 
 
 def _name_to_disk(folder: Path) -> None:

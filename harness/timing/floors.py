@@ -13,6 +13,7 @@ from harness.config import RunConfig
 from harness.counting.closed_form import items
 from harness.counting.cost import Cost
 from harness.timing.turns import timed
+from harness.training.device import DTYPES
 from variants.config import ViTConfig
 
 TRIES = 7
@@ -57,14 +58,14 @@ def step_bytes(config: RunConfig) -> float | None:
     params = sum(layer.params for layer in layers)
     scores = config.variant.depth * config.variant.heads * config.variant.tokens**2
     results = sum(layer.activations for layer in layers) - scores
-    width = 2 if config.precision == "bf16" else 4
+    width = DTYPES[config.precision].itemsize
     return 4.0 * PARAMETER_ACCESSES * params + 1.0 * width * RESULT_ACCESSES * results * config.recipe.batch_size
 
 
 @cache
 def matrix_rate(device: torch.device, precision: str) -> float:
     """FLOP/s of one large square product, the median of a few."""
-    side, dtype = MATRIX_SIDE[device.type], torch.bfloat16 if precision == "bf16" else torch.float32
+    side, dtype = MATRIX_SIDE[device.type], DTYPES[precision]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     return 2.0 * side**3 / _median_s(lambda: a @ b, device)
 

@@ -28,7 +28,7 @@ from harness.timing.turns import Rounds, take_turns, timed, titled
 from harness.training import device as devices
 from harness.training.energy import Meter
 from harness.training.loop import Compute, Epoch, train, warm_up
-from harness.training.optimiser import learning_rate, make_optimiser, set_rate
+from harness.training.optimiser import clip_gradients, learning_rate, make_optimiser, set_rate
 from harness.training.progress import Progress
 
 STAGED, PIPELINE = "the same steps on staged batches", "the input pipeline alone"
@@ -95,6 +95,7 @@ class Staged:
         self.config, self.model, self.compute, self.device = config, model, compute, split.labels.device
         self.batches: list[Batch] = list(training_batches(split, config.recipe, scale, np.random.default_rng(0)))
         self.optimiser = make_optimiser(model, config.recipe)
+        self.scaler = devices.gradient_scaler(self.device, config.precision)
 
     def epoch(self) -> None:
         recipe = self.config.recipe
@@ -103,10 +104,14 @@ class Staged:
             set_rate(self.optimiser, learning_rate(recipe, step, len(self.batches)))
             with devices.autocast(self.device, self.config.precision):
                 loss, _ = self.compute.loss_of(self.model, batch, recipe)
-            loss.backward()
+            self.scaler.scale(loss).backward()  # type: ignore[union-attr]  # a tensor's product is a tensor
+            self.scaler.unscale_(self.optimiser)
             if recipe.clip:
-                nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
-            self.optimiser.step()
+                weights = list(self.model.parameters())
+                norm = nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
+                clip_gradients(weights, recipe, norm)
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
             self.optimiser.zero_grad(set_to_none=True)
             if self.compute.average is not None:
                 self.compute.average.update(self.model, step)

@@ -11,15 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import nn
 
 from harness.records.schema import ASIDE
-from harness.records.write import write_atomically
+from harness.records.write import opened_atomically
 from harness.training.signals import Stop, StoppedError
 
 KEPT = 2  # the one before the newest is there for the day on which the newest cannot be read
@@ -40,11 +41,12 @@ class Position:
 
 @dataclass
 class Parts:
-    """What trains. Optimisers and the average change in place."""
+    """What trains. Optimisers and the average change in place; the scaler does nothing unless fp16 needs it."""
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
     average: nn.Module | None = None
+    scaler: torch.amp.GradScaler = field(default_factory=partial(torch.amp.GradScaler, enabled=False))
 
 
 @dataclass
@@ -174,6 +176,7 @@ def _state_of(parts: Parts) -> dict[str, Any]:
         "model": _copied(parts.model.state_dict()),
         "optimiser": _copied(parts.optimiser.state_dict()),
         "average": None if parts.average is None else _copied(parts.average.state_dict()),
+        "scaler": parts.scaler.state_dict(),
         "generator": torch.get_rng_state(),
         "cuda_generator": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
@@ -192,6 +195,7 @@ def restore(state: dict[str, Any], parts: Parts) -> Position:
     parts.optimiser.load_state_dict(state["optimiser"])
     if parts.average is not None:
         parts.average.load_state_dict(state["average"])
+    parts.scaler.load_state_dict(state.get("scaler", {}))  # checkpoints from before fp16 have none and need none
     torch.set_rng_state(state["generator"])
     if state["cuda_generator"] is not None:
         torch.cuda.set_rng_state(state["cuda_generator"], next(parts.model.parameters()).device)
@@ -199,10 +203,28 @@ def restore(state: dict[str, Any], parts: Parts) -> Position:
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    content = io.BytesIO()
-    torch.save(state, content)
-    payload = content.getvalue()
-    write_atomically(path, payload + hashlib.sha256(payload).digest())
+    """The pickled state, streamed from the tensors into the file, and its SHA-256."""
+    with opened_atomically(path) as file:
+        stream = _Digested(file)
+        try:
+            torch.save(state, stream)  # type: ignore[arg-type]  # asks a stream for no more than that
+        except RuntimeError as error:  # of an archive that torch could not end, because a write had failed
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+        file.write(stream.sha256.digest())
+
+
+class _Digested:
+    """Hashes what it passes on."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self.sha256 = file, hashlib.sha256()
+
+    def write(self, content: memoryview) -> int:
+        self.sha256.update(content)
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def read_state(path: Path) -> dict[str, Any]:

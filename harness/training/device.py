@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import os
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,10 +13,13 @@ from typing import Any
 
 import torch
 
+from harness.training import nvml
 from variants.fields import UsageError
 
 GPU_IS_THERE = Path("/dev/nvidiactl")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of the large products
 
 
 def choose(name: str) -> torch.device:
@@ -96,12 +98,22 @@ def defaults(device: torch.device) -> tuple[str, bool]:
     """(precision, compile)"""
     if device.type != "cuda":
         return "fp32", False
-    native = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
-    return ("bf16" if native else "fp32"), True
+    return ("bf16" if has_bf16() else "fp32"), True
+
+
+def has_bf16() -> bool:
+    """Where there is no GPU to ask, most have it."""
+    return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+    return contextlib.nullcontext() if precision == "fp32" else torch.autocast(device.type, DTYPES[precision])
+
+
+def gradient_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
+    """Small gradients are zero in float16: fp16 multiplies the loss so that they are not. In any other precision the
+    scaler does nothing."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
 def synchronise(device: torch.device) -> None:
@@ -114,7 +126,8 @@ def describe(device: torch.device) -> dict[str, Any]:
     facts: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads()}
     facts["deterministic"] = torch.are_deterministic_algorithms_enabled()
     if device.type == "cuda":
-        facts |= {"device_name": torch.cuda.get_device_name(device), "cuda": torch.version.cuda, "driver": _driver()}
+        name, driver = torch.cuda.get_device_name(device), nvml.driver()
+        facts |= {"device_name": name, "cuda": torch.version.cuda, "driver": driver}
     else:
         facts |= {"device_name": f"{_cpu_name()}, {os.cpu_count()} cores", "cuda": None, "driver": None}
     return facts
@@ -153,9 +166,8 @@ def peak_memory_bytes(device: torch.device) -> int | None:
 def is_shared(device: torch.device) -> bool | None:
     """Whether others are computing here: another process on the GPU, or half again as many running as our threads."""
     if device.type == "cuda":
-        uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-        pids = set((_query("--query-compute-apps=pid", "-i", uuid) or "").split())
-        return len(pids) > 1 if str(os.getpid()) in pids else None  # a container may hide who is there
+        pids = nvml.process_ids(device) or set()
+        return len(pids) > 1 if os.getpid() in pids else None  # a container may hide who is there
     if not hasattr(os, "getloadavg"):
         return None
     return os.getloadavg()[0] > 1.5 * torch.get_num_threads()  # as many as this process keeps busy by itself
@@ -172,20 +184,6 @@ class Neighbours:
             return
         self.looked_s, now = time.monotonic(), is_shared(self.device)
         self.seen = now if self.seen is None else self.seen or bool(now)
-
-
-def _driver() -> str | None:
-    text = _query("--query-gpu=driver_version")
-    return text.split()[0] if text and text.split() else None
-
-
-def _query(*what: str) -> str | None:
-    try:
-        return subprocess.run(
-            ["nvidia-smi", *what, "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _cpu_name() -> str:

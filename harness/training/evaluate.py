@@ -27,9 +27,12 @@ class Evaluation:
     confidence: np.ndarray
 
 
-def batch_size(split: DeviceSplit) -> int:
+def batch_size(split: DeviceSplit, compiled: bool = False) -> int:
+    """Where each size would be compiled for, one that divides the split, unless that would halve it."""
     pixels = int(BATCH_IMAGES[split.labels.device.type] * 32 * 32)
-    return max(1, pixels // (split.images.shape[-1] * split.images.shape[-2]))
+    most = min(len(split), max(1, pixels // (split.images.shape[-1] * split.images.shape[-2])))
+    dividing = (size for size in range(most, most // 2, -1) if compiled and len(split) % size == 0)
+    return next(dividing, most)
 
 
 @torch.no_grad()
@@ -40,13 +43,14 @@ def evaluate(
     scale: Scaling,
     precision: str,
 ) -> Evaluation:
-    """`forward` computes `model`, perhaps compiled; every image counts once."""
+    """`forward` computes `model`, perhaps compiled for whole batches; every image counts once."""
     was_training = model.training
     model.eval()
-    device, size, logits = split.labels.device, min(len(split), batch_size(split)), []
+    device, size, logits = split.labels.device, batch_size(split, forward is not model), []
     with autocast(device, precision):
         for start in range(0, len(split), size):
-            logits.append(forward(scale(split.images[start : start + size])).float())
+            images = scale(split.images[start : start + size])
+            logits.append((forward if len(images) == size else model)(images).float())
     model.train(was_training)
     logits_NK = torch.cat(logits)
     confidence, predicted = logits_NK.softmax(dim=1).max(dim=1)
@@ -70,13 +74,13 @@ def evaluate_corrupted(
     """Accuracy under each corruption, weakest strength first. `tell` hears how many images are through."""
     was_training = model.training
     model.eval()
-    device, size, corruptions = split.labels.device, min(len(split), batch_size(split)), Corruptions()
+    device, size, corruptions = split.labels.device, batch_size(split, forward is not model), Corruptions()
     correct = {kind: torch.zeros(CORRUPTION_STRENGTHS, dtype=torch.int64, device=device) for kind in CORRUPTION_NAMES}
     for start in range(0, len(split), size):
         labels = split.labels[start : start + size]
         for kind, strength, images in corruptions.of(split.images[start : start + size]):
             with autocast(device, precision):
-                logits = forward(scale(images))
+                logits = (forward if len(images) == size else model)(scale(images))
             correct[kind][strength] += (logits.argmax(dim=1) == labels).sum()
         tell(start + len(labels))
     model.train(was_training)

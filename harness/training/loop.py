@@ -3,9 +3,10 @@ Refuses to write files: it yields a line an epoch and leaves the rest to its cal
 """
 
 import copy
+import functools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -19,7 +20,7 @@ from harness.data.augment.mixing import mix_images
 from harness.data.pipeline import Batch, DeviceSplit, Scaling, training_batches
 from harness.recipe import Recipe
 from harness.training.checkpoint import Keeper, Parts, Position
-from harness.training.device import autocast, synchronise
+from harness.training.device import autocast, gradient_scaler, synchronise
 from harness.training.evaluate import Evaluation, evaluate
 from harness.training.optimiser import clip_gradients, learning_rate, make_optimiser, set_rate
 from harness.training.progress import Progress
@@ -49,11 +50,11 @@ def train(
 ) -> Iterator[Epoch]:
     """Trains `model` in place, from where `keeper` found it, and yields after every pass, evaluated."""
     recipe, device, split_name = config.recipe, train_split.labels.device, "val" if config.holdout else "test"
-    optimiser = make_optimiser(model, recipe)
+    optimiser, scaler = make_optimiser(model, recipe), gradient_scaler(device, config.precision)
     steps_per_epoch = -(-len(train_split) // recipe.batch_size)
     torch.manual_seed(derive("dropout", config.seed))
     weights = [p for p in model.parameters() if p.requires_grad]
-    parts = Parts(model, optimiser, compute.average.model if compute.average else None)
+    parts = Parts(model, optimiser, compute.average.model if compute.average else None, scaler)
     at = keeper.restored(parts) if keeper else Position()
     progress.begin((at.epoch - 1) * len(train_split) + at.batches * recipe.batch_size)
     watch = Watch(recipe, steps_per_epoch, device)
@@ -71,12 +72,14 @@ def train(
             set_rate(optimiser, lr)
             with autocast(device, config.precision):
                 loss, sums = compute.loss_of(model, batch, recipe)
-            loss.backward()
+            scaler.scale(loss).backward()  # type: ignore[union-attr]  # a tensor's product is a tensor
+            scaler.unscale_(optimiser)
             norm = nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
             clip_gradients(weights, recipe, norm)
-            watch.see(sums[0] + norm, step)
+            watch.see(sums[0] + watch.judged(norm, scaler), step)
             watch.check()
-            optimiser.step()
+            scaler.step(optimiser)
+            scaler.update()
             optimiser.zero_grad(set_to_none=True)
             if compute.average is not None:
                 compute.average.update(model, step)
@@ -98,22 +101,14 @@ def train(
         if not math.isfinite(evaluation.nll):  # the last step's update is only seen here
             raise watch.diverged(step - 1)
         loss_sum, correct_sum = totals.tolist()
-        line = {
-            "epoch": epoch,
-            "train_loss": loss_sum / images,
-            "train_accuracy": correct_sum / images,
-            f"{split_name}_loss": evaluation.nll,
-            f"{split_name}_accuracy": evaluation.accuracy,
-            "lr": lr,
-            "seconds": seconds,
-            "eval_seconds": time.perf_counter() - start_s,
-            "images_seen": epoch * images,
-        }
+        line = {"epoch": epoch, "train_loss": loss_sum / images, "train_accuracy": correct_sum / images}
+        line |= {f"{split_name}_loss": evaluation.nll, f"{split_name}_accuracy": evaluation.accuracy, "lr": lr}
+        line |= {"seconds": seconds, "eval_seconds": time.perf_counter() - start_s, "images_seen": epoch * images}
         watch.epoch(line)
         progress.epoch(line)
         yield Epoch(line, evaluation)
         at = Position(epoch + 1)
-        if keeper:
+        if keeper and (epoch == recipe.epochs or keeper.due()):
             keeper.save(at, parts)
 
 
@@ -150,27 +145,51 @@ class Average:
     def update(self, model: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.model.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
-        for mine, theirs in zip(self.model.buffers(), model.buffers()):
-            mine.copy_(theirs)
+        for mine, theirs in _by_dtype(self.model.buffers(), model.buffers()):
+            torch._foreach_copy_(mine, theirs)
+
+
+def _by_dtype(*lists: Iterable[torch.Tensor]) -> Iterable[list[list[torch.Tensor]]]:
+    """The same lists for each dtype alone: only of one dtype are many tensors one launch."""
+    groups: dict[torch.dtype, list[list[torch.Tensor]]] = {}
+    for group in zip(*lists):
+        for tensors, tensor in zip(groups.setdefault(group[0].dtype, [[] for _ in group]), group):
+            tensors.append(tensor)
+    return groups.values()
 
 
 class Compute:
-    """The two functions that take the time, compiled once if the config says so: the loss of the model in training,
-    and the forward pass of the model that is judged, which is its average if the recipe keeps one."""
+    """The two functions that take the time, compiled if the config says so: the loss of the model in training, and the
+    forward pass of the model that is judged, which is its average if the recipe keeps one."""
 
     def __init__(self, model: nn.Module, config: RunConfig):
         self.average = Average(model, config.recipe.ema) if config.recipe.ema else None
         self.judged = self.average.model if self.average else model
-        self.loss_of, self.forward = batch_loss, self.judged
+        self.forward: Any = self.judged
+        self.compiled_loss: Any = None
+        self.whole_batch = config.recipe.batch_size
         if config.compile:
-            # PyTorch compiles a function for a few shapes a process and then silently stops: a sweep has many cells.
-            torch._dynamo.reset()
+            device = next(model.parameters()).device
+            forget_compiled_for_others(config.cell_id, config.dataset, device)
             torch._dynamo.config.fail_on_recompile_limit_hit = True
             # A small ViT's step is hundreds of short kernels: as one CUDA graph they start together. What it returns
             # the next step overwrites, so the loop reads it at once; evaluation keeps its results and gets no graph.
-            mode = "reduce-overhead" if next(model.parameters()).is_cuda else "default"
-            self.loss_of = torch.compile(batch_loss, dynamic=False, mode=mode)
-            self.forward: Any = torch.compile(self.judged, dynamic=False)
+            mode = "reduce-overhead" if device.type == "cuda" else "default"
+            self.compiled_loss = torch.compile(batch_loss, dynamic=False, mode=mode)
+            self.forward = torch.compile(self.judged, dynamic=False)
+
+    def loss_of(self, model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
+        """One short batch an epoch is not worth a compilation."""
+        if self.compiled_loss is None or len(batch.labels) < self.whole_batch:
+            return batch_loss(model, batch, recipe)
+        return self.compiled_loss(model, batch, recipe)
+
+
+@functools.lru_cache(maxsize=1)
+def forget_compiled_for_others(cell_id: str, dataset: str, device: torch.device) -> None:
+    """PyTorch compiles a function for a few shapes a process and then stops: a sweep has many cells. A second call in a
+    row for the same cell, which comes with another seed, does nothing: that cell's code is used again."""
+    torch._dynamo.reset()
 
 
 def warm_up(
@@ -181,22 +200,22 @@ def warm_up(
     eval_split: DeviceSplit,
     scale: Scaling,
 ) -> float | None:
-    """Compiles for every batch size that will come, so that no epoch's time holds compilation; the weights and
+    """Compiles for a whole batch and for the evaluation, so that no epoch's time holds compilation; the weights and
     statistics stay as they were. Returns the seconds, or None where nothing is compiled."""
     if not config.compile:
         return None
     start_s = time.perf_counter()
     before = copy.deepcopy(model.state_dict())
-    recipe, device, size = config.recipe, train_split.labels.device, config.recipe.batch_size
+    recipe, device = config.recipe, train_split.labels.device
+    compute.whole_batch = count = min(recipe.batch_size, len(train_split))
+    few = DeviceSplit(train_split.images[:count], train_split.labels[:count])
     model.train()
-    for count in {min(size, len(train_split)), len(train_split) % size} - {0}:
-        few = DeviceSplit(train_split.images[:count], train_split.labels[:count])
-        for _ in range(WARM_STEPS):
-            batch = next(training_batches(few, recipe, scale, data_generator(config.seed, 0)))
-            with autocast(device, config.precision):
-                loss, _ = compute.loss_of(model, batch, recipe)
-            loss.backward()
-            model.zero_grad(set_to_none=True)
+    for _ in range(WARM_STEPS):
+        batch = next(training_batches(few, recipe, scale, data_generator(config.seed, 0)))
+        with autocast(device, config.precision):
+            loss, _ = compute.loss_of(model, batch, recipe)
+        loss.backward()
+        model.zero_grad(set_to_none=True)
     evaluate(compute.judged, compute.forward, eval_split, scale, config.precision)
     model.load_state_dict(before)
     synchronise(device)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from harness.config import RunConfig
-from harness.training.device import is_out_of_memory
+from harness.training.device import has_bf16, is_out_of_memory
 from variants.fields import UsageError
 
 # What a disk, its owner or another process does; any other OSError is a mistake of ours.
@@ -34,6 +34,8 @@ def told_in_a_sentence(config: RunConfig, folder: Path, device: torch.device) ->
         if "deterministic" in str(error):
             said = str(error).strip().splitlines()[0]
             raise UsageError(f"{config.run_id} cannot be trained with --deterministic: {said}") from error
+        if config.precision == "fp16" and "not implemented for 'Half'" in str(error):
+            raise UsageError(f"{config.run_id} cannot be trained in fp16 on {device.type}: {error}") from error
         raise
 
 
@@ -41,7 +43,7 @@ def out_of_memory(config: RunConfig, device: torch.device) -> str:
     size = config.recipe.batch_size
     ways = [f"--batch-size {max(1, size // 2)}"]
     if config.precision == "fp32":
-        ways.append("--precision bf16")
+        ways.append(f"--precision {'bf16' if has_bf16() else 'fp16'}")
     if device.type == "cuda":
         ways.append("another --device")
     return f"out of memory on {device} at batch size {size}: end what else runs there, or try {' or '.join(ways)}"

@@ -44,6 +44,14 @@ class Watch:
         rate = learning_rate(self._recipe, step, self._steps_per_epoch)
         return DivergenceError(step // self._steps_per_epoch + 1, step, rate, self._last_good)
 
+    @staticmethod
+    def judged(norm: torch.Tensor, scaler: torch.amp.GradScaler) -> torch.Tensor:
+        """The gradient's norm, or 0 while the loss is scaled up: then it may overflow because of the scale alone. The
+        scaler skips such a step and halves the scale; at a scale of 1 or less an overflow is no longer excused."""
+        if not scaler.is_enabled():
+            return norm
+        return torch.where(scaler.scale(torch.ones_like(norm)) > 1, 0.0, norm)  # type: ignore[arg-type]
+
     def _heard(self) -> int:
         if self._underway and not self._underway[1].query():
             return -1

@@ -1,0 +1,179 @@
+"""--precision fp16: autocast to float16 with a gradient scaler, whose skipped steps are no divergence."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.config import RunConfig, resolve
+from harness.data.load import load
+from harness.data.pipeline import DeviceSplit, scaling, to_device
+from harness.datasets import DATASETS
+from harness.experiment import build_model, run_cell
+from harness.training import loop
+from harness.training.checkpoint import PATTERN, read_state
+from harness.training.estimate import blank_batch
+from harness.training.evaluate import evaluate
+from harness.training.loop import Compute, train
+from harness.training.optimiser import make_optimiser
+from harness.training.progress import Progress
+from harness.training.signals import StoppedError
+from harness.training.watch import DivergenceError, Watch
+from tests.test_resume import CPU, assert_same, stopping_after
+from tests.test_resume import SETTINGS as WITH_STATE
+from variants.catalog import CATALOG
+from variants.config import ViTConfig
+
+GradScaler = torch.amp.GradScaler
+
+
+def config(epochs: int = 1, settings: Sequence[str] = (), precision: str = "fp16") -> RunConfig:
+    return resolve("compact", DATASETS["digits"], "quick", epochs=epochs, settings=settings, precision=precision)
+
+
+def one_step(monkeypatch, scaler: GradScaler, batch_loss: Callable | None = None) -> tuple[nn.Module, nn.Module]:
+    """The model before and after a step on 32 images."""
+    monkeypatch.setattr(loop, "gradient_scaler", lambda device, precision: scaler)
+    if batch_loss is not None:
+        monkeypatch.setattr(loop, "batch_loss", batch_loss)
+    data = load("digits", None)  # type: ignore[arg-type]
+    split = to_device(data.train, CPU)
+    few, scale = DeviceSplit(split.images[:32], split.labels[:32]), scaling(data, config().recipe, CPU)
+    model = build_model(config(), CPU)
+    (epoch,) = train(config(), model, Compute(model, config()), few, few, scale, Progress("", 1, 32, quiet=True))
+    assert math.isfinite(epoch.line["train_loss"])
+    return build_model(config(), CPU), model
+
+
+def moved(models: tuple[nn.Module, nn.Module]) -> float:
+    before, after = (model.parameters() for model in models)
+    return max((p - q).abs().max().item() for p, q in zip(before, after, strict=True))
+
+
+def test_fp16_learns_as_fp32_does_and_says_so(tmp_path):
+    half, full = (run_cell(config(2, precision=p), Path("data"), tmp_path, CPU, quiet=True) for p in ("fp16", "fp32"))
+    assert half.config["precision"] == "fp16" and half.config["run_id"] != full.config["run_id"]
+    assert half.result["test_accuracy"] > 0.5
+    for one, other in zip(half.epochs(), full.epochs(), strict=True):
+        for name in ("train_loss", "test_loss"):
+            assert one[name] == pytest.approx(other[name], rel=0.05) and one[name] != other[name], name
+
+
+@pytest.mark.parametrize("name", [name for name in CATALOG if name != "resnet18"])  # 20 s a step, in float16 on a CPU
+def test_every_variant_has_what_fp16_needs_on_a_cpu(name):
+    changes = ["variant.resize=32"] if name == "vit-224" else []
+    changes += ["variant.depth=1"] if isinstance(CATALOG[name], ViTConfig) else []
+    recipe = resolve(name, DATASETS["c10"], "common", batch_size=4, settings=changes)
+    model, batch = recipe.variant.module().train(), blank_batch(32, 4, recipe.recipe, CPU)
+    with torch.autocast("cpu", torch.float16):
+        loss, _ = loop.batch_loss(model, batch, recipe.recipe)
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_the_evaluation_is_in_fp16_too():
+    data, seen = load("digits", None), []  # type: ignore[arg-type]
+    split, scale = to_device(data.test, CPU), scaling(data, config().recipe, CPU)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 10))
+    model[1].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    for precision in ("fp32", "bf16", "fp16"):
+        evaluate(model, model, split, scale, precision)
+    assert seen == [torch.float32, torch.bfloat16, torch.float16]
+
+
+# --- the scale -------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_overflows_is_skipped_and_the_scale_falls(monkeypatch):
+    scaler = GradScaler("cpu", init_scale=2.0**40)
+    assert moved(one_step(monkeypatch, scaler)) == 0 and scaler.get_scale() == 2.0**39
+    scaler = GradScaler("cpu", init_scale=2.0**4)
+    assert moved(one_step(monkeypatch, scaler)) > 0 and scaler.get_scale() == 2.0**4
+
+
+def test_what_is_clipped_and_watched_is_the_unscaled_gradient(monkeypatch):
+    norms, real = [], loop.nn.utils.get_total_norm
+
+    def watched(gradients):
+        norms.append(real(gradients).item())
+        return torch.tensor(norms[-1])
+
+    monkeypatch.setattr(loop.nn.utils, "get_total_norm", watched)
+    for power in (0, 8):
+        one_step(monkeypatch, GradScaler("cpu", init_scale=2.0**power))
+    assert norms[0] == pytest.approx(norms[1], rel=0.01)
+
+
+def endless(*args, real=loop.batch_loss):
+    """A finite loss whose gradient is not."""
+    loss, sums = real(*args)
+    return loss * math.inf, sums
+
+
+def not_a_number(*args, real=loop.batch_loss):
+    loss, sums = real(*args)
+    return loss, sums * math.nan
+
+
+def test_a_gradient_is_excused_by_the_scale_alone(monkeypatch):
+    assert moved(one_step(monkeypatch, GradScaler("cpu", init_scale=2.0), endless)) == 0
+    with pytest.raises(DivergenceError, match="epoch 1, step 0 "):
+        one_step(monkeypatch, GradScaler("cpu", init_scale=1.0), endless)
+
+
+def test_a_loss_that_is_no_number_is_not_excused(monkeypatch):
+    with pytest.raises(DivergenceError, match="epoch 1, step 0 "):
+        one_step(monkeypatch, GradScaler("cpu"), not_a_number)
+
+
+class NothingRead(TorchDispatchMode):
+    """Reading a tensor's value makes the host wait for a GPU."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_a_scaled_step_reads_nothing(kind):
+    model, recipe = build_model(config(), CPU), config(settings=[f"recipe.optimizer={kind}"]).recipe
+    optimiser, scaler = make_optimiser(model, recipe), GradScaler("cpu")
+    model(torch.randn(4, 3, 8, 8)).sum().backward()
+    scaler.scale(torch.zeros(()))  # makes the scale, as the first loss does
+    with NothingRead():
+        scaler.unscale_(optimiser)
+        Watch.judged(torch.ones(()), scaler)
+        scaler.step(optimiser)
+        scaler.update()
+    with pytest.raises(AssertionError), NothingRead():
+        scaler.get_scale()
+
+
+# --- going on --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [20, 60])
+def test_a_stopped_fp16_run_ends_as_if_it_had_not_been_stopped(tmp_path, monkeypatch, steps):
+    """The scale is one that changes all the time: one that began again would skip other steps."""
+    scalers = []
+
+    def changing(device: torch.device, precision: str) -> GradScaler:
+        scalers.append(GradScaler("cpu", init_scale=2.0**24, growth_interval=7, enabled=precision == "fp16"))
+        return scalers[-1]
+
+    monkeypatch.setattr(loop, "gradient_scaler", changing)
+    cell = partial(run_cell, config(2, WITH_STATE), Path("data"), device=CPU, quiet=True)
+    whole = cell(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stopping_after(patch, steps)
+        with pytest.raises(StoppedError):
+            cell(tmp_path / "stopped")
+    (saved,) = (tmp_path / "stopped").glob(f"*/{PATTERN}")
+    assert read_state(saved)["scaler"]["scale"] == scalers[1].get_scale() != 2.0**24
+    assert_same(cell(tmp_path / "stopped"), whole)
+    assert scalers[0].state_dict() == scalers[2].state_dict()
