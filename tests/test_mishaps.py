@@ -126,9 +126,9 @@ def test_a_run_that_diverges_after_a_stop_is_told_as_without_it(tmp_path, monkey
         patch.setattr(loop, "batch_loss", never_a_number(70))
         reason = cell(tmp_path / "whole").result["reason"]
     assert "epoch 2, step 70" in reason and "over epoch 1" in reason
-    stopped_after(tmp_path, monkeypatch, 60)  # 16 steps into the second epoch
+    stopped_after(tmp_path, monkeypatch, 60)  # 15 steps into the second epoch
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "batch_loss", never_a_number(70 - 61))
+        patch.setattr(loop, "batch_loss", never_a_number(70 - 60))
         assert cell(tmp_path).result["reason"] == reason
 
 
