@@ -40,7 +40,7 @@ def apply_rounds_(images: Tensor, rounds: Sequence[Round], operations: Operation
 def apply_round_(images: Tensor, drawn: Round, operations: Operations) -> Tensor:
     """images uint8 n x 3 x H x W, contiguous: image i goes through operation drawn.ops[i], in place."""
     for names in (*operations.warps, *((name,) for name in operations.pixels)):
-        rows = np.flatnonzero(np.isin(drawn.ops, [OPS.index(name) for name in names]))
+        rows = np.flatnonzero(np.array([op in names for op in OPS])[drawn.ops])
         for block in blocks(len(rows), images.shape[1:].numel(), images.device):
             chosen = rows[block]
             on_device = to_device(chosen, images.device)
