@@ -1,37 +1,88 @@
 """What torch.compile is given: one graph for every variant, and a fresh count of shapes for every cell."""
 
 import dataclasses
+import math
+import re
 
 import pytest
 import torch
+from torch import nn
 
-from harness.config import resolve
+from harness.config import RunConfig, resolve
 from harness.data.load import load
-from harness.data.pipeline import DeviceSplit, scaling, to_device
+from harness.data.pipeline import DeviceSplit, Scaling, scaling, to_device
 from harness.datasets import DATASETS
 from harness.recipes import PUBLISHED
 from harness.training import loop
-from harness.training.estimate import blank_batch
 from harness.training.progress import Progress
+from tests.copies import random_split
 from variants.catalog import CATALOG
 from variants.config import ViTConfig
 
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(("name", "recipe"), [(n, "common") for n in CATALOG] + [(n, "published") for n in PUBLISHED])
-def test_the_loss_of_every_variant_is_one_graph(name, recipe):
-    """Under bf16 autocast, mixing included; `fullgraph` raises at the first break. Tracing alone needs no compiler."""
+def of_one_block(name: str, recipe: str) -> RunConfig:
     changes = ["variant.resize=32"] if name == "vit-224" else []
     changes += ["variant.depth=1"] if isinstance(CATALOG[name], ViTConfig) else []
-    config = resolve(name, DATASETS["c10"], recipe, batch_size=4, settings=changes)
-    model = config.variant.module().train()
-    torch._dynamo.reset()
-    traced = torch.compile(loop.batch_loss, backend="eager", fullgraph=True, dynamic=False)
-    with torch.autocast("cpu", torch.bfloat16):
-        loss, sums = traced(model, blank_batch(32, 4, config.recipe, CPU), config.recipe)
-    loss.backward()
-    assert loss.isfinite() and sums.shape == (2,)
+    return resolve(
+        name, DATASETS["c10"], recipe, epochs=1, batch_size=4, precision="bf16", compile=True, settings=changes
+    )
+
+
+def trained_in_whole_graphs(config: RunConfig, model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """The real loop over a full and a short batch, with the real loop's compiled functions: traced and differentiated,
+    which needs no compiler. How many graphs there were after the warm-up, and at the end."""
+    real, split = torch.compile, random_split(6)
+    whole = {"backend": "aot_eager", "fullgraph": True, "dynamic": False}  # fullgraph raises at the first break
+    monkeypatch.setattr(torch, "compile", lambda function, **_: real(function, **whole))
+    few, scale = to_device(split, CPU), Scaling(torch.ones(3, 32, 32) / 255, torch.zeros(3, 32, 32))
+    compute = loop.Compute(model, config)
+    torch._dynamo.utils.counters.clear()
+    graphs = torch._dynamo.utils.counters["stats"]
+    loop.warm_up(config, model, compute, few, few, scale)
+    warm = graphs["unique_graphs"]
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        (epoch,) = loop.train(config, model, compute, few, few, scale, Progress("", 1, len(few), quiet=True))
+    assert math.isfinite(epoch.line["train_loss"])
+    return warm, graphs["unique_graphs"]
+
+
+@pytest.mark.parametrize(("name", "recipe"), [(n, "common") for n in CATALOG] + [(n, "published") for n in PUBLISHED])
+def test_every_variant_trains_in_whole_graphs_that_the_warm_up_made(monkeypatch, name, recipe):
+    """Under bf16 autocast, mixing included."""
+    config = of_one_block(name, recipe)
+    warm, in_all = trained_in_whole_graphs(config, config.variant.module(), monkeypatch)
+    assert warm == in_all >= 2, "a step and the evaluation at least"
+
+
+class Asking(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model(images * (1 if images.mean().item() < 1e9 else 0))
+
+
+class Counting(nn.Module):
+    """Its steps are compiled anew each time: a number that changes is taken for a constant."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model, self.calls = model, 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.model(images * (1 + 0 * self.calls))
+
+
+@pytest.mark.parametrize(("kind", "error"), [(Asking, "Unsupported"), (Counting, "RecompileError|RecompileLimit")])
+def test_what_breaks_a_graph_or_compiles_again_is_found(monkeypatch, kind, error):
+    config = of_one_block("compact", "quick")
+    with pytest.raises(Exception) as raised:
+        trained_in_whole_graphs(config, kind(config.variant.module()), monkeypatch)
+    assert re.search(error, type(raised.value).__name__), raised.value
 
 
 def test_a_long_sweep_goes_on_compiling(monkeypatch):
