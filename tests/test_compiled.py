@@ -1,47 +1,98 @@
 """What torch.compile is given: one graph for every variant, and a fresh count of shapes for every cell."""
 
 import dataclasses
+import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounter
+from torch import nn
 
 from harness.config import RunConfig, resolve
 from harness.data.load import load
-from harness.data.pipeline import DeviceSplit, scaling, to_device
+from harness.data.pipeline import DeviceSplit, Scaling, scaling, to_device
 from harness.datasets import DATASETS
 from harness.experiment import run_cell
 from harness.recipes import PUBLISHED
 from harness.training import loop
-from harness.training.estimate import blank_batch
 from harness.training.evaluate import batch_size, evaluate
 from harness.training.progress import Progress
+from tests.copies import random_split
 from variants.catalog import CATALOG
 from variants.config import ViTConfig
 
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(("name", "recipe"), [(n, "common") for n in CATALOG] + [(n, "published") for n in PUBLISHED])
-def test_the_loss_of_every_variant_is_one_graph_for_all_seeds(name, recipe):
-    """Under bf16 autocast, mixing included; `fullgraph` raises at the first break. Tracing alone needs no compiler.
-    What was compiled for one model serves the next one of the same config, in training and in evaluation."""
+def of_one_block(name: str, recipe: str) -> RunConfig:
     changes = ["variant.resize=32"] if name == "vit-224" else []
     changes += ["variant.depth=1"] if isinstance(CATALOG[name], ViTConfig) else []
-    config = resolve(name, DATASETS["c10"], recipe, batch_size=4, settings=changes)
-    torch._dynamo.reset()
-    counter = CompileCounter()
-    traced = torch.compile(loop.batch_loss, backend=counter, fullgraph=True, dynamic=False)
-    for _ in range(2):
-        model, batch = config.variant.module().train(), blank_batch(32, 4, config.recipe, CPU)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, sums = traced(model, batch, config.recipe)
-        loss.backward()
-        assert loss.isfinite() and sums.shape == (2,)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            torch.compile(model.eval(), backend=counter, fullgraph=True, dynamic=False)(batch.images)
-        assert counter.frame_count == 2
+    return resolve(
+        name, DATASETS["c10"], recipe, epochs=1, batch_size=4, precision="bf16", compile=True, settings=changes
+    )
+
+
+def trained_in_whole_graphs(config: RunConfig, model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """The real loop over a full and a short batch, with the real loop's compiled functions: traced and differentiated,
+    which needs no compiler. How many graphs were made by the warm-up, and in all."""
+    real, split = torch.compile, random_split(6)
+    whole = {"backend": "aot_eager", "fullgraph": True, "dynamic": False}  # fullgraph raises at the first break
+    monkeypatch.setattr(torch, "compile", lambda function, **_: real(function, **whole))
+    few, scale = (
+        to_device(split, CPU),
+        Scaling(torch.ones(3, 32, 32) / 255, torch.zeros(3, 32, 32), torch.zeros(3, 1, 1)),
+    )
+    compute = loop.Compute(model, config)
+    torch._dynamo.utils.counters.clear()
+    graphs = torch._dynamo.utils.counters["stats"]
+    loop.warm_up(config, model, compute, few, few, scale)
+    warm = graphs["unique_graphs"]
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        (epoch,) = loop.train(config, model, compute, few, few, scale, Progress("", 1, len(few), quiet=True))
+    assert math.isfinite(epoch.line["train_loss"])
+    return warm, graphs["unique_graphs"]
+
+
+@pytest.mark.parametrize(("name", "recipe"), [(n, "common") for n in CATALOG] + [(n, "published") for n in PUBLISHED])
+def test_every_variant_trains_in_whole_graphs_that_the_warm_up_made(monkeypatch, name, recipe):
+    """Under bf16 autocast, mixing included. What was compiled for one seed serves the next one of the same cell."""
+    config = of_one_block(name, recipe)
+    loop.forget_compiled_for_others.cache_clear()
+    with monkeypatch.context() as patch:
+        warm, in_all = trained_in_whole_graphs(config, config.variant.module(), patch)
+    assert warm == in_all == 2, "a step and the evaluation"
+    again = dataclasses.replace(config, seed=1)
+    assert trained_in_whole_graphs(again, config.variant.module(), monkeypatch) == (0, 0)
+
+
+class Asking(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model(images * (1 if images.mean().item() < 1e9 else 0))
+
+
+class Counting(nn.Module):
+    """Its steps are compiled anew each time: a number that changes is taken for a constant."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model, self.calls = model, 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.model(images * (1 + 0 * self.calls))
+
+
+@pytest.mark.parametrize(("kind", "error"), [(Asking, "Unsupported"), (Counting, "RecompileError|RecompileLimit")])
+def test_what_breaks_a_graph_or_compiles_again_is_found(monkeypatch, kind, error):
+    config = of_one_block("compact", "quick")
+    with pytest.raises(Exception) as raised:
+        trained_in_whole_graphs(config, kind(config.variant.module()), monkeypatch)
+    assert re.search(error, type(raised.value).__name__), raised.value
 
 
 @pytest.fixture

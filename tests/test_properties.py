@@ -20,7 +20,8 @@ from scipy import stats
 from harness import config as configs
 from harness.config import RunConfig, parse_settings, resolve, run_config_from_plain
 from harness.datasets import DATASETS
-from harness.recipes import RECIPES, Recipe
+from harness.recipe import Recipe
+from harness.recipes import RECIPES
 from harness.records.check import problems_of
 from harness.records.read import Run, load_runs, run_state
 from harness.records.schema import EPOCH_FIELDS, RESULT_FIELDS

@@ -1,0 +1,185 @@
+"""On a GPU that is only made up: no recipe's batches and no variant's training step make the host wait for the device
+or mix devices. Values and speed need a real one: the tests marked `cuda`."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from harness.augmentations import CORRUPTION_NAMES, CORRUPTION_STRENGTHS, FLOAT_NAMES, MIX_NAMES, UINT8_NAMES
+from harness.config import RunConfig, resolve
+from harness.data import corrupt, pipeline
+from harness.data.augment import mixing
+from harness.data.load import ImageData
+from harness.data.pipeline import Batch, Scaling, scaling, to_device, training_batches
+from harness.datasets import DATASETS
+from harness.recipe import Recipe, fitted
+from harness.recipes import PUBLISHED, RECIPES
+from harness.training import loop
+from harness.training.progress import Progress
+from harness.training.seeds import data_generator
+from tests.copies import random_split
+from tests.fake_cuda import GPU, WaitsError, fake_cuda, moved
+from variants.catalog import CATALOG
+from variants.config import ViTConfig
+
+C10 = DATASETS["c10"]
+SPLIT = random_split(10)
+DATA = ImageData(C10, SPLIT, SPLIT, [], "", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+RECIPES_AND_PARTS = {
+    **{name: fitted(recipe, C10) for name, recipe in RECIPES.items()},
+    **{f"{name}, bilinear": Recipe(augment=(name,), interpolation="bilinear") for name in UINT8_NAMES},
+    **{name: Recipe(augment=(name,)) for name in FLOAT_NAMES},
+    **{f"{name} for each image": Recipe(mix=name, mix_per_image=True) for name in MIX_NAMES},  # type: ignore[arg-type]
+}
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def batches(recipe: Recipe, kind: type[Scaling] = Scaling) -> list[Batch]:
+    with fake_cuda() as gpu:
+        split, scale = to_device(SPLIT, GPU), scaling(DATA, recipe, GPU)
+        with gpu.strict():
+            given = kind(scale.factor_CHW, scale.shift_CHW, scale.mean_C11)
+            return list(training_batches(split, recipe, given, data_generator(0, 1)))
+
+
+@pytest.mark.parametrize("name", RECIPES_AND_PARTS)
+def test_no_recipe_s_batches_wait(monkeypatch, name):
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 8 * 3 * 32 * 32)  # two chunks
+    found = batches(replace(RECIPES_AND_PARTS[name], batch_size=4))
+    assert [len(batch.labels) for batch in found] == [4, 4, 2]
+    for batch in found:
+        assert batch.images.shape[1:] == (3, 32, 32) and batch.images.dtype == torch.float32
+        for part in (batch.images, batch.labels, *(batch.mix or ())):
+            assert part.device == GPU and len(part) == len(batch.labels)
+
+
+class Asking(Scaling):
+    def __call__(self, images):
+        assert images.sum().item() >= 0
+        return super().__call__(images)
+
+
+class Counting(Scaling):
+    def __call__(self, images):
+        assert len(images.nonzero()) >= 0
+        return super().__call__(images)
+
+
+class WithAHostTensor(Scaling):
+    def __call__(self, images):
+        return super().__call__(images) * torch.ones(3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"), [(Asking, "_local_scalar_dense"), (Counting, "nonzero"), (WithAHostTensor, "two devices")]
+)
+def test_a_planted_wait_in_the_pipeline_is_refused(kind, why):
+    with pytest.raises(WaitsError, match=why):
+        batches(RECIPES["quick"], kind)
+
+
+@pytest.mark.parametrize(("options", "why"), [({}, "blocking copy"), ({"non_blocking": True}, "not pinned")])
+def test_a_planted_copy_that_waits_is_refused(monkeypatch, options, why):
+    monkeypatch.setattr(mixing, "tensor_to_device", lambda tensor, device: tensor.to(device, **options))
+    with pytest.raises(WaitsError, match=why):
+        batches(RECIPES["common"])
+
+
+def test_corruptions_wait_for_nothing_but_their_constants():
+    made_once = corrupt.jpeg_constants, corrupt.bell
+    for function in made_once:  # on a machine with a GPU, others may have made real ones
+        function.cache_clear()
+    try:
+        with fake_cuda() as gpu:
+            images, corruptions = to_device(SPLIT, GPU).images, corrupt.Corruptions()
+            list(corruptions.of(images))
+            with gpu.strict():
+                found = list(corruptions.of(images))
+    finally:
+        for function in made_once:
+            function.cache_clear()
+    assert len(found) == len(CORRUPTION_NAMES) * CORRUPTION_STRENGTHS
+    assert all(out.device == GPU and out.shape == images.shape and out.is_contiguous() for _, _, out in found)
+
+
+# --- training steps --------------------------------------------------------------------------------------------------
+
+
+class OverError(Exception):
+    """All steps of the epoch are done; what comes after them may wait."""
+
+
+def train_on_fake_cuda(config: RunConfig, model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
+    """One epoch of the real loop, strictly from its first batch to its last."""
+    real, seen = loop.training_batches, []
+    compute = loop.Compute(model, config)
+
+    def strictly(*args):
+        with gpu.strict():
+            for batch in real(*args):
+                yield batch
+                seen.append(batch)
+        raise OverError
+
+    monkeypatch.setattr(loop, "training_batches", strictly)
+    with fake_cuda() as gpu:
+        for module in {model, compute.judged}:
+            moved(module)
+        split, scale = to_device(SPLIT, GPU), scaling(DATA, config.recipe, GPU)
+        with pytest.raises(OverError):
+            next(loop.train(config, model, compute, split, split, scale, Progress("", 1, len(SPLIT), quiet=True)))
+    return seen
+
+
+def a_step(name: str, recipe: str) -> RunConfig:
+    """Of few images and, where the depth is ours to set, of one block: each further one is like it."""
+    changes = ["recipe.ema=0.9"]
+    changes += ["variant.resize=32"] if name == "vit-224" else []
+    changes += ["variant.depth=1"] if isinstance(CATALOG[name], ViTConfig) else []
+    return resolve(name, C10, recipe, epochs=1, batch_size=8, settings=changes)
+
+
+@pytest.mark.parametrize(("name", "recipe"), [(n, "common") for n in CATALOG] + [(n, "published") for n in PUBLISHED])
+def test_no_variant_s_step_waits(monkeypatch, name, recipe):
+    """Forward, backward, clipping, watch, optimiser and average, over a full batch and a short one."""
+    config = a_step(name, recipe)
+    model = config.variant.module()
+    before = [p.shape for p in model.parameters()]
+    assert len(train_on_fake_cuda(config, model, monkeypatch)) == 2
+    assert [p.shape for p in model.parameters()] == before and all(p.device == GPU for p in model.parameters())
+
+
+class Planted(nn.Module):
+    def __init__(self, model: nn.Module, kind: str):
+        super().__init__()
+        self.model, self.kind, self.constant = model, kind, torch.zeros(3, 1, 1)  # a constant that is no buffer
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.kind == "item" and images.mean().item() > 1e9:
+            return self.model(images)
+        if self.kind == "mask" and images[images > 1e9].sum() is None:
+            return self.model(images)
+        if self.kind == "constant":
+            images = images + self.constant
+        if self.kind == "gradient":
+            images.requires_grad_().register_hook(lambda gradient: gradient * gradient.norm().item())
+        return self.model(images)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("item", "_local_scalar_dense"),
+        ("mask", "nonzero"),
+        ("constant", "two devices"),
+        ("gradient", "_local_scalar_dense"),
+    ],
+)
+def test_a_planted_wait_in_a_model_is_refused(monkeypatch, kind, why):
+    config = a_step("compact", "quick")
+    with pytest.raises(WaitsError, match=why):
+        train_on_fake_cuda(config, Planted(config.variant.module(), kind), monkeypatch)
