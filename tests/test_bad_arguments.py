@@ -83,7 +83,7 @@ NO_WHOLE = (
 NO_COUNT = (*NO_WHOLE, "0", "-1", "-0", "+-1")
 NO_NAME = ("", " ", "nosuch", "COMPACT", "🚀", "../../etc/passwd", "/", "-", "a b", "compact,vanilla", "x" * 5000)
 NO_PATH = ("", "x" * 5000, "x" * 300, "/".join("x" * 3000), "a\0b", "new\nline", "\udcff", "esc\x1b[31m")
-NO_CHOICE = ("", "fp16", "FP32", "true", "1", "🚀")
+NO_CHOICE = ("", "fp8", "FP32", "true", "1", "🚀")
 NO_SETTING = (
     *("", "=", ".", ".=", "lr", "lr=1", "recipe", "recipe.lr", "recipe=1", "recipe.=1", ".lr=1", "model.lr=1"),
     *("recipe.lrate=1", "recipe.LR=1", "recipe.lr.x=1", "Recipe.lr=1", "variant.widht=48", "variant.pool.x=mean"),
