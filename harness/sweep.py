@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.commands import Parser, directory, run_command, whole
 from harness.data.load import dataset_facts
+from harness.data.memory import available_bytes
 from harness.datasets import EMBEDDED, Dataset
 from harness.records.images import FOLDER, check_images
 from harness.records.read import read_run, run_state
@@ -72,7 +73,7 @@ def parser() -> Parser:
         type=jobs,
         metavar="N",
         help="N cells at once, each in a process of its own, which holds the data and has its share of the threads "
-        "(default: 1; on a CPU, for cells on embedded data, as many as there are cores, on one thread each)",
+        "(default: 1; on a CPU, for embedded data, as many on one thread each as there are cores and memory for)",
     )
     p.add_argument("--dry-run", action="store_true", help="print how many cells, which, and a guess of the time")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
@@ -124,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     if may_be_several(args, study):
         with ending():
             place = place_of(args.device)
-            count = args.jobs or default_jobs(place.kind, os.environ)
+            count = args.jobs or default_jobs(place.kind, os.environ, available_bytes())
             if count > 1:
                 return train_at_once(args, planned, words, place, count)
     return train_in_turn(args, planned, facts)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from harness import sweep
+from harness.data.memory import available_bytes
 from harness.datasets import DATASETS
 from harness.records.check import DIRTY, problems_of
 from harness.records.lock import holder, take
@@ -217,8 +218,9 @@ def test_several_at_once(tmp_path, capsys):
 
 @pytest.fixture
 def two_cores(monkeypatch):
-    """Of which OpenMP may take both."""
+    """Of which OpenMP may take both, and memory enough."""
     monkeypatch.setattr(workers, "cores", lambda: 2)
+    monkeypatch.setattr(sweep, "available_bytes", lambda: None)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
@@ -246,7 +248,7 @@ def test_small_cells_train_one_a_core_as_one_thread_would_train_them(tmp_path, c
         assert pair[0].result["corruption_accuracy"] == pair[1].result["corruption_accuracy"]
 
 
-@pytest.mark.skipif(workers.cores() < 2, reason="one core trains one cell at a time")
+@pytest.mark.skipif(default_jobs("cpu", {}, available_bytes()) < 2, reason="needs two cores, and memory for two cells")
 def test_ctrl_c_stops_a_sweep_of_small_cells(tmp_path):
     words = ["quick", "--variants", "compact", "--device", "cpu", "--epochs", "500", "--out", str(tmp_path)]
     process = subprocess.Popen(
@@ -545,9 +547,10 @@ def test_threads_are_shared_as_openmp_reads_them(said, threads):
 
 def test_how_many_small_cells_at_once(monkeypatch):
     monkeypatch.setattr(workers, "cores", lambda: 8)
-    assert default_jobs("cpu", {}) == 8 and default_jobs("cuda", {}) == 1
-    assert default_jobs("cpu", {"OMP_NUM_THREADS": "2"}) == 2, "the user has said how many threads"
-    assert default_jobs("cpu", {"OMP_NUM_THREADS": "64"}) == 8
+    assert default_jobs("cpu", {}, None) == 8 and default_jobs("cuda", {}, None) == 1
+    assert default_jobs("cpu", {"OMP_NUM_THREADS": "2"}, None) == 2, "the user has said how many threads"
+    assert default_jobs("cpu", {"OMP_NUM_THREADS": "64"}, None) == 8
+    assert [default_jobs("cpu", {}, gigabytes * 10**9) for gigabytes in (1, 4, 64)] == [1, 3, 8]
     one_each = environments(8, Place("cpu", "fp32", False, 0), "cpu", {"OMP_NUM_THREADS": "64"}, threads=1)
     assert [e["OMP_NUM_THREADS"] for e in one_each] == ["1"] * 8
 

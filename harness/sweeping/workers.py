@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from variants.fields import UsageError
 
 Environment = Mapping[str, str]
+SMALL_CELL_BYTES = 1_300_000_000  # of a process: 1.22 GB is the most that a cell of the study quick took
 
 ASK = """
 import json, sys
@@ -47,10 +48,14 @@ def place_of(device: str) -> Place:
     return Place(*json.loads(asked.stdout.splitlines()[-1]))
 
 
-def default_jobs(kind: str, own: Environment) -> int:
+def default_jobs(kind: str, own: Environment, left_bytes: int | None) -> int:
     """How many small cells at once, where the user has not said it. On a CPU as many as there are cores, each on one
-    thread: in steps this short, threads that share a cell mostly wait for each other. A GPU takes one after another."""
-    return min(threads_of(own), cores()) if kind == "cpu" else 1
+    thread: in steps this short, threads that share a cell mostly wait for each other. Fewer where the memory that is
+    left holds fewer (None: unknown). A GPU takes one after another."""
+    if kind != "cpu":
+        return 1
+    room = cores() if left_bytes is None else max(1, left_bytes // SMALL_CELL_BYTES)
+    return min(threads_of(own), cores(), room)
 
 
 def threads_of(own: Environment) -> int:

@@ -22,7 +22,7 @@ ALONE, BESIDE = "alone", f"beside {BUSY} busy processes"
 SPINNING = "idle threads spinning"
 # Short, but made of the steps and evaluations that any run is made of.
 A_RUN = (
-    *("--variant", "vanilla", "--dataset", "digits", "--recipe", "quick", "--epochs", "1", "--holdout", "0.5"),
+    *("--variant", "vanilla", "--dataset", "digits", "--recipe", "quick", "--epochs", "2", "--holdout", "0.5"),
     *("--device", "cpu", "--quiet"),
 )
 # The same command as OpenMP has it by itself.
