@@ -2,7 +2,7 @@
 # The whole job, from nothing to tables and figures.
 #
 #   bash run_all.sh            train the full table (a CUDA device), then write paper/tables and paper/figures
-#   bash run_all.sh --quick    the same job on embedded data, on the CPU, in minutes; into results-quick/
+#   bash run_all.sh --quick    the same job on embedded data, in minutes, a cell a core (or JOBS=1); into results-quick/
 #   bash run_all.sh --test     the whole test suite, linter and type checker
 #   bash run_all.sh --plan     how many cells are missing and about how long they take here; trains nothing
 #   bash run_all.sh --cpu      the full table although there is no CUDA device
@@ -12,6 +12,9 @@
 # places:       DATA_DIR=data  OUT=results/runs  (what is done there is not trained again)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+
+# Idle OpenMP threads sleep instead of spinning, which would slow down whatever else runs here.
+[[ -n ${OMP_WAIT_POLICY+x}${GOMP_SPINCOUNT+x}${KMP_BLOCKTIME+x} ]] || export OMP_WAIT_POLICY=PASSIVE
 
 usage() { sed -n '2,12p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; }
 fail() { printf '%s\n' "$*" >&2; exit 2; }
@@ -92,7 +95,7 @@ tell() {
 
 quick() {
   local code=0
-  run sweep quick --device cpu --out results-quick/runs || code=$?
+  run sweep quick --device cpu --out results-quick/runs ${JOBS:+--jobs "$JOBS"} || code=$?
   run report --study quick --results results-quick/runs --bench results-quick/bench --out results-quick/paper || code=$?
   exit "$code"
 }

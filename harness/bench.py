@@ -6,6 +6,7 @@ examples:
   python -m harness.bench train --variant vanilla patch2 timm:resnet18 --recipe common
   python -m harness.bench infer --variant compact --batch-sizes 1 64 512 --json
   python -m harness.bench report --records 10000
+  python -m harness.bench beside --rounds 2
   python -m harness.bench pipeline --help
 
 Data are made up, nothing is downloaded. Whatever else runs on the machine makes times worthless: leave it alone.
@@ -50,6 +51,7 @@ KINDS = {
         ("batch-size", *MODEL),
     ),
     "start": ("how soon the help of harness.run appears, against importing torch", ()),
+    "beside": ("a small run beside two busy processes against the same alone, idle threads asleep or spinning", ()),
     "report": ("harness.report on many made-up records against a tenth of them", ("records", "epochs")),
 }
 WHOLE_PASS = 50_000  # images, as many as CIFAR's
@@ -154,6 +156,14 @@ def _start(args: Namespace) -> Iterator[Comparison]:
     yield compare_start(args.rounds)
 
 
+def _beside(args: Namespace) -> Iterator[Comparison]:
+    from harness.timing.commands import compare_beside
+    from harness.training.device import choose, is_shared
+
+    before = {"shared_device": is_shared(choose("cpu"))}  # afterwards its own busy processes would count
+    yield from (replace(one, env=before) for one in compare_beside(args.rounds))
+
+
 def _report(args: Namespace) -> Iterator[Comparison]:
     from harness.timing.commands import compare_reports
 
@@ -166,6 +176,7 @@ MEASURES = {
     "infer": _infer,
     "body": _body,
     "start": _start,
+    "beside": _beside,
     "report": _report,
 }
 
@@ -199,7 +210,7 @@ def signed(one: Comparison, device: str) -> tuple[str, Comparison]:
 
     chosen = choose(device)
     facts = describe(chosen)
-    env = {**environment(facts, "made up"), "shared_device": is_shared(chosen)}
+    env = {**environment(facts, "made up"), "shared_device": is_shared(chosen), **one.env}
     return facts["device_name"], replace(one, env=env)
 
 

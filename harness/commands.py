@@ -22,6 +22,7 @@ MOST = 10**9  # of anything that is counted
 LONGEST_NAME = 255  # of a file, in bytes, on every file system that is in use
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a disk below standard output says
 UNPRINTED = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes that are no text, line ends
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how OpenMP's idle threads wait: any, GNU's, Intel's
 
 
 class Parser(argparse.ArgumentParser):
@@ -100,8 +101,17 @@ def _command(main: Callable[..., int], arguments: list[str] | None) -> str:
     return shlex.join(["python", "-m", spec.name if spec else main.__module__, *words])
 
 
+def wait_passively() -> None:
+    """Has idle OpenMP threads sleep, unless the user has chosen: threads that spin take the cores of other programs,
+    and beside two of these a run took five times as long. OpenMP reads it once, when torch is loaded; children inherit
+    it."""
+    if not any(name in os.environ for name in WAITING):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
 def run_command(main: Callable[[list[str] | None], int], arguments: list[str] | None = None) -> NoReturn:
     """Runs a command's main and exits: 2 for what cannot be done as asked, 130 when interrupted."""
+    wait_passively()
     try:
         code = main(arguments)
     except SystemExit as parsed:  # --help, or what the parser refused

@@ -4,7 +4,7 @@ A failed cell is named and does not stop the others. The exit code is 0 when eve
 
 examples:
   python -m harness.sweep --list                                what each study asks, and how many cells it has
-  python -m harness.sweep pooling --quick                       its small form on embedded data, in seconds
+  python -m harness.sweep pooling --quick                       its small form on embedded data, a cell on each core
   python -m harness.sweep tokenizer --seeds 3 --dataset c100    the first three seeds on another data set
   python -m harness.sweep main --seed 0 --dataset c10 --variants vanilla compact
   python -m harness.sweep main --dry-run                        which cells, and a guess of the time
@@ -26,18 +26,20 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from harness.commands import Parser, directory, run_command, whole
 from harness.config import PRECISION_HELP, PRECISIONS
 from harness.data.load import dataset_facts
-from harness.datasets import Dataset
+from harness.data.memory import available_bytes
+from harness.datasets import EMBEDDED, Dataset
 from harness.records.images import FOLDER, check_images
 from harness.records.read import read_run, run_state
 from harness.records.schema import ASIDE
 from harness.studies import STUDIES
 from harness.study import Study
-from harness.sweeping.plan import Planned, on_device, plan
+from harness.sweeping.plan import Planned, dearest_first, on_device, plan
 from harness.sweeping.remaining import Guess, remaining
 from harness.sweeping.show import about, listing, plan_lines, status_text
 from harness.sweeping.standing import standings
+from harness.sweeping.together import Together
 from harness.sweeping.turns import NO_DATA, absent_data, concluded, outcome, told, train_all
-from harness.sweeping.workers import Job, Workers, environments, place_of
+from harness.sweeping.workers import Job, Place, Workers, default_jobs, environments, place_of, told_at_once
 from harness.training.signals import StoppedError, handled_by
 from variants.catalog import check_known, config_of
 from variants.fields import UsageError, near_matches
@@ -67,7 +69,13 @@ def parser() -> Parser:
     act.add_argument(
         "--cell", type=int, metavar="K", help="only the cell with this number; --dry-run shows each row's first"
     )
-    act.add_argument("--jobs", type=jobs, default=1, metavar="N", help="N cells at once, each in a process of its own")
+    act.add_argument(
+        "--jobs",
+        type=jobs,
+        metavar="N",
+        help="N cells at once, each in a process of its own, which holds the data and has its share of the threads "
+        "(default: 1; on a CPU, for embedded data, as many on one thread each as there are cores and memory for)",
+    )
     p.add_argument("--dry-run", action="store_true", help="print how many cells, which, and a guess of the time")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     p.add_argument("--precision", choices=PRECISIONS, help=PRECISION_HELP)
@@ -115,9 +123,12 @@ def main(arguments: list[str] | None = None) -> int:
         raise UsageError(f"--cell {args.cell}: this plan has the cells 0 to {len(planned) - 1}")
     if args.status:
         return show_status(args, planned, facts)
-    if args.jobs > 1 and not args.dry_run:
+    if may_be_several(args, study):
         with ending():
-            return train_at_once(args, planned, words)
+            place = place_of(args.device)
+            count = args.jobs or default_jobs(place.kind, os.environ, available_bytes())
+            if count > 1:
+                return train_at_once(args, planned, words, place, count)
     return train_in_turn(args, planned, facts)
 
 
@@ -135,6 +146,13 @@ def chosen(args: Namespace) -> Study:
         study = study.quick
     seeds = range(args.seeds) if args.seeds else args.seed
     return study.narrowed(args.variants, args.recipes, args.dataset, seeds)
+
+
+def may_be_several(args: Namespace, study: Study) -> bool:
+    """Whether cells may train at once: N were asked for, or the cells are small and it depends on the device."""
+    if args.dry_run or args.cell is not None:
+        return False
+    return args.jobs > 1 if args.jobs else set(study.datasets) == {EMBEDDED}
 
 
 # --- what would be done, and what has been ---------------------------------------------------------------------------
@@ -230,23 +248,29 @@ def settled(args: Namespace, precision: str, compiles: bool) -> tuple[str, bool]
     return args.precision or precision, compiles if args.compile is None else args.compile == "on"
 
 
-def train_at_once(args: Namespace, planned: Sequence[Planned], words: Sequence[str]) -> int:
+def train_at_once(args: Namespace, planned: Sequence[Planned], words: Sequence[str], place: Place, count: int) -> int:
     """Each cell by this command with --cell, in a process that has its own device or its share of the threads."""
-    place = place_of(args.device)
+    small = args.jobs is None  # several by default
     cells = on_device(planned, *settled(args, place.precision, place.compiles))
     todo = to_train(cells, args)
-    print(f"{counted(cells, todo)}, {args.jobs} at a time (--dry-run guesses how long)", flush=True)
+    print(f"{counted(cells, todo)}, {count} at a time (--dry-run guesses how long)", flush=True)
     absent = absent_data({cell.config.dataset for cell in todo}, args.data_dir)
     problems = [told(cell, NO_DATA) for cell in todo if cell.config.dataset in absent]
     command, words = [sys.executable, "-m", "harness.sweep"], without_jobs(words)
-    by_number = {cell.number: cell for cell in todo if cell.config.dataset not in absent}
+    there = [cell for cell in todo if cell.config.dataset not in absent]
+    by_number = {cell.number: cell for cell in (dearest_first(there) if small else there)}
     jobs = [Job(cell.number, cell.title, [*command, "--cell", str(cell.number), *words]) for cell in by_number.values()]
-    workers = Workers(environments(args.jobs, place, args.device, os.environ))
-    for count, (job, code) in enumerate(workers.run(jobs), 1):
-        end = "done" if code == 0 else "FAILED"
-        print(f"[{count}/{len(jobs)}] cell {job.number}: {job.title}: {end}", flush=True)
-        if code:
-            problems.append(told(by_number[job.number], f"exit code {code} (see above)"))
+    together = Together(sum(cell.config.recipe.epochs for cell in there))
+    own = environments(count, place, args.device, os.environ, 1 if small else None)
+    workers = Workers(own, together.heard if small else told_at_once)
+    with contextlib.closing(together), contextlib.closing(workers.run(jobs)) as running:
+        for nth, (job, code) in enumerate(running, 1):
+            config = by_number[job.number].config
+            end = "FAILED" if code else f"done, {outcome(args.out / config.run_id)}"
+            text = f"[{nth}/{len(jobs)}] cell {job.number}: {job.title}: {end}"
+            together.ended(job, config.recipe.epochs, text, failed=code != 0)
+            if code:
+                problems.append(told(by_number[job.number], f"exit code {code} (see above)"))
     return concluded(problems, len(todo))
 
 

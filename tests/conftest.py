@@ -5,9 +5,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-import torch
 
+from harness.commands import wait_passively
 from tests.robustness import FILE, Trials, machine, skipped
+
+wait_passively()  # here and in every process that a test starts; so no import above may load torch
 
 TRIALS = pytest.StashKey[Trials]()
 
@@ -31,7 +33,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+    if not item.get_closest_marker("cuda"):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
 
 
@@ -57,6 +63,8 @@ def tried(request: pytest.FixtureRequest) -> Trials:
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """For thousands of tiny tensors: waking a second thread for each costs more than it saves."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

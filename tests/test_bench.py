@@ -1,9 +1,12 @@
 """harness.bench: timing in turn, the baselines, the floors, and what is kept and shown of it all."""
 
+import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
+import time
 from dataclasses import asdict, fields, replace
 from itertools import product
 from pathlib import Path
@@ -31,9 +34,10 @@ from harness.experiment import build_model
 from harness.recipe import fitted
 from harness.recipes import RECIPES
 from harness.records.benchmarks import RECKONED, USABLE, Comparison, file_of, read_comparisons, write_comparisons
+from harness.timing import commands as commands_module
 from harness.timing import floors as floors_module
 from harness.timing.body import timms
-from harness.timing.commands import spent
+from harness.timing.commands import A_RUN, BUSY, SPIN, busy, compare_beside, spent
 from harness.timing.conventional import Images, Loop, loader, transforms
 from harness.timing.floors import Floors, floors, step_bytes, step_flops
 from harness.timing.goals import GOALS, goal
@@ -300,6 +304,50 @@ def test_a_command_is_measured_from_outside():
     assert seconds > 0.2 and peak > 10**8
     with pytest.raises(subprocess.CalledProcessError):
         spent(["-c", "raise SystemExit(3)"])
+
+
+def test_a_run_is_timed_alone_and_beside_busy_processes(monkeypatch):
+    """Asleep 2 s and 4 s, spinning 1 s and 10 s."""
+    beside, called = [0], []
+    real = busy
+
+    @contextlib.contextmanager
+    def counted(count):
+        with real(count):
+            beside[0] = count
+            yield
+
+    def fake(command):
+        spins = command[0] == "-c"
+        called.append((spins, beside[0]))
+        assert command[2 : 2 + len(A_RUN)] == list(A_RUN) and command[-2] == "--out"
+        return {(False, 0): 2.0, (False, BUSY): 4.0, (True, 0): 1.0, (True, BUSY): 10.0}[called[-1]], 0
+
+    monkeypatch.setattr(commands_module, "busy", counted)
+    monkeypatch.setattr(commands_module, "spent", fake)
+    found = compare_beside(1)
+    assert set(called) == {(False, 0), (False, BUSY), (True, 0), (True, BUSY)}
+    assert [(one.name, one.ratio, one.ours, one.reached) for one in found] == [
+        ("beside 2 busy processes", 0.5, 15.0, True),
+        ("beside 2 busy processes against spinning", 2.5, 15.0, None),
+        ("beside nobody against spinning", 0.5, 30.0, None),
+    ]
+
+
+def test_the_run_that_spins_is_as_openmp_has_it(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    code = SPIN.replace("sys.exit(main(sys.argv[1:]))", "sys.exit('OMP_WAIT_POLICY' in os.environ)")
+    assert code != SPIN
+    spent(["-c", code])
+    spent(["-c", SPIN, *A_RUN, "--dry-run"])
+
+
+def test_busy_processes_compute_and_end():
+    before = os.times()
+    with busy(2) as others:
+        time.sleep(1)
+    assert len(others) == 2 and all(other.poll() is not None for other in others)
+    assert os.times().children_user - before.children_user > 0.2
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from harness import run
-from harness.commands import run_command
+from harness.commands import WAITING, run_command
 from harness.records.read import load_runs, run_state
+from harness.sweeping.workers import cores
 from harness.training.progress import Progress
 from variants.fields import UsageError
 
@@ -118,6 +119,69 @@ def test_help_does_not_wait_for_torch():
     """Parsing imports neither torch nor timm, so help answers at once."""
     code = "import sys, harness.run as r; r.parser().format_help(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+TELL_POLICY = "import os, sys; print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
+STARTS = {
+    "a command": f"from harness.commands import run_command\ndef main(words):\n    {TELL_POLICY}\nrun_command(main)",
+    "the tests": f"import tests.conftest\n{TELL_POLICY}",
+}
+CHOSEN = [
+    ({}, "PASSIVE"),
+    ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
+    ({"OMP_WAIT_POLICY": ""}, ""),
+    ({"GOMP_SPINCOUNT": "1000"}, None),
+    ({"KMP_BLOCKTIME": "200"}, None),
+]
+
+
+def unchosen(**own: str) -> dict[str, str]:
+    """This environment as if nobody had said how threads wait, and what is said instead."""
+    return {name: value for name, value in os.environ.items() if name not in WAITING} | own
+
+
+@pytest.mark.parametrize("code", STARTS.values(), ids=STARTS.keys())
+@pytest.mark.parametrize(("own", "policy"), CHOSEN)
+def test_idle_threads_are_to_sleep_before_torch_is_loaded_unless_the_user_chose(code, own, policy):
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=unchosen(**own), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{policy} False\n"), done.stderr
+
+
+@pytest.mark.parametrize(("own", "policy"), CHOSEN)
+def test_run_all_says_it_to_all_that_it_runs(own, policy):
+    head = (ROOT / "run_all.sh").read_text().split("usage()")[0]
+    code = f"{head}\n{sys.executable} -c \"import os; print(os.environ.get('OMP_WAIT_POLICY'))\""
+    done = subprocess.run(
+        ["bash", "-c", code, "run_all.sh"], cwd=ROOT, env=unchosen(**own), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, f"{policy}\n"), done.stderr
+
+
+WAITS = """
+import time
+from harness.commands import run_command
+def main(words):
+    import torch
+    torch.set_num_threads(2)
+    torch.ones(10**6).sin().sum()
+    start_s = time.process_time()
+    time.sleep(1)
+    print(time.process_time() - start_s)
+run_command(main)
+"""
+
+
+@pytest.mark.skipif(cores() < 2, reason="one core has no thread that waits for another")
+def test_an_idle_thread_takes_no_time():
+    """Which shows that OpenMP has read it."""
+
+    def taken_s(**own: str) -> float:
+        done = subprocess.run(
+            [sys.executable, "-c", WAITS], cwd=ROOT, env=unchosen(**own), capture_output=True, text=True
+        )
+        return float(done.stdout)
+
+    assert taken_s() < 0.05 < taken_s(OMP_WAIT_POLICY="ACTIVE")
 
 
 def test_interruption_exits_130():

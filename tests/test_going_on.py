@@ -29,7 +29,7 @@ from tests.test_mishaps import fresh_cell, stopped_after
 from tests.test_resume import CPU, ROOT, assert_same, cell, config
 from variants.fields import UsageError
 
-ONE = ["quick", "--variants", "compact", "--epochs", "1", "--device", "cpu"]
+ONE = ["quick", "--variants", "compact", "--epochs", "1", "--device", "cpu", "--jobs", "1"]
 
 
 @pytest.fixture(scope="module")

@@ -56,9 +56,10 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def started(place: Path, mode: str = "--quick") -> tuple[subprocess.Popen, int]:
+def started(place: Path, mode: str = "--quick", **own: str) -> tuple[subprocess.Popen, int]:
     """The script in a process group of its own, and its sweep's process number once that listens."""
-    env = {name: value for name, value in os.environ.items() if name not in ("SEEDS", "VARIANTS", "DATASETS", "OUT")}
+    narrowing = ("SEEDS", "VARIANTS", "DATASETS", "OUT", "JOBS")
+    env = {name: value for name, value in os.environ.items() if name not in narrowing} | own
     command = ["bash", str(place / "run_all.sh"), mode]
     script = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True)
     await_(lambda: (place / "sweep").exists() or script.poll() is not None)
@@ -141,3 +142,11 @@ def test_a_sweep_that_ended_by_itself_is_reported(place, mode, sweeps):
     assert ended(script) == (sweeps, "")
     ran = (place / "ran").read_text().splitlines()
     assert ran[0] == SWEEPS[mode] and ran[1].startswith("harness.report ") and len(ran) == 2
+
+
+@pytest.mark.parametrize("mode", ["--quick", "--full"])
+def test_how_many_at_once_is_passed_on(place, mode):
+    (place / "code").write_text("2")
+    ended(started(place, mode, JOBS="3")[0])
+    words = (place / "ran").read_text().splitlines()[0].split()
+    assert words[words.index("--jobs") + 1] == "3"

@@ -1,5 +1,6 @@
 """The sweep: what is done is not done again, a failure stops nothing, and the status says how things stand."""
 
+import io
 import json
 import os
 import shlex
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from harness import sweep
+from harness.data.memory import available_bytes
 from harness.datasets import DATASETS
 from harness.records.check import DIRTY, problems_of
 from harness.records.lock import holder, take
@@ -22,11 +24,12 @@ from harness.records.write import RunWriter
 from harness.studies import STUDIES
 from harness.study import Row, grid
 from harness.sweeping import workers
-from harness.sweeping.plan import Planned, on_device, plan
+from harness.sweeping.plan import Planned, dearest_first, on_device, plan
 from harness.sweeping.remaining import remaining
 from harness.sweeping.show import about, status_text
 from harness.sweeping.standing import standings
-from harness.sweeping.workers import Job, Place, Workers, environments
+from harness.sweeping.together import Together
+from harness.sweeping.workers import Job, Place, Workers, default_jobs, environments
 from harness.training import estimate
 from harness.training.device import is_shared
 from harness.training.signals import SIGNALS
@@ -34,7 +37,7 @@ from variants.fields import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
-ONE = ["quick", "--variants", "compact", "--epochs", "1", "--device", "cpu"]
+ONE = ["quick", "--variants", "compact", "--epochs", "1", "--device", "cpu", "--jobs", "1"]
 POOLING = STUDIES["pooling"].quick
 assert POOLING is not None
 
@@ -56,7 +59,7 @@ def test_a_study_from_command_to_records(tmp_path, capsys, one_thread):
     assert sweep.main([*words, "--cell", "1"]) == 0
     assert sweep.main([*words, "--cell", "1"]) == 0
     assert "cell 1 is done already: pool=cls, digits seed 0, test accuracy" in capsys.readouterr().out
-    assert sweep.main(words) == 0
+    assert sweep.main([*words, "--jobs", "1"]) == 0
     printed = capsys.readouterr().out
     assert "3 cells, 1 done, 2 to train" in printed and "[2/2] cell 2: pool=mean, digits seed 0 ->" in printed
     assert {run.config["variant"]["pool"] for run in load_runs([tmp_path])} == {"seq", "cls", "mean"}
@@ -211,6 +214,62 @@ def test_several_at_once(tmp_path, capsys):
         assert f"cell {number}: compact quick, digits seed {number}: done" in printed
     threads = max(1, int(os.environ.get("OMP_NUM_THREADS") or workers.cores()) // 2)
     assert [run.env["threads"] for run in load_runs([tmp_path])] == [threads, threads]
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    """Of which OpenMP may take both, and memory enough."""
+    monkeypatch.setattr(workers, "cores", lambda: 2)
+    monkeypatch.setattr(sweep, "available_bytes", lambda: None)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+def test_small_cells_train_one_a_core_as_one_thread_would_train_them(tmp_path, capsys, two_cores, one_thread):
+    """Bit for bit what `--jobs 1` leaves on one thread; of each cell one line is seen."""
+    words = ["quick", "--variants", "compact", "--epochs", "2", "--device", "cpu", "--out"]
+    assert sweep.main([*words, str(tmp_path / "at once")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("2 cells, 0 done, 2 to train, 2 at a time") and len(lines) == 3
+    assert {line.split("%")[0][:-5] for line in lines[1:]} == {
+        f"[{nth}/2] cell {cell}: compact quick, digits seed {cell}: done, test accuracy "
+        for nth, cell in enumerate([line.split()[2][0] for line in lines[1:]], 1)
+    }
+    assert sweep.main([*words, str(tmp_path / "in turn"), "--jobs", "1"]) == 0
+    assert "epoch 2/2" in capsys.readouterr().out
+    for pair in zip(*(load_runs([tmp_path / way]) for way in ("at once", "in turn")), strict=True):
+        assert [run.env["threads"] for run in pair] == [1, 1]
+        measured = [
+            {k: v for k, v in line.items() if not k.endswith("seconds")} for run in pair for line in run.epochs()
+        ]
+        assert measured[:2] == measured[2:]
+        mine, theirs = (run.predictions() for run in pair)
+        assert all(mine[name].tobytes() == theirs[name].tobytes() for name in ("predicted", "confidence"))
+        assert pair[0].result["test_nll"] == pair[1].result["test_nll"]
+        assert pair[0].result["corruption_accuracy"] == pair[1].result["corruption_accuracy"]
+
+
+@pytest.mark.skipif(default_jobs("cpu", {}, available_bytes()) < 2, reason="needs two cores, and memory for two cells")
+def test_ctrl_c_stops_a_sweep_of_small_cells(tmp_path):
+    words = ["quick", "--variants", "compact", "--device", "cpu", "--epochs", "500", "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.sweep", *words],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    end_s = time.monotonic() + 120
+    while len([path for path in tmp_path.glob("*/epochs.jsonl") if path.stat().st_size]) < 2:
+        assert process.poll() is None and time.monotonic() < end_s
+        time.sleep(0.05)
+    os.killpg(process.pid, SIGNALS[0])  # as a terminal does: to the cells too
+    printed, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and printed.count("\n") == 1, "not a word of a cell"
+    assert told.startswith("stopped by SIGINT; nothing is lost") and told.count("\n") == 1
+    assert [run_state(folder) for folder in tmp_path.iterdir()] == ["unfinished", "unfinished"]
+    assert all(list(folder.glob("checkpoint-*.pt")) for folder in tmp_path.iterdir())
 
 
 @pytest.mark.studies
@@ -484,6 +543,88 @@ def test_workers_share_the_threads_and_take_gpus_in_turn():
 def test_threads_are_shared_as_openmp_reads_them(said, threads):
     found = environments(2, Place("cpu", "fp32", False, 0), "cpu", {"OMP_NUM_THREADS": said})
     assert found[0]["OMP_NUM_THREADS"] == str(threads or max(1, workers.cores() // 2))
+
+
+def test_how_many_small_cells_at_once(monkeypatch):
+    monkeypatch.setattr(workers, "cores", lambda: 8)
+    assert default_jobs("cpu", {}, None) == 8 and default_jobs("cuda", {}, None) == 1
+    assert default_jobs("cpu", {"OMP_NUM_THREADS": "2"}, None) == 2, "the user has said how many threads"
+    assert default_jobs("cpu", {"OMP_NUM_THREADS": "64"}, None) == 8
+    assert [default_jobs("cpu", {}, gigabytes * 10**9) for gigabytes in (1, 4, 64)] == [1, 3, 8]
+    one_each = environments(8, Place("cpu", "fp32", False, 0), "cpu", {"OMP_NUM_THREADS": "64"}, threads=1)
+    assert [e["OMP_NUM_THREADS"] for e in one_each] == ["1"] * 8
+
+
+@pytest.mark.parametrize(
+    ("words", "several"),
+    [
+        ("quick", True),
+        ("pooling --quick", True),
+        ("main --dataset digits", True),
+        ("main", False),
+        ("quick --dataset c10", False),
+        ("quick --dataset c10 digits", False),
+        ("main --jobs 2", True),
+        ("quick --jobs 1", False),
+        ("quick --cell 0", False),
+        ("quick --dry-run", False),
+    ],
+)
+def test_which_sweeps_train_several_at_once(words, several):
+    args = sweep.parser().parse_args(words.split())
+    assert sweep.may_be_several(args, sweep.chosen(args)) is several
+
+
+def test_every_small_form_is_one_of_small_cells():
+    for name, study in STUDIES.items():
+        args = sweep.parser().parse_args([name, *(["--quick"] if study.quick else [])])
+        assert sweep.may_be_several(args, sweep.chosen(args)) is (study.quick is not None or name == "quick")
+
+
+def test_the_dearest_row_comes_first():
+    planned = plan(STUDIES["quick"], DATASETS)
+    assert [cell.row.variant for cell in planned[:4]] == ["compact", "timm", "vanilla", "patch2"]
+    assert [(cell.row.variant, cell.config.seed) for cell in dearest_first(planned)] == [
+        (variant, seed) for variant in ("patch2", "vanilla", "timm", "compact") for seed in (0, 1)
+    ]
+
+
+class Screen(io.StringIO):
+    def __init__(self, tty: bool):
+        super().__init__()
+        self.tty = tty
+
+    def isatty(self) -> bool:
+        return self.tty
+
+
+A_PASS = "compact digits quick seed 0 epoch {}/10  train loss 1.000\n"
+
+
+def watched(tty: bool) -> tuple[str, int]:
+    """Two cells of ten passes: one that had three behind it and is done, one that fails in its second."""
+    screen = Screen(tty)
+    together, done, broken = Together(20, screen), job(0, ""), job(1, "")
+    together.heard(done, "compact digits quick seed 0: goes on after epoch 3\n")
+    for epoch in range(4, 11):
+        together.heard(done, A_PASS.format(epoch))
+    together.heard(broken, A_PASS.format(1))
+    together.ended(done, 10, "[1/2] cell 0: done", failed=False)
+    assert together.done == 11
+    together.heard(broken, "oh no\n")
+    together.ended(broken, 10, "[2/2] cell 1: FAILED", failed=True)
+    together.close()
+    return screen.getvalue(), together.done
+
+
+def test_what_is_seen_of_small_cells():
+    end = f"[1/2] cell 0: done\n{{}}[1] {A_PASS.format(1)}[1] oh no\n[2/2] cell 1: FAILED\n"
+    assert watched(tty=False) == (end.format(""), 20)
+    wipe = "\r\x1b[2K"
+    text, done = watched(tty=True)
+    assert done == 20 and f"{wipe}[############..................] 8 of 20 passes{wipe}[1/2] cell 0: done\n" in text
+    seen = [line.rpartition(wipe)[2] for line in text.split("\n")]  # what a terminal still shows in the end
+    assert "\n".join(seen) == end.format("")
 
 
 def test_every_job_runs_and_says_how_it_ended(capsys):

@@ -15,7 +15,7 @@ from harness.data.canonical import Split, canonical, digest
 from harness.data.download import DownloadError
 from harness.data.known import check_known
 from harness.data.memory import check_memory, too_little
-from harness.datasets import DATASETS, Dataset, check_name
+from harness.datasets import DATASETS, EMBEDDED, Dataset, check_name
 from variants.fields import UsageError
 
 PUBLISHED = ("c10", "c100", "svhn")  # as files that can be fetched
@@ -82,7 +82,7 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
 def _read(dataset: Dataset, data_dir: Path) -> tuple[Split, Split, list[str]]:
     if dataset.name.startswith("folder:"):
         return folder.read(dataset)
-    if dataset.name == "digits":
+    if dataset.name == EMBEDDED:
         return *sources.read_digits(dataset), [str(digit) for digit in range(10)]
     arrays = data_dir / dataset.name
     return *sources.read_arrays(arrays, dataset), _class_names(arrays, dataset)

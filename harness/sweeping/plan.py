@@ -2,7 +2,7 @@
 Refuses to know what has been done: a cell's number is the same before, during and after.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.config import RunConfig
@@ -53,3 +53,9 @@ def on_device(planned: Iterable[Planned], precision: str, compiles: bool) -> lis
         replace(cell, config=replace(cell.config, precision=precision, compile=compiles))  # type: ignore[arg-type]
         for cell in planned
     ]
+
+
+def dearest_first(cells: Sequence[Planned]) -> list[Planned]:
+    """The last row first, since the cheap ones stand first: a long cell that begins last leaves other cores idle."""
+    rows = list(dict.fromkeys(cell.row for cell in cells))
+    return sorted(cells, key=lambda cell: -rows.index(cell.row))

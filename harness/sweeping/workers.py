@@ -7,14 +7,14 @@ import os
 import queue
 import subprocess
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import TextIO
 
 from variants.fields import UsageError
 
 Environment = Mapping[str, str]
+SMALL_CELL_BYTES = 1_300_000_000  # of a process: 1.22 GB is the most that a cell of the study quick took
 
 ASK = """
 import json, sys
@@ -44,13 +44,31 @@ def place_of(device: str) -> Place:
     asked = subprocess.run([sys.executable, "-c", ASK, device], capture_output=True, text=True)
     if asked.returncode:
         raise UsageError((asked.stderr.strip().splitlines() or ["the device cannot be asked"])[-1])
+    sys.stderr.write(asked.stderr)  # a GPU that is there and does not work
     return Place(*json.loads(asked.stdout.splitlines()[-1]))
 
 
-def environments(jobs: int, place: Place, device: str, own: Environment) -> list[dict[str, str]]:
-    """One for each worker: its share of the threads, and where there are several GPUs the next one in turn."""
+def default_jobs(kind: str, own: Environment, left_bytes: int | None) -> int:
+    """How many small cells at once, where the user has not said it. On a CPU as many as there are cores, each on one
+    thread: in steps this short, threads that share a cell mostly wait for each other. Fewer where the memory that is
+    left holds fewer (None: unknown). A GPU takes one after another."""
+    if kind != "cpu":
+        return 1
+    room = cores() if left_bytes is None else max(1, left_bytes // SMALL_CELL_BYTES)
+    return min(threads_of(own), cores(), room)
+
+
+def threads_of(own: Environment) -> int:
+    """As many as OpenMP takes."""
     asked = own.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "4,2" is for nested loops
-    threads = max(1, (int(asked) if asked.isdecimal() and int(asked) else cores()) // jobs)
+    return int(asked) if asked.isdecimal() and int(asked) else cores()
+
+
+def environments(
+    jobs: int, place: Place, device: str, own: Environment, threads: int | None = None
+) -> list[dict[str, str]]:
+    """One for each worker: so many threads, by default its share, and where there are several GPUs the next in turn."""
+    threads = threads or max(1, threads_of(own) // jobs)
     found = [{**own, "OMP_NUM_THREADS": str(threads)} for _ in range(jobs)]
     if place.kind == "cuda" and ":" not in device:  # cuda:1 is a choice already
         visible = [name for name in own.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
@@ -72,12 +90,18 @@ class Job:
     command: Sequence[str]
 
 
+def told_at_once(job: Job, line: str) -> None:
+    sys.stdout.write(f"[{job.number}] {line}")
+    sys.stdout.flush()
+
+
 @dataclass
 class Workers:
-    """Runs jobs, as many at a time as there are environments; what they print comes line by line, with their number."""
+    """Runs jobs, as many at a time as there are environments; `heard` gets each line that one prints, from a thread of
+    its own."""
 
     environments: Sequence[Environment]
-    stream: TextIO = field(default_factory=lambda: sys.stdout)
+    heard: Callable[[Job, str], None] = told_at_once
     _running: set[subprocess.Popen] = field(default_factory=set)
     _leaving: bool = False
 
@@ -108,8 +132,7 @@ class Workers:
         try:
             assert process.stdout is not None
             for line in process.stdout:
-                self.stream.write(f"[{job.number}] {line}")
-                self.stream.flush()
+                self.heard(job, line)
             return process.wait()
         finally:
             self._running.discard(process)

@@ -2,11 +2,13 @@
 Refuses to run them in this process, whose imports and memory would count.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from harness.records.benchmarks import Comparison
@@ -15,6 +17,29 @@ from harness.timing.goals import goal
 from harness.timing.synthetic import write_records
 from harness.timing.turns import Way, take_turns
 
+BUSY = 2  # processes
+ALONE, BESIDE = "alone", f"beside {BUSY} busy processes"
+SPINNING = "idle threads spinning"
+# Short, but made of the steps and evaluations that any run is made of.
+A_RUN = (
+    *("--variant", "vanilla", "--dataset", "digits", "--recipe", "quick", "--epochs", "2", "--holdout", "0.5"),
+    *("--device", "cpu", "--quiet"),
+)
+# The same command as OpenMP has it by itself.
+SPIN = """
+import os, sys
+from harness.commands import WAITING
+for name in WAITING:
+    os.environ.pop(name, None)
+from harness.run import main
+sys.exit(main(sys.argv[1:]))
+"""
+KEEP_BUSY = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    pass
+"""
 HELP, TORCH = "python -m harness.run --help", 'python -c "import torch"'
 
 
@@ -26,6 +51,43 @@ def compare_start(rounds: int) -> Comparison:
     timings = take_turns(ways, rounds)
     facts = {"help_seconds": timings.median_s(HELP), "import_torch_seconds": timings.median_s(TORCH)}
     return timings.compare("start", "starts/s", dict.fromkeys(ways, 1.0), (HELP, TORCH), goal("cpu", "start"), facts)
+
+
+def compare_beside(rounds: int) -> list[Comparison]:
+    """A small run alone and beside other programs: its idle OpenMP threads asleep, as a command has it, or spinning."""
+    asleep, spinning = ["-m", "harness.run", *A_RUN], ["-c", SPIN, *A_RUN]
+    ways = {
+        ALONE: lambda: _trained(asleep),
+        BESIDE: lambda: _trained(asleep, BUSY),
+        f"{ALONE}, {SPINNING}": lambda: _trained(spinning),
+        f"{BESIDE}, {SPINNING}": lambda: _trained(spinning, BUSY),
+    }
+    timings, per_minute = take_turns(ways, rounds), dict.fromkeys(ways, 60.0)
+    facts = {f"seconds {way}": timings.median_s(way) for way in ways}
+    return [
+        timings.compare(BESIDE, "runs/min", per_minute, (BESIDE, ALONE), goal("cpu", BESIDE), facts),
+        *(
+            timings.compare(f"beside {who} against spinning", "runs/min", per_minute, (way, f"{way}, {SPINNING}"))
+            for way, who in ((BESIDE, f"{BUSY} busy processes"), (ALONE, "nobody"))
+        ),
+    ]
+
+
+def _trained(command: list[str], beside: int = 0) -> float:
+    with tempfile.TemporaryDirectory() as out, busy(beside):
+        return spent([*command, "--out", out])[0]
+
+
+@contextlib.contextmanager
+def busy(count: int) -> Iterator[list[subprocess.Popen]]:
+    """So many other programs, each of which would take a core for itself."""
+    others = [subprocess.Popen([sys.executable, "-c", KEEP_BUSY]) for _ in range(count)]
+    try:
+        yield others
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def compare_reports(records: int, epochs: int, rounds: int) -> Comparison:
