@@ -18,6 +18,7 @@ from pathlib import Path
 
 from harness.commands import Parser, directory, place, run_command
 from harness.evidence.cells.ahead import begin_reading
+from harness.evidence.cells.catalogue import read_costs
 from harness.evidence.cells.groups import read_evidence
 from harness.evidence.figures.plans import Figures
 from harness.evidence.findings.conclusions import headed
@@ -32,7 +33,7 @@ from harness.evidence.typeset import typeset
 from harness.studies import STUDIES
 from variants.fields import UsageError, near_matches
 
-BENCHMARKS = Path("results/bench")
+BENCHMARKS, COSTS = Path("results/bench"), Path("results/cost")
 
 
 def parser() -> Parser:
@@ -41,6 +42,7 @@ def parser() -> Parser:
     p.add_argument("--out", type=directory, default=Path("paper"), metavar="DIR", help="(default: paper)")
     p.add_argument("--study", default="main", help=f"of the main table: {', '.join(STUDIES)} (default: main)")
     p.add_argument("--bench", type=directory, default=BENCHMARKS, metavar="DIR", help=f"(default: {BENCHMARKS})")
+    p.add_argument("--cost", type=directory, default=COSTS, metavar="DIR", help=f"(default: {COSTS})")
     p.add_argument(
         "--readme", type=place, metavar="FILE", help="also put the main table between FILE's results markers"
     )
@@ -55,8 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
     study = STUDIES[args.study]
     if args.readme:
         read_parts(args.readme)  # a README without markers is refused before anything is written
-    evidence = read_evidence(folders_of(args.results))
-    print(evidence.source if evidence.groups else f"{evidence.source} The tables hold nothing but holes.")
+    evidence = read_evidence(folders_of(args.results), read_costs(args.cost))
+    print(evidence.source if evidence.groups else f"{evidence.source} The tables hold no results.")
     with Processes() as processes:
         finish_reading = begin_reading(evidence.groups, processes)
         measured, studied = read_measured(args.bench), instances(evidence)

@@ -6,14 +6,15 @@ examples:
   python -m harness.run --variant compact --dataset digits --recipe quick          (no download, seconds)
   python -m harness.run --variant my_variant.py:MINE --dataset c10 --set recipe.lr=5e-4 variant.pool=mean
   python -m harness.run --variant timm:resnet18 --dataset folder:data/tiny-imagenet --epochs 20 --dry-run
+  python -m harness.run --variant patch2-conv --dataset c10 --recipe published --dry-run --json
 """
 
 import json
 import sys
 from argparse import Namespace
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.commands import Parser, directory, run_command, seconds
 from harness.config import PRECISION_HELP, PRECISIONS, RunConfig, resolve
@@ -25,6 +26,7 @@ from harness.records.lock import BusyError
 from harness.records.read import Run, read_run, run_state
 from harness.training.signals import listening, wait
 from variants.catalog import CATALOG, check_known
+from variants.fields import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +77,7 @@ def parser() -> Parser:
         help="how much at most is lost when the process is killed: the same command goes on (default: 60)",
     )
     p.add_argument("--dry-run", action="store_true", help="print what would be done, its cost and a guess of its time")
+    p.add_argument("--json", action="store_true", help="of --dry-run: one JSON object, with the learning rates too")
     p.add_argument("--quiet", action="store_true", help="no progress")
     return p
 
@@ -110,10 +113,15 @@ def configure(args: Namespace, dataset: Dataset) -> tuple[RunConfig, "torch.devi
 
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
+    if args.json and not args.dry_run:
+        raise UsageError("--json prints what --dry-run finds out: add --dry-run")
     dataset = dataset_facts(args.dataset, args.data_dir)
     config, device = configure(args, dataset)
     if args.dry_run:
-        describe(config, dataset, device)
+        if args.json:
+            print(json.dumps(planned(config, dataset, device), indent=1, allow_nan=False))
+        else:
+            describe(config, dataset, device)
         return 0
     folder = args.out / config.run_id
     if run_state(folder) == "done" and not args.fresh:
@@ -158,6 +166,31 @@ def conclude(run: Run) -> int:
     )
     print(f"record: {run.folder}")
     return 0
+
+
+def planned(config: RunConfig, dataset: Dataset, device: "torch.device") -> dict[str, Any]:
+    """What is known before the run: `config` and `cost` as its record will have them, a learning rate for each epoch
+    (that of its first step), and the time as `describe` guesses it."""
+    from harness.counting.cost import cost_of
+    from harness.data.pipeline import held_out_count
+    from harness.training.estimate import FAILURES, measured_seconds
+    from harness.training.optimiser import learning_rate
+
+    recipe, images = config.recipe, dataset.train_count
+    if config.holdout:
+        images -= held_out_count(images, config.holdout)
+    steps = -(-images // recipe.batch_size)
+    try:
+        guess: dict[str, Any] = {"seconds": measured_seconds(config, dataset, device), "reason": None}
+    except FAILURES as error:
+        guess = {"seconds": None, "reason": f"a step fails: {type(error).__name__}: {error}"}
+    return {
+        "config": config.to_plain(),
+        "cost": asdict(cost_of(config.variant_name, config.variant, config.dataset_name, check=False)),
+        "steps_per_epoch": steps,
+        "learning_rates": [learning_rate(recipe, epoch * steps, steps) for epoch in range(recipe.epochs)],
+        "estimate": {**guess, "device": str(device)},
+    }
 
 
 def describe(config: RunConfig, dataset: Dataset, device: "torch.device") -> None:

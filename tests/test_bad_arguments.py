@@ -254,9 +254,9 @@ def missing_words() -> Iterator[Case]:
         RUN: "variant dataset recipe seed epochs batch-size device precision compile holdout set name data-dir out "
         "save-every",
         SWEEP: "seeds seed dataset variants recipes epochs cell jobs device precision compile data-dir out",
-        COST: "variant dataset data-dir set",
+        COST: "variant dataset data-dir set out",
         TRAIN: "variant recipe batch-size steps workers device dataset precision compile set rounds out",
-        REPORT: "results out study bench readme",
+        REPORT: "results out study bench cost readme",
         SIMULATE: "studies seeds draw",
         VERIFY: "first device data-dir",
     }

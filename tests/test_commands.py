@@ -3,9 +3,11 @@
 import errno
 import io
 import json
+import math
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,11 @@ import torch
 
 from harness import run
 from harness.commands import WAITING, run_command
+from harness.counting.cost import cost_of
+from harness.datasets import DATASETS
 from harness.records.read import load_runs, run_state
 from harness.sweeping.workers import cores
+from harness.training.optimiser import learning_rate
 from harness.training.progress import Progress
 from variants.fields import UsageError
 
@@ -80,7 +85,58 @@ def test_dry_run_prints_everything_and_trains_nothing(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--dataset", "c10", "--recipe", "published"],
+        ["--dataset", "digits", "--recipe", "quick", "--holdout", "0.1", "--epochs", "7", "--batch-size", "100"],
+        ["--dataset", "digits", "--set", "recipe.schedule_unit=epoch", "recipe.cycles=2", "recipe.train_share=0.5"],
+    ],
+)
+def test_dry_run_as_json_is_one_object_that_says_what_the_loop_will_do(extra, tmp_path, capsys):
+    words = ["--variant", "compact", "--device", "cpu", *extra, "--out", str(tmp_path / "none")]
+    assert run.main([*words, "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    args = run.parser().parse_args(words)
+    config, _ = run.configure(args, DATASETS[args.dataset])
+    recipe, steps = config.recipe, told["steps_per_epoch"]
+    kept = DATASETS[args.dataset].train_count * (1 - config.holdout)
+    assert told["config"] == config.to_plain()
+    assert steps == math.ceil(round(kept) / recipe.batch_size)
+    assert told["learning_rates"] == [learning_rate(recipe, epoch * steps, steps) for epoch in range(recipe.epochs)]
+    assert len(told["learning_rates"]) == recipe.epochs
+    cost = cost_of("compact", config.variant, config.dataset, check=False)
+    assert told["cost"] == asdict(cost) and cost.params and cost.macs and cost.activations
+    assert told["estimate"]["seconds"] > 0 and told["estimate"]["reason"] is None
+    assert told["estimate"]["device"] == "cpu" and not list(tmp_path.iterdir())
+
+
+def test_dry_run_as_json_agrees_with_the_record(tmp_path, capsys):
+    """Epoch by epoch too: where the rate changes with epochs, that of the first step is that of the last."""
+    words = ["--variant", "compact", *TINY, "--epochs", "3", "--holdout", "0.2", "--out", str(tmp_path)]
+    words += ["--set", "recipe.schedule_unit=epoch"]
+    assert run.main([*words, "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert run.main([*words, "--quiet"]) == 0
+    (record,) = load_runs([tmp_path])
+    assert told["config"] == {name: value for name, value in record.config.items() if name != "schema"}
+    assert told["cost"] == record.cost
+    assert told["learning_rates"] == [line["lr"] for line in record.epochs()] and len(told["learning_rates"]) == 3
+
+
+def test_a_time_that_cannot_be_measured_is_null_and_says_why(monkeypatch, capsys):
+    def failing(*args):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr("harness.training.estimate.training_rate", failing)
+    assert run.main(["--variant", "compact", *TINY, "--dry-run", "--json"]) == 0
+    estimate = json.loads(capsys.readouterr().out)["estimate"]
+    assert estimate["seconds"] is None and "no such kernel" in estimate["reason"]
+
+
 BAD = [
+    (["harness.run", "--variant", "compact", "--dataset", "digits", "--json"], "add --dry-run"),
+    (["harness.run", "--variant", "compact", *TINY, "--holdout", "0.9999", "--dry-run", "--json"], "leaves 0"),
     (["harness.run", "--variant", "compct", "--dataset", "c10"], "compact"),
     (["harness.run", "--variant", "compact", "--dataset", "c11"], "c10"),
     (["harness.run", "--variant", "compact", "--dataset", "c10", "--recipe", "comon"], "common"),

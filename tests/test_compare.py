@@ -81,7 +81,7 @@ def test_two_cells_by_hand(cells, capsys):
     assert found["a"]["accuracy"] == {"mean": 47.5, "half": pytest.approx(41.85, abs=0.01), "n": 4}
     assert found["b"]["seeds"] == [0, 1, 2] and found["b"]["failed"] == 1
     text = told(capsys, A.cell_id, B.cell_id, "--results", cells)
-    assert "+2.00 ± 2.48 (n = 3), paired t: p = 0.074" in text and "5 seeds would show it" in text
+    assert "+2.00 ± 2.48 (n = 3), paired t: p = 0.074" in text and "80 % power needs 5 seeds" in text
     assert "on one side alone: 1 seed\n" in text and "1 failed, left out" in text and "47.50 ± 41.85 (4)" in text
 
 
@@ -119,7 +119,7 @@ def test_calibration_and_cost_by_hand(cells, capsys):
 def test_one_seed_is_undecided(tmp_path, capsys):
     folders = [write(tmp_path, config, accuracy) for config, accuracy in ((A, 0.5), (B, 0.51))]
     text = told(capsys, *folders)
-    assert "+1.00 (n = 1), undecided" in text and "p =" not in text and "would show" not in text
+    assert "+1.00 (n = 1), undecided" in text and "p =" not in text and "power" not in text
     assert "no predictions to compare (there is no predictions.npz)" in text
 
 

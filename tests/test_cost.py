@@ -28,7 +28,7 @@ from variants.fields import UsageError, difference, from_text
 
 ROOT = Path(__file__).parents[1]
 KEYS = ["variant", "dataset", "params", "params_without_head", "macs", "macs_without_head", "attention_macs"]
-KEYS += ["activations_without_head", "by_module"]
+KEYS += ["activations", "activations_without_head", "by_module"]
 PARAMS = [
     ("vanilla", 6_268_810),
     ("compact", 119_051),

@@ -96,8 +96,8 @@ def test_effects_by_hand(tmp_path: Path) -> None:
     assert (cls.verdict, mean.verdict) == ("not distinguishable", "better")
     assert cls.difference.sign_flip_p == cls.difference.smallest_sign_flip_p == 0.25
     assert conclusions(only(tmp_path)) == [
-        "pool=cls: -1.00 ± 1.24 points against pool=seq (n = 3, Holm p = 0.0742): not distinguishable; alone, such a "
-        "difference would take 5 seeds to show in 8 of 10 studies.",
+        "pool=cls: -1.00 ± 1.24 points against pool=seq (n = 3, Holm p = 0.0742): not distinguishable; 80 % power "
+        "would need 5 seeds.",
         "pool=mean: +2.00 ± 0.25 points against pool=seq (n = 3, Holm p = 0.00166): better.",
     ]
 
@@ -138,10 +138,10 @@ def test_rows_that_failed_or_were_not_run_are_holes_and_no_part_of_the_family(tm
     write_row(tmp_path, extra.rows[3], (59.0, 59.5, 61.5))
     cls, mean, depth = effects_of(only(tmp_path, extra))
     assert depth.holm_p == depth.difference.t_p
-    assert (cls.verdict, mean.verdict) == ("undecided", "undecided")
+    assert (cls.verdict, mean.verdict) == ("undecided", "not run")
     assert conclusions(only(tmp_path, extra))[:2] == [
         "pool=cls: undecided, 1 run failed and none done.",
-        "pool=mean: undecided, not run.",
+        "pool=mean: not run.",
     ]
 
 
@@ -371,11 +371,13 @@ def test_a_seed_that_one_cell_lacks_is_left_out_of_a_grid(tmp_path: Path) -> Non
     assert shared_seeds(instance) == [0] and shares_of(instance) == []
 
 
-def test_a_level_that_was_not_run_is_undecided(tmp_path: Path) -> None:
+def test_a_level_that_was_not_run_is_called_so(tmp_path: Path) -> None:
     write_rows(tmp_path, GRID, GRID_ROWS[:2])
     variant, recipe = conclusions(only(tmp_path, GRID))
-    assert variant == "variant=vanilla: undecided, no seed is on both sides (against variant=compact)."
+    assert variant == "variant=vanilla: not run."
     assert recipe.startswith("recipe=s1: +4.20 ± ")
+    write_rows(tmp_path, GRID, [(), (), (None,)])  # tried, if in vain
+    assert conclusions(only(tmp_path, GRID))[0].startswith("variant=vanilla: undecided, no seed is on both sides")
 
 
 def test_three_factors_have_main_effects_and_shares(tmp_path: Path) -> None:
@@ -436,7 +438,7 @@ def test_nothing_is_chosen_for_a_variant_before_all_of_its_cells_were_tried(tmp_
     assert [choice.variant for choice in choices_of(instance)] == ["compact"]
     write_rows(tmp_path / "fewer", TUNED, TUNED_ROWS[:3], holdout=0.1)
     told = conclusions(only(tmp_path / "fewer", TUNED))
-    assert told[0].startswith("variant=vanilla: undecided, "), "a hole in a study of several seeds is told"
+    assert told[0] == "variant=vanilla: not run.", "a hole in a study of several seeds is told"
     write_rows(tmp_path, TUNED, [(), (), (), (), (), (69.0,)], holdout=0.1)
     found = choices_of(only(tmp_path, TUNED))
     assert [(choice.seeds, choice.mean) for choice in found] == [(1, 63.0), (1, 70.0)], "seed 0 alone is everyone's"

@@ -21,11 +21,13 @@ from harness.evidence.folders import folders_of
 from harness.evidence.paper import all_tables, write_tables
 from harness.evidence.writing.table import Table
 from harness.evidence.writing.text import signed, spread
+from harness.recipes import recipe_of
 from harness.records.schema import RESULT_FIELDS
 from harness.records.write import RunWriter
 from harness.report import main
 from harness.statistics.intervals import mean_interval
 from harness.studies import STUDIES
+from harness.study import Row
 from tests.resealed import reseal
 from variants.catalog import CATALOG
 from variants.fields import UsageError
@@ -109,6 +111,10 @@ def write_golden_runs(root: Path) -> None:
     write_run(root, "my_vits/x.py:MINE", "folder:/data/pets", 0, 0.8, recipe="common", epochs=200, cost=unknown)
 
 
+def planned_passes(row: Row) -> int:
+    return recipe_of(row.recipe, row.variant)[1].epochs
+
+
 def table(root: Path, name: str, study: str = "main") -> Table:
     return {t.name: t for t in all_tables(read_evidence([root]), STUDIES[study])}[name]
 
@@ -175,7 +181,8 @@ def test_every_planned_row_is_shown_with_no_run_at_all(tmp_path: Path, monkeypat
     with Path("paper/tables/main.csv").open(encoding="utf-8") as file:
         rows = list(csv.reader(file))[1:]
     assert [(row[0], row[1]) for row in rows] == [row.name for row in MAIN.rows]
-    assert all(set(row[2:]) == {"—"} for row in rows)
+    assert [row[2] for row in rows] == [str(planned_passes(row)) for row in MAIN.rows]
+    assert all(set(row[3:]) == {"—"} for row in rows)
     assert not list(Path("paper").rglob("*.png"))
 
 
@@ -240,13 +247,13 @@ def test_a_failed_record_hides_no_done_one(tmp_path: Path, capsys) -> None:
 
 def test_a_group_on_two_devices_or_a_shared_one_has_no_time(tmp_path: Path) -> None:
     write_run(tmp_path, "compact", "c10", 0, train_seconds=60.0)
-    write_run(tmp_path, "compact", "c10", 1, train_seconds=60.0, env={"device_name": "GPU B"})
+    write_run(tmp_path, "compact", "c10", 1, train_seconds=60.0, env={"device_name": "CPU B, 2 cores"})
     write_run(tmp_path, "vanilla", "c10", 0, train_seconds=60.0, shared_device=True)
     write_run(tmp_path, "patch2", "c10", 0, train_seconds=90.0)
     shown = table(tmp_path, "main")
     times = {row[0]: row[-2] for row in shown.rows if row[1] == "published"}
     assert times == {"compact": "—", "vanilla": "—", "patch2": "1.5 / — / —", "patch2-conv": "—"}
-    assert cell_of(shown, "device", variant="compact", recipe="published") == "GPU A, GPU B"
+    assert cell_of(shown, "device", variant="compact", recipe="published") == "CPU B, 2 cores and GPU A"
     (time,) = [plan for plan in plans(read_evidence([tmp_path]), MAIN) if plan.name == "accuracy-vs-time"]
     assert [point["row"][0] for point in time.data["panels"][0]["points"]] == ["patch2"]
 
@@ -325,7 +332,7 @@ def test_a_table_refuses_a_ragged_row() -> None:
 
 def test_figures_carry_the_digest_of_their_data(tmp_path: Path) -> None:
     write_golden_runs(tmp_path / "runs")
-    arguments = ["--results", str(tmp_path / "runs"), "--out", str(tmp_path)]
+    arguments = ["--results", str(tmp_path / "runs"), "--cost", str(tmp_path / "none"), "--out", str(tmp_path)]
     main(arguments)
     planned = [plan for plan in plans(read_evidence([tmp_path / "runs"]), MAIN) if not plan.lacking]
     before = {plan.name: read_digest(tmp_path / f"figures/{plan.name}.png") for plan in planned}
@@ -365,7 +372,8 @@ def test_curves_of_a_data_set_with_holdout_runs_only_are_validation_curves(tmp_p
 def test_stale_figures_of_ours_go_and_others_stay(tmp_path: Path) -> None:
     figures = tmp_path / "figures"
     write_run(tmp_path / "runs", "compact", "svhn", 0)
-    unmeasured = ["--bench", str(tmp_path / "nothing"), "--out", str(tmp_path)]
+    nothing = str(tmp_path / "nothing")
+    unmeasured = ["--bench", nothing, "--cost", nothing, "--out", str(tmp_path)]
     main(["--results", str(tmp_path / "runs"), *unmeasured])
     (figures / "curves-mine.png").write_bytes(b"\x89PNG\r\n\x1a\nsomebody's own")
     (figures / "notes.txt").touch()

@@ -63,7 +63,7 @@ def test_one_seed_is_undecided_and_has_no_probability(tmp_path: Path) -> None:
     cls, mean = cells(table, 1), cells(table, 2)
     assert (cls["effect (points)"], cls["pairs"], cls["Holm p"]) == ("+1.00", "1 (1 unpaired)", "—")
     assert (cls["verdict"], cls["probability of improvement"]) == ("undecided", "—")
-    assert set(mean.values()) - {"—"} == {"pool=mean", "variant.pool: seq → mean", "0", "undecided"}
+    assert set(mean.values()) - {"—"} == {"pool=mean", "variant.pool: seq → mean", "0", "not run"}
 
 
 def test_captions_say_what_was_run(tmp_path: Path) -> None:

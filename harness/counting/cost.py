@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.counting.closed_form import PRODUCTS, Item, items
-from harness.counting.modules import LEVELS, macs_by_module, named
+from harness.counting.modules import macs_by_module, named, table_by_module
 from variants.config import ViTConfig
 
 if TYPE_CHECKING:
@@ -28,13 +28,14 @@ class Cost:
 
     variant: str
     dataset: str
-    params: int | None
-    params_without_head: int | None
-    macs: int | None
-    macs_without_head: int | None
-    attention_macs: int | None  # q k^T and weights v of all layers
-    activations_without_head: int | None  # elements of every product's result, attention in the open
-    by_module: dict[str, int] | None  # MACs by path in the module tree: a module with its parts, "" the whole model
+    params: int | None = None
+    params_without_head: int | None = None
+    macs: int | None = None
+    macs_without_head: int | None = None
+    attention_macs: int | None = None  # q k^T and weights v of all layers
+    activations: int | None = None  # elements of every product's result, attention in the open
+    activations_without_head: int | None = None
+    by_module: dict[str, int] | None = None  # MACs by path in the module tree: with its parts, "" the whole model
 
 
 def cost_of(variant_name: str, config: Any, dataset_name: str, check: bool = True) -> Cost:
@@ -45,6 +46,11 @@ def cost_of(variant_name: str, config: Any, dataset_name: str, check: bool = Tru
     if check and importable("torch"):
         _check(variant_name, layers, _subject(config))
     return _from_closed_form(variant_name, layers, dataset_name)
+
+
+def module_counts(config: Any) -> dict[str, dict[str, int]]:
+    """Parameters, MACs and activations of each module, its parts included, in the order of the forward pass."""
+    return table_by_module(items(config)) if type(config) is ViTConfig else _subject(config).by_module
 
 
 def importable(package: str) -> bool:
@@ -90,6 +96,7 @@ def _from_closed_form(variant_name: str, layers: Sequence[Item], dataset_name: s
         macs=_total(layers, "macs"),
         macs_without_head=_total(body, "macs"),
         attention_macs=_total([layer for layer in layers if layer.kind == "attention"], "macs"),
+        activations=_total(layers, "activations"),
         activations_without_head=_total(body, "activations"),
         by_module=macs_by_module(layers),
     )
@@ -113,14 +120,14 @@ def _agree(what: str, first: str, count: int, second: str, other: int) -> None:
 def _measured(variant_name: str, config: Any, dataset_name: str, check: bool) -> Cost:
     """Of a model that the closed form does not know: fvcore's numbers, held against FlopCounterMode."""
     if not importable("torch"):
-        return Cost(variant_name, dataset_name, *[None] * 7)
+        return Cost(variant_name, dataset_name)
     from harness.counting import measured
 
     subject = _subject(config)
     heads = measured.head_paths(subject.module)
     params = (subject.params, _without(heads, subject.params, subject.params_by_module))
     if not importable("fvcore.nn"):
-        return Cost(variant_name, dataset_name, *params, *[None] * 5)
+        return Cost(variant_name, dataset_name, *params)
     flops, activations = subject.flops, subject.activations
     by_operator, by_module = flops.by_operator(), flops.by_module()
     if check:
@@ -134,8 +141,9 @@ def _measured(variant_name: str, config: Any, dataset_name: str, check: bool) ->
         macs,
         _without(heads, macs, by_module),
         measured.attention_macs(by_operator),
+        int(activations.total()),
         _without(heads, activations.total(), activations.by_module()),
-        named(by_module, LEVELS + hasattr(subject.module, "model")),  # a wrapper is one level more
+        named(by_module, subject.levels),
     )
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.counting.modules import COLUMNS, LEVELS
 from variants.config import ViTConfig
 
 FUSED = "scaled_dot_product_attention"
@@ -65,6 +66,22 @@ class Subject:
 
             analysis = ActivationCountAnalysis(self.explicit, (self.image,))
             return _quiet(analysis.set_op_handle(f"aten::{FUSED}", _fused_activations))
+
+    @property
+    def levels(self) -> int:
+        """Of the module tree that are named; a wrapper is one level more."""
+        return LEVELS + hasattr(self.module, "model")
+
+    @property
+    def by_module(self) -> dict[str, dict[str, int]]:
+        """As `table_by_module` has it."""
+        counts = (self.params_by_module, self.flops.by_module(), self.activations.by_module())
+        rows = {
+            path: {column: int(count[path]) for column, count in zip(COLUMNS, counts)}
+            for path in self.params_by_module
+            if path.count(".") < self.levels
+        }
+        return {path: row for path, row in rows.items() if any(row.values())}
 
     def table(self) -> str:
         with _silence():

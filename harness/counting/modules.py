@@ -1,6 +1,4 @@
-"""Owns the per-module form of a count: which modules a record names.
-Refuses to count.
-"""
+"""The per-module form of a count: which modules a record names, and what each of them comes to."""
 
 from __future__ import annotations
 
@@ -9,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.counting.closed_form import Item
 
+COLUMNS = ("params", "macs", "activations")
 LEVELS = 3  # blocks.0.attention and blocks.0.mlp are named, what is inside them is not
 
 
@@ -25,6 +24,17 @@ def macs_by_module(layers: Sequence[Item]) -> dict[str, int]:
         for path in ancestors(layer.path):
             counts[path] += layer.macs
     return named(counts)
+
+
+def table_by_module(layers: Sequence[Item]) -> dict[str, dict[str, int]]:
+    """Of each module down to LEVELS all COLUMNS, its parts included; "" is the whole model."""
+    rows: dict[str, dict[str, int]] = {}
+    for layer in layers:
+        for path in ancestors(layer.path)[: LEVELS + 1]:
+            row = rows.setdefault(path, dict.fromkeys(COLUMNS, 0))
+            for column in COLUMNS:
+                row[column] += getattr(layer, column)
+    return rows
 
 
 def named(counts: Mapping[str, int], levels: int = LEVELS) -> dict[str, int]:

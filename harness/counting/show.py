@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.counting.closed_form import Item, items
 from harness.counting.cost import Cost, importable
-from harness.counting.modules import LEVELS, ancestors
+from harness.counting.modules import table_by_module
 from variants.config import ViTConfig
 
 UNKNOWN = "-"
@@ -80,12 +80,7 @@ def layer_summary(config: Any) -> str:
 def closed_form_table(layers: Sequence[Item]) -> str:
     from tabulate import tabulate
 
-    rows: dict[str, list[int]] = {}
-    for layer in layers:
-        for path in ancestors(layer.path)[: LEVELS + 1]:
-            row = rows.setdefault(path, [0, 0, 0])
-            for column, count in enumerate((layer.params, layer.macs, layer.activations)):
-                row[column] += count
-    lines = [[path or "model", *(f"{count:,}" if count else "" for count in row)] for path, row in rows.items()]
+    rows = table_by_module(layers).items()
+    lines = [[path or "model", *(f"{count:,}" if count else "" for count in row.values())] for path, row in rows]
     headers = ["module", "#parameters", "#flops", "#activations"]
     return tabulate(lines, headers=headers, tablefmt="pipe", colalign=("left", *["right"] * 3), disable_numparse=True)

@@ -73,10 +73,15 @@ def to_device(split: Split, device: torch.device) -> DeviceSplit:
 
 def held_out(train: Split, share: float) -> tuple[Split, Split]:
     """(train, validation): the first images in canonical order are a fixed and arbitrary choice, the same for all."""
-    count = round(len(train) * share)
-    if not 0 < count < len(train):
-        raise UsageError(f"holdout={share}: leaves {len(train) - count} training images and holds out {count}")
+    count = held_out_count(len(train), share)
     return train.part(slice(count, None)), train.part(slice(count))
+
+
+def held_out_count(images: int, share: float) -> int:
+    count = round(images * share)
+    if not 0 < count < images:
+        raise UsageError(f"holdout={share}: leaves {images - count} training images and holds out {count}")
+    return count
 
 
 def shown_more_often(train: Split, share: float) -> Split:

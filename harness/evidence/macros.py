@@ -14,7 +14,7 @@ from harness.evidence.tables.captions import made_with
 from harness.evidence.tables.reproduced import COLUMNS as PUBLISHED_COLUMNS
 from harness.evidence.tables.reproduced import published_table
 from harness.evidence.writing.table import WRITTEN_BY, escape_latex
-from harness.evidence.writing.text import joined
+from harness.evidence.writing.text import devices_text
 from harness.recipes import RECIPES
 from harness.statistics.images import CALIBRATION_BINS
 from harness.statistics.intervals import LEVEL
@@ -76,7 +76,7 @@ def _records(evidence: Evidence, study: Study) -> dict[str, str]:
     numbers = [dict(zip(PUBLISHED_COLUMNS, row)) for row in published_table(evidence).rows]
     verdicts = [number["verdict"] for number in numbers if not number["published (%)"].startswith("none")]
     judged = {name: sum(verdict.startswith(name) for verdict in verdicts) for name in ("reached", "missed", "open")}
-    devices = joined(sorted({name for group in evidence.groups for name in group.devices if group.runs}))
+    devices = devices_text(sorted({name for group in evidence.groups for name in group.devices if group.runs}))
     return {
         "runsDone": str(sum(len(group.runs) for group in evidence.groups)),
         "devices": devices,

@@ -23,16 +23,21 @@ from harness.training.seeds import data_generator
 
 FEW = 16  # images: few enough that a large model on a CPU answers at once
 SLOW_S = 0.2
+FAILURES = (RuntimeError, ValueError, TypeError)  # of a step that fails, or a config that cannot be remembered
 
 
 def seconds_of(config: RunConfig, dataset: Dataset, device: torch.device, steps: int = 3) -> float | None:
-    """Training and evaluation of the whole run; compilation and data preparation are not in it. None where a step
-    fails or a config cannot be remembered: the run itself will say why."""
+    """None where it cannot be measured: the run itself will say why."""
     try:
-        variant, recipe = replace(config.variant, num_classes=10), of_a_step(config.recipe)
-        rate = training_rate(variant, recipe, config.precision, device, steps)
-    except (RuntimeError, ValueError, TypeError):
+        return measured_seconds(config, dataset, device, steps)
+    except FAILURES:
         return None
+
+
+def measured_seconds(config: RunConfig, dataset: Dataset, device: torch.device, steps: int = 3) -> float:
+    """Training and evaluation of the whole run; compilation and data preparation are not in it."""
+    variant, recipe = replace(config.variant, num_classes=10), of_a_step(config.recipe)
+    rate = training_rate(variant, recipe, config.precision, device, steps)
     trained = config.recipe.epochs * dataset.train_count * (1 - config.holdout)
     return (trained + evaluated(config, dataset) / 3) / rate  # forward is a third of a step
 

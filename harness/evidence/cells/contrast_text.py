@@ -11,6 +11,7 @@ from harness.evidence.cells.contrast import Contrast, Differing, ImagePair, Mean
 from harness.evidence.cells.groups import count
 from harness.evidence.writing.table import HOLE
 from harness.evidence.writing.text import difference, minutes, signed, whole
+from harness.statistics.power import MOST_SEEDS, WANTED
 
 MOST_CLASSES = 10
 
@@ -123,8 +124,8 @@ def _resolving(found: Contrast) -> list[str]:
     d, seeds = found.difference, found.seeds_to_resolve
     if not d.mean or not d.spread:
         return []
-    wanted = f"{seeds} seeds" if seeds else "more than 10,000 seeds"
-    return [f"if this were the true difference, {wanted} would show it in 8 of 10 studies (spread {d.spread:.2f})"]
+    wanted = f"{seeds} seeds" if seeds else f"more than {MOST_SEEDS:,} seeds"
+    return [f"if this is the true difference, {100 * WANTED:.0f} % power needs {wanted} (spread {d.spread:.2f})"]
 
 
 def _p(p: float) -> str:

@@ -5,11 +5,12 @@ Refuses to average, to let a run count twice, and to put runs judged on validati
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.evidence.cells.catalogue import Costs
 from harness.evidence.cells.course import Course, course_of
 from harness.evidence.cells.names import Name, name_of
 from harness.evidence.cells.numbers import finite
@@ -100,6 +101,7 @@ class Evidence:
     groups: tuple[Group, ...]
     validation: tuple[Group, ...]  # runs with a holdout: they never looked at test
     elsewhere: tuple[Group, ...] = ()  # shown by the studies that they were run for, and only there
+    costs: Costs = field(default_factory=dict)  # of the catalogue's variants, whether or not they were run
 
     @property
     def source(self) -> str:
@@ -113,12 +115,12 @@ class Evidence:
         return f"From {where}: {count(done, 'run')} done, {failed} failed{rest}{studies}."
 
 
-def read_evidence(folders: Iterable[Path]) -> Evidence:
+def read_evidence(folders: Iterable[Path], costs: Costs | None = None) -> Evidence:
     folders = tuple(dict.fromkeys(folders))
     runs = unique([run for folder in folders for run in load_runs([folder]) if usable(run)])
     judged_on_val = [bool(run.config.get("holdout")) or run.result.get("split") == "val" for run in runs]
     groups = [_group([run for run, val in zip(runs, judged_on_val) if val == wanted]) for wanted in (False, True)]
-    return Evidence(folders, tuple(groups[0]), tuple(groups[1]))
+    return Evidence(folders, tuple(groups[0]), tuple(groups[1]), costs=costs or {})
 
 
 def count(number: int, noun: str) -> str:

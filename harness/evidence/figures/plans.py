@@ -79,8 +79,8 @@ def plans(evidence: Evidence, study: Study, measured: Measured = (), studied: Se
         data = tradeoff_data(groups, against)
         lacking = "" if data["panels"] else f"no finished run has a test accuracy and {need}"
         found.append(Plan(f"accuracy-vs-{against}", data, draw_tradeoff, lacking))
-    data = sizes_data(groups)
-    found.append(Plan("model-size", data, draw_sizes, "" if data["bars"] else "no run recorded a parameter count"))
+    data = sizes_data(groups, evidence.costs, study.datasets[0])
+    found.append(Plan("model-size", data, draw_sizes, "" if data["bars"] else "no parameter count is known"))
     found += [Plan(*figure) for instance in studied for figure in study_figures.study_figures(instance)]
     if measured:
         data = benchmark_data(measured)

@@ -1,44 +1,57 @@
-"""Owns the comparison of model sizes: a bar of parameters for each variant.
-Refuses a broken or logarithmic axis: bars start at zero.
+"""The comparison of model sizes: a bar of parameters for each variant of the catalogue and each altered one that was
+run. Bars start at zero, on a linear axis.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.evidence.cells.catalogue import Costs
 from harness.evidence.cells.groups import Group
-from harness.evidence.figures.style import COLUMN_IN, Style, shortened
+from harness.evidence.figures.style import COLORS, COLUMN_IN, Style, shortened
 from harness.evidence.tables.costs import cost_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def sizes_data(groups: Sequence[Group]) -> dict[str, Any]:
-    """Of each variant, its shape with the fewest classes; smallest first."""
-    lines = [line for line in cost_lines(groups) if line.values["params"]]
-    smallest: dict[str, Any] = {}
-    for line in sorted(lines, key=lambda line: (line.classes or 0, line.pixels or 0, line.values["params"])):
-        bar = {"variant": line.variant, "params": line.values["params"], "classes": line.classes}
-        smallest.setdefault(line.variant, bar)
-    return {"bars": sorted(smallest.values(), key=lambda bar: (bar["params"], bar["variant"]))}
+def sizes_data(groups: Sequence[Group], costs: Costs, dataset: str) -> dict[str, Any]:
+    """Of each variant its shape on this data set, or else on the first that has it; smallest first."""
+    lines = [line for line in cost_lines(groups, costs) if line.values["params"]]
+    chosen: dict[str, Any] = {}
+    for line in sorted(lines, key=lambda line: dataset not in line.datasets):
+        shape = {"pixels": line.pixels, "classes": line.classes}
+        chosen.setdefault(line.variant, {"variant": line.variant, "params": line.values["params"], **shape})
+    return {"bars": sorted(chosen.values(), key=lambda bar: (bar["params"], bar["variant"]))}
 
 
 def draw_sizes(data: dict[str, Any], looks: dict[tuple[str, str], Style]) -> "Figure":
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     bars = data["bars"]
-    own = {variant: look.color for (variant, _), look in looks.items()}
+    own = COLORS | {variant: look.color for (variant, _), look in looks.items()}
     colors = [own.get(bar["variant"].split(", ")[0], "#888888") for bar in bars]
     millions = [bar["params"] / 1e6 for bar in bars]
-    figure = Figure(figsize=(COLUMN_IN, 0.7 + 0.24 * len(bars)))
+    figure = Figure(figsize=(COLUMN_IN, 0.6 + 0.2 * len(bars)))
     axes = figure.subplots()
-    drawn = axes.barh(range(len(bars)), millions, height=0.65, color=colors)
+    drawn = axes.barh(range(len(bars)), millions, height=0.62, color=colors, alpha=0.85)
     labels = [f"{value:.2f} M" if value >= 1 else f"{1000 * value:.0f} k" for value in millions]
     axes.bar_label(drawn, labels=labels, padding=3, fontsize=7)
     axes.set_yticks(range(len(bars)), [shortened(bar["variant"], 26) for bar in bars])
-    axes.set_xlim(0, max(millions) * 1.28)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(bars) - 0.4, -0.6)  # the smallest on top
+    axes.set_xlim(0, max(millions) * 1.3)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.grid(False, axis="y")
-    classes = sorted({bar["classes"] for bar in bars if bar["classes"] is not None})
-    head = f", head of {' or '.join(map(str, classes))} classes" if classes else ""
-    figure.supxlabel(f"parameters (millions){head}", fontsize=8)  # centred below the names too, which may be long
+    # Centred below the names too, which may be long.
+    figure.supxlabel(f"parameters (millions){_shape(bars)}", fontsize=8)
     return figure
+
+
+def _shape(bars: Sequence[dict[str, Any]]) -> str:
+    """At which shape of data, as far as it is one."""
+    told = ""
+    for name in ("pixels", "classes"):
+        sizes = sorted({bar[name] for bar in bars if bar[name] is not None})
+        told += f", {' or '.join(map(str, sizes))} {name}" if sizes else ""
+    return told

@@ -46,7 +46,9 @@ _VARIANTS = {
     "cvt-7-4": ("#D55E00", ">"),
     "cct-7-3x1": ("#009E73", "p"),
     "small-p4": ("#CC79A7", "h"),
+    "resnet18": ("#E69F00", "o"),
 }
+COLORS = {name: color for name, (color, _) in _VARIANTS.items()}  # of the catalogue, whether or not it was run
 _MORE_VARIANTS = [(c, m) for m in "*d8" for c in ("#E69F00", "#56B4E9", "#000000", "#0072B2", "#D55E00", "#009E73")]
 _RECIPES: dict[str, tuple[Any, str]] = {"published": ("-", "full"), "common": ("--", "none"), "quick": ("-", "full")}
 _MORE_RECIPES = [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.evidence.cells.groups import count
 from harness.evidence.findings.chosen import Choice, choices_of
-from harness.evidence.findings.effects import NEITHER, UNDECIDED, Effect, effects_of
+from harness.evidence.findings.effects import NEITHER, NOT_RUN, UNDECIDED, Effect, effects_of
 from harness.evidence.findings.gaps import Gap, gaps_of
 from harness.evidence.findings.grids import Share, shared_seeds, shares_of
 from harness.evidence.findings.instances import Instance
@@ -17,11 +17,11 @@ from harness.statistics.power import MOST_SEEDS, WANTED
 def conclusions(instance: Instance) -> list[str]:
     """One for each comparison and choice of the instance, and for a grid one on where its variance falls.
 
-    A choice that is planned with one seed plans no test: what is undecided is not told beside it.
+    A choice that is planned with one seed plans no test: what is undecided or not run is not told beside it.
     """
     chosen = choices_of(instance)
-    untested = chosen and len(instance.study.seeds) == 1
-    found = [_sentence(effect) for effect in effects_of(instance) if not (untested and effect.verdict == UNDECIDED)]
+    untold = (UNDECIDED, NOT_RUN) if chosen and len(instance.study.seeds) == 1 else ()
+    found = [_sentence(effect) for effect in effects_of(instance) if effect.verdict not in untold]
     twins = [line for line in instance.lines if line.same_as]
     found += [f"{line.label}: the same cell as {line.same_as} on this data set." for line in twins]
     shares = shares_of(instance) if instance.study.kind == "grid" else []
@@ -37,6 +37,8 @@ def headed(instance: Instance) -> list[str]:
 
 def _sentence(effect: Effect) -> str:
     d = effect.difference
+    if effect.verdict == NOT_RUN:
+        return f"{effect.label}: {NOT_RUN}."
     if d.mean is None:
         return f"{effect.label}: {UNDECIDED}, {_lacking(effect)}."
     points = f"{difference(d.mean, d.half)} points against {effect.against}{_averaged(effect)}"
@@ -48,7 +50,7 @@ def _sentence(effect: Effect) -> str:
 def _lacking(effect: Effect) -> str:
     if effect.line and not effect.line.scores:
         failed = len(effect.line.group.failed) if effect.line.group else 0
-        return f"{count(failed, 'run')} failed and none done" if failed else "not run"
+        return f"{count(failed, 'run')} failed and none done"
     return f"no seed is on both sides (against {effect.against})"
 
 
@@ -67,7 +69,7 @@ def _why(effect: Effect) -> str:
     if effect.verdict != NEITHER or not d.mean:
         return ""
     seeds = f"more than {MOST_SEEDS:,}" if effect.beyond_reach else f"{effect.seeds_to_resolve:,}"
-    return f"; alone, such a difference would take {seeds} seeds to show in {10 * WANTED:.0f} of 10 studies"
+    return f"; {100 * WANTED:.0f} % power would need {seeds} seeds"
 
 
 def _of_gap(gap: Gap) -> str:

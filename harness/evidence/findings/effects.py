@@ -12,6 +12,7 @@ from harness.statistics.paired import Paired, holm, paired
 from harness.statistics.power import seeds_needed
 
 BETTER, WORSE, NEITHER, UNDECIDED = "better", "worse", "not distinguishable", "undecided"
+NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,12 @@ class Effect:
     averaged_over: str = ""  # in a grid: the other factors
     line: Line | None = None  # the row of it; none for an effect averaged over rows
     holm_p: float | None = None
+    tried: bool = True  # whether anybody ran it, failed runs included
 
     @property
     def verdict(self) -> str:
+        if not self.tried:
+            return NOT_RUN
         if self.holm_p is None or self.difference.mean is None:
             return UNDECIDED
         if self.holm_p > ALPHA:
@@ -52,12 +56,21 @@ def effects_of(instance: Instance) -> list[Effect]:
 def _of_rows(instance: Instance) -> list[Effect]:
     base = instance.base
     rows = [line for line in instance.lines if line is not base and not line.same_as]
-    return [Effect(line.label, base.label, paired(base.scores, line.scores), line=line) for line in rows]
+    return [
+        Effect(line.label, base.label, paired(base.scores, line.scores), line=line, tried=bool(line.tried))
+        for line in rows
+    ]
 
 
 def _of_grid(instance: Instance) -> list[Effect]:
+    """A level is tried where any cell of it is."""
+    factors = instance.study.factors
+    tried = {pair for line in instance.lines if line.tried for pair in zip(factors, line.row.levels)}
     return [
-        Effect(f"{one.factor}={one.level}", f"{one.factor}={one.base}", one.difference, one.averaged_over)
+        Effect(
+            *(f"{one.factor}={one.level}", f"{one.factor}={one.base}", one.difference, one.averaged_over),
+            tried=(one.factor, one.level) in tried,
+        )
         for one in main_effects(instance)
     ]
 

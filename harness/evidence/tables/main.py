@@ -2,16 +2,22 @@
 Refuses to judge by eye: what is bold, best.py's tests have told from the rest.
 """
 
+from collections.abc import Mapping
+
 from harness.datasets import title
+from harness.evidence.cells.catalogue import Costs, cost_of_plain
 from harness.evidence.cells.contrast import accuracy_by_seed
 from harness.evidence.cells.groups import Evidence, Group, count
 from harness.evidence.cells.numbers import finite
 from harness.evidence.cells.rows import Row, cells_of, datasets_of, rows_of
 from harness.evidence.findings.best import Best, best_of, best_sentence
+from harness.evidence.findings.forms import planned_on
 from harness.evidence.tables.captions import flag, made_with, sentences
+from harness.evidence.tables.costs import cost_of_group
 from harness.evidence.writing.table import HOLE, Table
 from harness.evidence.writing.text import (
     DAGGER,
+    devices_text,
     half_width,
     joined,
     mean,
@@ -22,6 +28,7 @@ from harness.evidence.writing.text import (
     whole,
 )
 from harness.statistics.intervals import LEVEL, mean_interval
+from harness.study import Row as PlannedRow
 from harness.study import Study
 
 CELL_COLUMNS = (
@@ -32,17 +39,17 @@ CELL_COLUMNS = (
 
 
 def main_table(evidence: Evidence, study: Study) -> Table:
-    rows = rows_of(evidence.groups, study)
+    rows, planned = rows_of(evidence.groups, study), {row.name: row for row in study.rows}
     datasets = datasets_of(evidence.groups, study)
     devices = sorted({group.timed_device or "" for group in evidence.groups if group.timed("train_seconds")})
     times = [f"minutes per run, {device}" for device in devices] if len(devices) > 1 else ["minutes per run"]
     columns = ("variant", "recipe", "passes", "params (M)", "MACs (G)", *(f"{title(name)} (%)" for name in datasets))
     body = [
         (
-            *_head(row, datasets),
+            *_head(row, datasets, planned, evidence.costs),
             *(_accuracy(row.on.get(name)) for name in datasets),
             *(_minutes(row, datasets, device) for device in devices or [""]),
-            joined(sorted({name for group in row.groups for name in group.devices})),
+            devices_text(sorted({name for group in row.groups for name in group.devices})),
         )
         for row in rows
     ]
@@ -63,12 +70,27 @@ def cells_table(evidence: Evidence, study: Study) -> Table:
     return Table("cells", CELL_COLUMNS, tuple(body), caption)
 
 
-def _head(row: Row, datasets: list[str]) -> tuple[str, ...]:
+def _head(
+    row: Row, datasets: list[str], planned: Mapping[tuple[str, str], PlannedRow], costs: Costs
+) -> tuple[str, ...]:
+    """Of a row that nobody ran, what is planned and what its variant costs."""
     ordered = [row.on[name] for name in datasets if name in row.on]
-    passes = joined((whole(group.passes) for group in ordered), " / ")
-    params = next((value for group in ordered if (value := group.cost("params")) is not None), None)
-    macs = next((value for group in ordered if (value := group.cost("macs")) is not None), None)
-    return row.variant, row.recipe, passes, scaled(params, 1e6), scaled(macs, 1e9)
+    plan = planned.get((row.variant, row.recipe))
+    settings = ordered[0].overrides if ordered else plan.settings if plan else ()
+    known = [
+        cost_of_group(row.on[name], costs) if name in row.on else cost_of_plain(costs, row.variant, settings, name)
+        for name in datasets
+    ]
+    params, macs = (
+        next((value for cost in known if (value := cost.get(name)) is not None), None) for name in ("params", "macs")
+    )
+    passes = [group.passes for group in ordered] or [_planned_passes(plan, datasets)]
+    return row.variant, row.recipe, joined(map(whole, passes), " / "), scaled(params, 1e6), scaled(macs, 1e9)
+
+
+def _planned_passes(row: PlannedRow | None, datasets: list[str]) -> int | None:
+    found = planned_on(row, datasets[0], None, 0.0) if row else None
+    return found.config.recipe.epochs if found else None
 
 
 def _best(rows: list[Row], dataset: str) -> Best:
@@ -97,7 +119,7 @@ def _caption(evidence: Evidence, study: Study, datasets: list[str], best: dict[s
         f"Test accuracy after the last planned pass: mean ± {interval} (number of seeds).",
         f"{count(len(study.seeds), 'seed')} planned for each cell; {HOLE} marks what is missing.",
         best_sentence({title(name): found for name, found in best.items()}),
-        "Parameters and MACs are those for the row's first data set.",
+        f"Parameters and MACs are those for {title(datasets[0])}, else for the row's first data set.",
         f"Minutes are for training only, in the order {order}, where all seeds of a cell ran alone on one device.",
         made_with(evidence.groups, "device", "n", "passes"),
         evidence.source,
@@ -122,5 +144,5 @@ def _cell(group: Group) -> tuple[str, ...]:
         *(mean(group.measured("test_nll"), ".3f"), whole(group.passes), mean(group.measured("images_seen"), ",.0f")),
         *(mean(group.timed("train_seconds", 1 / 60)), mean(group.timed("images_per_second"), ",.0f")),
         *(mean(group.timed("peak_memory_bytes", 1e-6), ",.0f"), str(group.setting("precision") or HOLE)),
-        *("yes" if group.setting("compile") else "no", joined(group.devices), joined(labels)),
+        *("yes" if group.setting("compile") else "no", devices_text(group.devices), joined(labels)),
     )

@@ -102,8 +102,8 @@ def tested(effects: Iterable[Effect]) -> str:
 
 ON_TESTS = (
     "p: the t-test before that adjustment; beside it an exact sign-flip test with the smallest p that so few pairs can "
-    "give. Seeds to resolve: with how many a test of this row alone would see the measured difference in "
-    f"{10 * WANTED:.0f} of 10 studies, if it were the true one."
+    f"give. Seeds to resolve: how many a test of this row alone would need for {100 * WANTED:.0f} % power, if the "
+    "measured difference were the true one."
 )
 
 

@@ -63,6 +63,11 @@ def minutes(value: float) -> str:
     return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
+def devices_text(names: Iterable[str]) -> str:
+    """A device's name may hold commas, so that names need another sign between them."""
+    return joined(names, " and ")
+
+
 def joined(texts: Iterable[str], separator: str = ", ") -> str:
     """The different texts in the order in which they come, or a hole."""
     return separator.join(dict.fromkeys(texts)) or HOLE
