@@ -35,8 +35,8 @@ class FakeCuda(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.prim.device.default:
-            # What C++ is told, while Python sees cuda:0: else autograd would ask the driver for streams. Autocast goes by
-            # the same and does not cast here.
+            # What C++ is told, while Python sees cuda:0: else autograd would ask the driver for streams. Autocast goes
+            # by the same and does not cast here.
             return META if args[0].fake_device == GPU else args[0].fake_device
         kwargs = dict(kwargs or {})
         if kwargs.get("device") == META:
