@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.datasets import title
 from harness.evidence.cells.groups import Group
-from harness.evidence.figures.style import COLUMN_IN, Style, shortened
+from harness.evidence.figures.style import COLUMN_IN, Style, in_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,8 +49,7 @@ def draw_confusion(data: dict[str, Any], looks: dict[tuple[str, str], Style]) ->
     for place, (axes, panel) in enumerate(zip(grid, panels)):
         last = place + across >= len(panels)  # of its column, whatever stands below it
         axes.imshow(panel["share"], cmap=colors.cmap, norm=colors.norm, interpolation="nearest")
-        name = (shortened(part, 52 if across == 1 else 24) for part in panel["row"])
-        axes.set_title("\n".join(name), fontsize=7)
+        axes.set_title(in_lines(panel["row"], 52 if across == 1 else 24), fontsize=7)
         axes.grid(False)
         ticks = _ticks(len(panel["share"]))
         axes.set(xticks=ticks, yticks=ticks, xlabel="predicted class" if last else "")

@@ -10,7 +10,7 @@ import numpy as np
 from harness.datasets import title
 from harness.evidence.cells.groups import Group
 from harness.evidence.cells.quality import Quality
-from harness.evidence.figures.style import COLUMN_IN, PAGE_IN, Style, shortened
+from harness.evidence.figures.style import COLUMN_IN, PAGE_IN, Style, in_lines
 from harness.statistics.images import CALIBRATION_BINS
 from harness.statistics.intervals import mean_interval
 
@@ -55,7 +55,7 @@ def draw_reliability(data: dict[str, Any], looks: dict[tuple[str, str], Style]) 
     for place, (axes, panel) in enumerate(zip(grid, panels)):
         axes.tick_params(labelbottom=place + across >= len(panels))  # the last of its column, whatever stands below it
         _diagram(axes, panel, looks[tuple(panel["row"])])
-        name = "\n".join(shortened(part, 52 if across == 1 else 24) for part in panel["row"])
+        name = in_lines(panel["row"], 52 if across == 1 else 24)
         axes.set_title(f"{name}\ncalibration error {panel['error']:.1f} %", fontsize=7)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()

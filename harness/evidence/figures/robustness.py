@@ -30,7 +30,7 @@ def draw_robustness(data: dict[str, Any], looks: dict[tuple[str, str], Style]) -
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
-    labels = [shortened(", ".join(line["row"]), 40) for line in data["lines"]]
+    labels = [shortened(", ".join(line["row"])) for line in data["lines"]]
     columns = legend_columns(labels, COLUMN_IN)
     figure = Figure(figsize=(COLUMN_IN, 2.5 + LEGEND_LINE_IN * -(-len(labels) // columns)))
     axes = figure.subplots()

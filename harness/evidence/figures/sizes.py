@@ -37,7 +37,7 @@ def draw_sizes(data: dict[str, Any], looks: dict[tuple[str, str], Style]) -> "Fi
     drawn = axes.barh(range(len(bars)), millions, height=0.62, color=colors, alpha=0.85)
     labels = [f"{value:.2f} M" if value >= 1 else f"{1000 * value:.0f} k" for value in millions]
     axes.bar_label(drawn, labels=labels, padding=3, fontsize=7)
-    axes.set_yticks(range(len(bars)), [shortened(bar["variant"], 26) for bar in bars])
+    axes.set_yticks(range(len(bars)), [shortened(bar["variant"], 30) for bar in bars])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(bars) - 0.4, -0.6)  # the smallest on top
     axes.set_xlim(0, max(millions) * 1.3)

@@ -2,9 +2,11 @@
 Refuses to know what is drawn.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import cycle
+from textwrap import wrap
 from typing import Any
 
 COLUMN_IN, PAGE_IN = 3.4, 7.0  # a column and a page of a two-column paper
@@ -95,9 +97,16 @@ def _assign(names: list[str], fixed: dict[str, Any], more: list[Any]) -> dict[st
     return {name: fixed[name] if name in fixed else next(spare) for name in names}
 
 
-def shortened(text: str, most: int = 44) -> str:
-    """A path to a person's own file would push everything else out of the legend."""
+def shortened(text: str, most: int = 52) -> str:
+    """A setting without its owner, and the middle of a long name left out: a path to a person's own file would push
+    everything else out of the legend."""
+    text = re.sub(r"\b(variant|recipe)\.", "", text)
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
+
+
+def in_lines(row: Iterable[str], width: int) -> str:
+    """Variant and recipe above a panel, so many letters wide; a recipe may take two lines."""
+    return "\n".join(line for part in row for line in wrap(shortened(part, 2 * width), width + 2)[:2])
 
 
 def legend_columns(labels: Iterable[str], width_in: float) -> int:
