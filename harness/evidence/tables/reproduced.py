@@ -31,8 +31,8 @@ def published_table(evidence: Evidence, numbers: Sequence[Published] = PUBLISHED
     caption = sentences(
         "Published accuracy and ours under the published recipe with as many passes: mean ± half-width of the 95% "
         "t-interval (number of seeds). Reached: our mean is at least the published number; missed: it is not; open: no "
-        "finished run. Most sources print the best of their test epochs, we print the last. S1 trained in fp16, the other "
-        "sources in fp32; ours is the precision named here, and RECIPES.md lists what else deviates.",
+        "finished run. Most sources print the best of their test epochs, we print the last. S1 trained in fp16, the "
+        "others in fp32; RECIPES.md lists what else deviates.",
         made_with(shown, "n", "passes"),
         evidence.source,
         *different_data(shown),
