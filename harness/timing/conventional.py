@@ -69,9 +69,10 @@ def transforms(recipe: Recipe, image_size: int, mean: tuple[float, ...], std: tu
         "trivialaugment": lambda: tv.TrivialAugmentWide(interpolation=mode),
     }
     fill: Any = "random" if recipe.erase_fill == "noise" else 0
+    colour: Any = mean
     after = {
         "erase": lambda: tv.RandomErasing(recipe.erase_prob, value=fill),
-        "erase-lee": lambda: tv.RandomErasing(recipe.erase_prob, scale=LEE.areas, ratio=LEE.ratios, value=mean),
+        "erase-lee": lambda: tv.RandomErasing(recipe.erase_prob, scale=LEE.areas, ratio=LEE.ratios, value=colour),
     }
     if unknown := [name for name in recipe.augment if name not in makers and name not in after]:
         raise UsageError(f"torchvision has no transform for {', '.join(unknown)}: nothing to compare this recipe with")
