@@ -34,7 +34,7 @@ PY
 
 # Chooses the Python: .venv if it is there, else the active one if it has everything, else a new .venv.
 set_up() {
-  local needed=(torch torchvision timm fvcore torchinfo numpy scipy sklearn PIL tabulate matplotlib) extra="."
+  local needed=(torch torchvision timm fvcore torchinfo numpy scipy sklearn PIL tabulate matplotlib pynvml) extra="."
   if [[ $1 == test ]]; then needed+=(pytest ruff pyright hypothesis); extra=".[test]"; fi
   if [[ ! -e .venv/bin/python ]] && command -v python >/dev/null && [[ -z $(lacks python "${needed[@]}") ]]; then
     PYTHON=python
@@ -96,6 +96,7 @@ tell() {
 quick() {
   local code=0
   run sweep quick --device cpu --out results-quick/runs ${JOBS:+--jobs "$JOBS"} || code=$?
+  [[ $code -eq 2 ]] && exit 2
   run report --study quick --results results-quick/runs --bench results-quick/bench --out results-quick/paper || code=$?
   exit "$code"
 }

@@ -28,7 +28,7 @@ DEVICE_NAME = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)\.", re.IGNORECASE)  # 
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
-PRECISION_HELP = "(default: bf16 on CUDA, fp32 on the CPU); fp16, with a gradient scaler, is for GPUs without bf16"
+PRECISION_HELP = "(default: bf16 on GPUs that have it, else fp32); fp16 has a gradient scaler, for GPUs without bf16"
 
 OWN_TYPES = {"vit": ViTConfig, "timm": TimmConfig}
 
@@ -36,6 +36,7 @@ OWN_TYPES = {"vit": ViTConfig, "timm": TimmConfig}
 LATER_FIELDS = {
     "train_share": 1.0,
     "small_stem": False,
+    "schedule_epochs": 0,
     "warmup_shape": "linear",
     "cosine_over": "rest",
     "late_epochs": 0.0,

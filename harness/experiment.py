@@ -180,7 +180,7 @@ def counted(config: RunConfig, model: nn.Module) -> Cost:
     except Exception as error:
         print(f"{config.variant_name} cannot be counted: {type(error).__name__}: {error}", file=sys.stderr)
         params = sum(p.numel() for p in model.parameters())
-        return Cost(config.variant_name, config.dataset_name, params, *[None] * 6)
+        return Cost(config.variant_name, config.dataset_name, params)
 
 
 def _trained(

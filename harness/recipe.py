@@ -25,6 +25,7 @@ class Recipe:
     decay: Literal["weights", "matrices", "all"] = "weights"
     schedule: Literal["cosine", "constant"] = "cosine"
     schedule_unit: Literal["step", "epoch"] = "step"
+    schedule_epochs: int = 0  # of a schedule by the epoch: how many it has, spread over all epochs; 0: one for each
     cycles: int = 1  # warm restarts: the schedule, warm-up included, repeats this often
     warmup_epochs: float = 10.0  # of each cycle
     warmup_shape: Literal["linear", "from-min", "harmonic"] = "linear"  # see learning_rate in training/optimiser.py
@@ -64,23 +65,29 @@ class Recipe:
         self._check_rates()
         self._check_augment()
 
+    @property
+    def time_epochs(self) -> int:
+        """The epochs in which the schedule's warm-up, delay and cycles are counted."""
+        return self.schedule_epochs or self.epochs
+
     def _check_counts(self) -> None:
         for name in ("epochs", "batch_size", "cycles"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)}: at least 1 is needed")
-        for name in ("crop_padding", "randaugment_ops"):
+        for name in ("crop_padding", "randaugment_ops", "schedule_epochs"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name}={getattr(self, name)}: it cannot be negative")
         if not 0 <= self.randaugment_magnitude <= 30:
             raise UsageError(f"randaugment_magnitude={self.randaugment_magnitude}: 0 to 30 is needed")
-        if self.cycles > self.epochs:
-            raise UsageError(f"cycles={self.cycles}: more than the {self.epochs} epochs")
-        if not 0 <= self.warmup_epochs <= self.epochs / self.cycles:
-            raise UsageError(
-                f"warmup_epochs={self.warmup_epochs}: 0 to {self.epochs / self.cycles:g}, a cycle's length"
-            )
-        if not 0 <= self.late_epochs <= self.epochs:
-            raise UsageError(f"late_epochs={self.late_epochs}: 0 to the {self.epochs} epochs")
+        if self.schedule_epochs and self.schedule_unit == "step":
+            raise UsageError(f"schedule_epochs={self.schedule_epochs}: only schedule_unit=epoch has a number of them")
+        epochs = self.time_epochs
+        if self.cycles > epochs:
+            raise UsageError(f"cycles={self.cycles}: more than the {epochs} epochs")
+        if not 0 <= self.warmup_epochs <= epochs / self.cycles:
+            raise UsageError(f"warmup_epochs={self.warmup_epochs}: 0 to {epochs / self.cycles:g}, a cycle's length")
+        if not 0 <= self.late_epochs <= epochs:
+            raise UsageError(f"late_epochs={self.late_epochs}: 0 to the {epochs} epochs")
 
     def _check_rates(self) -> None:
         if not self.lr > 0:
@@ -137,9 +144,11 @@ def with_policy(recipe: Recipe, dataset: Dataset, without: tuple[str, ...] = ())
 
 
 def shortened(recipe: Recipe, epochs: int) -> Recipe:
-    """The recipe over another number of passes. Warm-up and delay keep their share, and the curve its shape."""
+    """The recipe over another number of passes; the rate's curve keeps its shape."""
     if not 1 <= epochs <= LARGEST:
         raise UsageError(f"epochs={epochs}: at least 1 is needed, and at most {LARGEST:,}")
+    if recipe.schedule_unit == "epoch":  # whole epochs of its own, however many passes there are
+        return replace(recipe, epochs=epochs, schedule_epochs=recipe.time_epochs if epochs != recipe.time_epochs else 0)
     cycles = min(recipe.cycles, epochs)
     share = recipe.warmup_epochs * recipe.cycles / recipe.epochs
     late = recipe.late_epochs * epochs / recipe.epochs

@@ -118,10 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
     dataset = dataset_facts(args.dataset, args.data_dir)
     config, device = configure(args, dataset)
     if args.dry_run:
-        if args.json:
-            print(json.dumps(planned(config, dataset, device), indent=1, allow_nan=False))
-        else:
-            describe(config, dataset, device)
+        known = planned(config, dataset, device)
+        print(json.dumps(known, indent=1, allow_nan=False)) if args.json else describe(known)
         return 0
     folder = args.out / config.run_id
     if run_state(folder) == "done" and not args.fresh:
@@ -170,9 +168,9 @@ def conclude(run: Run) -> int:
 
 def planned(config: RunConfig, dataset: Dataset, device: "torch.device") -> dict[str, Any]:
     """What is known before the run: `config` and `cost` as its record will have them, a learning rate for each epoch
-    (that of its first step), and the time as `describe` guesses it."""
-    from harness.counting.cost import cost_of
+    (that of its first step), and a guess of the time from a few uncompiled steps."""
     from harness.data.pipeline import held_out_count
+    from harness.experiment import counted
     from harness.training.estimate import FAILURES, measured_seconds
     from harness.training.optimiser import learning_rate
 
@@ -186,26 +184,24 @@ def planned(config: RunConfig, dataset: Dataset, device: "torch.device") -> dict
         guess = {"seconds": None, "reason": f"a step fails: {type(error).__name__}: {error}"}
     return {
         "config": config.to_plain(),
-        "cost": asdict(cost_of(config.variant_name, config.variant, config.dataset_name, check=False)),
+        "cost": asdict(counted(config, config.variant.module())),
         "steps_per_epoch": steps,
         "learning_rates": [learning_rate(recipe, epoch * steps, steps) for epoch in range(recipe.epochs)],
         "estimate": {**guess, "device": str(device)},
     }
 
 
-def describe(config: RunConfig, dataset: Dataset, device: "torch.device") -> None:
-    from harness.counting.cost import cost_of
-    from harness.training.estimate import seconds_of
+def describe(known: dict[str, Any]) -> None:
+    """The same in a few lines."""
     from harness.training.progress import duration
 
-    cost = cost_of(config.variant_name, config.variant, config.dataset_name, check=False)
-    print(json.dumps(config.to_plain(), indent=1))
-    macs = "unknown" if cost.macs is None else f"{cost.macs:,}"
-    print(f"parameters {cost.params:,}  MACs {macs}")
-    seconds = seconds_of(config, dataset, device)
-    guess = "time unknown" if seconds is None else f"about {duration(seconds)}"
-    print(f"{guess} on {device} (a guess from a few uncompiled steps)")
-    print(f"record would be: {config.run_id}")
+    cost, estimate = known["cost"], known["estimate"]
+    print(json.dumps(known["config"], indent=1))
+    macs = "unknown" if cost["macs"] is None else f"{cost['macs']:,}"
+    print(f"parameters {cost['params']:,}  MACs {macs}")
+    guess = "time unknown" if estimate["seconds"] is None else f"about {duration(estimate['seconds'])}"
+    print(f"{guess} on {estimate['device']} (a guess from a few uncompiled steps)")
+    print(f"record would be: {known['config']['run_id']}")
 
 
 if __name__ == "__main__":

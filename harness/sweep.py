@@ -149,10 +149,11 @@ def chosen(args: Namespace) -> Study:
 
 
 def may_be_several(args: Namespace, study: Study) -> bool:
-    """Whether cells may train at once: N were asked for, or the cells are small and it depends on the device."""
+    """Whether cells may train at once: N were asked for, or it is a small form and depends on the device."""
     if args.dry_run or args.cell is not None:
         return False
-    return args.jobs > 1 if args.jobs else set(study.datasets) == {EMBEDDED}
+    is_small = (args.quick or args.study == "quick") and set(study.datasets) == {EMBEDDED}
+    return args.jobs > 1 if args.jobs else is_small
 
 
 # --- what would be done, and what has been ---------------------------------------------------------------------------
@@ -253,7 +254,8 @@ def train_at_once(args: Namespace, planned: Sequence[Planned], words: Sequence[s
     small = args.jobs is None  # several by default
     cells = on_device(planned, *settled(args, place.precision, place.compiles))
     todo = to_train(cells, args)
-    print(f"{counted(cells, todo)}, {count} at a time (--dry-run guesses how long)", flush=True)
+    how = f", {count} at a time (--dry-run guesses how long one after another)" if todo else ""
+    print(f"{counted(cells, todo)}{how}", flush=True)
     absent = absent_data({cell.config.dataset for cell in todo}, args.data_dir)
     problems = [told(cell, NO_DATA) for cell in todo if cell.config.dataset in absent]
     command, words = [sys.executable, "-m", "harness.sweep"], without_jobs(words)

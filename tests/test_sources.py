@@ -18,7 +18,7 @@ from harness.evidence.cells.groups import read_evidence
 from harness.evidence.cells.names import name_of
 from harness.evidence.published import PUBLISHED_NUMBERS
 from harness.evidence.tables.reproduced import published_table
-from harness.recipe import Recipe, shortened
+from harness.recipe import Recipe, fitted, shortened
 from harness.recipes import PUBLISHED, RECIPES
 from harness.records.read import load_runs
 from harness.studies import STUDIES
@@ -54,16 +54,23 @@ def test_lee_s_last_step():
     assert learning_rate(recipe, 300 * steps - 1, steps) == pytest.approx(1e-6, rel=1e-5)
 
 
+@pytest.mark.parametrize("epochs", [1, 5, 10, 20, 50, 100, 400])
 @pytest.mark.parametrize("source", SERIES)
-def test_half_as_many_epochs_keep_the_shape_of_the_curve(source):
-    """Away from the first and last two of each restart, where a delay or warm-up of an odd number cannot be halved."""
-    recipe, steps = RECIPES[source], 20
-    half = shortened(recipe, recipe.epochs // 2)
-    whole = [learning_rate(recipe, step * 2, steps) for step in range(half.epochs * steps)]
-    halved = [learning_rate(half, step, steps) for step in range(half.epochs * steps)]
-    away = [abs(a - b) / recipe.lr for a, b in zip(whole, halved)]
-    assert sorted(away)[int(0.85 * len(away))] < 0.08
-    assert max(halved) == pytest.approx(recipe.lr)
+def test_another_number_of_epochs_keeps_the_shape_of_the_curve(source, epochs):
+    """At the same share of the training, the rate that the source has there."""
+    recipe, short = RECIPES[source], shortened(RECIPES[source], epochs)
+    steps = 391 * recipe.epochs // epochs if source == "lee" else 400  # Lee's rates follow steps: as many as there
+    steps_there = 391 if source == "lee" else 400
+    for step in range(0, epochs * steps, 97):
+        there = step * recipe.epochs * steps_there // (epochs * steps)
+        expected = learning_rate(recipe, there, steps_there)
+        assert learning_rate(short, step, steps) == pytest.approx(expected, rel=0.01, abs=2e-4 * recipe.lr)
+
+
+def test_s1_without_warm_up_starts_at_its_highest_rate():
+    recipe = replace(RECIPES["s1"], warmup_epochs=0)
+    rates = [learning_rate(recipe, epoch * 10, 10) for epoch in range(200)]
+    assert rates[:2] == [1e-3, 1e-3] and rates[2] < 1e-3 and rates == sorted(rates, reverse=True)
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
@@ -163,16 +170,64 @@ def test_s0_decays_whatever_has_two_dimensions():
     assert (decayed["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
 
 
-def test_s3_trains_by_adam_without_decay_or_crops():
-    recipe = RECIPES["s3"]
-    assert (recipe.optimizer, recipe.weight_decay, recipe.augment) == ("adam", 0.0, ("flip",))
-    assert (recipe.lr, recipe.schedule, recipe.batch_size, recipe.scaling) == (1e-4, "constant", 64, "half")
+PIL_CIFAR = "autoaugment-pil-cifar"
+TRIVIAL = ("trivialaugment", "flip", "crop", "erase")
+# As the sources' code has them; None leaves a rate to the variant.
+AS_PUBLISHED: dict[str, dict[str, Any]] = {
+    "s1": {
+        "optimizer": "adam", "beta1": 0.9, "beta2": 0.999, "lr": 1e-3, "lr_min": 1e-5, "weight_decay": 5e-5,
+        "decay": "all", "epochs": 200, "batch_size": 128, "augment": ("crop", "flip", PIL_CIFAR), "crop_padding": 4,
+        "label_smoothing": 0.1, "mix": "none", "scaling": "dataset", "drop_path": None, "dropout": None, "clip": 0.0,
+    },
+    "s2": {
+        "optimizer": "adamw", "beta1": 0.9, "beta2": 0.999, "lr": 1e-2, "schedule": "constant", "weight_decay": 0.01,
+        "decay": "all", "epochs": 100, "batch_size": 256, "augment": ("flip", "resized-crop"),
+        "crop_scale": (0.8, 1.0), "crop_ratio": (0.75, 4 / 3), "label_smoothing": 0.0, "mix": "none",
+        "scaling": "half", "drop_path": None, "dropout": None, "clip": 0.0,
+    },
+    "s0-head": {
+        "optimizer": "adamw", "beta1": 0.9, "beta2": 0.99, "lr": 1e-3, "lr_min": 1e-6, "weight_decay": 0.1,
+        "decay": "matrices", "epochs": 200, "batch_size": 128, "cycles": 4, "augment": TRIVIAL,
+        "interpolation": "bilinear", "erase_prob": 0.1, "erase_fill": "zero", "mix": "cutmix", "mix_prob": 1.0,
+        "cutmix_alpha": 1.0, "mix_per_image": False, "label_smoothing": 0.1, "scaling": "unit", "drop_path": 0.1,
+        "clip": 3.0, "clip_scope": "each",
+    },
+    "s0n": {
+        "optimizer": "adamw", "lr": 1e-3, "lr_min": 1e-5, "weight_decay": 0.1, "decay": "weights", "epochs": 200,
+        "batch_size": 128, "cycles": 4, "augment": TRIVIAL, "interpolation": "bilinear", "erase_prob": 0.1,
+        "mix": "cutmix", "mix_prob": 1.0, "cutmix_alpha": 0.5, "mix_per_image": False, "label_smoothing": 0.1,
+        "scaling": "unit", "head_dropout": 0.3, "drop_path": None, "clip": 0.0,
+    },
+    "cct": {
+        "optimizer": "adamw", "lr": 5e-4, "lr_min": 0.0, "weight_decay": 0.03, "decay": "all", "epochs": 200,
+        "batch_size": 128, "augment": (PIL_CIFAR, "crop", "flip"), "label_smoothing": 0.1, "mix": "none",
+        "scaling": "dataset", "drop_path": 0.1, "attention_dropout": 0.1, "dropout": None, "clip": 0.0,
+    },
+    "lee": {
+        "optimizer": "adamw", "lr": 1e-3, "lr_min": 1e-6, "weight_decay": 0.05, "decay": "all", "epochs": 300,
+        "batch_size": 128, "augment": ("flip", "crop", PIL_CIFAR, "erase-lee"), "erase_prob": 0.25, "mix": "either",
+        "mix_prob": 0.5, "mixup_alpha": 1.0, "cutmix_alpha": 1.0, "mix_per_image": False, "label_smoothing": 0.1,
+        "scaling": "dataset", "drop_path": 0.1, "clip": 0.0,
+    },
+    "s3": {
+        "optimizer": "adam", "lr": 1e-4, "schedule": "constant", "weight_decay": 0.0, "epochs": 5, "batch_size": 64,
+        "augment": ("flip",), "label_smoothing": 0.0, "mix": "none", "scaling": "half", "dropout": None,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", AS_PUBLISHED)
+def test_fields_of_a_recipe_are_its_source_s(source):
+    recipe = fitted(RECIPES[source], DATASETS["c10"])
+    assert {name: getattr(recipe, name) for name in AS_PUBLISHED[source]} == AS_PUBLISHED[source]
+    assert recipe.ema == 0.0 and recipe.train_share == 1.0
 
 
 def test_cct_7_3x1_has_the_flags_of_its_readme():
     recipe = RECIPES[PUBLISHED["cct-7-3x1"]]
     assert (recipe.batch_size, recipe.warmup_epochs) == (64, 10)
     assert replace(recipe, batch_size=128, warmup_epochs=5) == RECIPES[PUBLISHED["cvt-7-4"]]
+    assert set(AS_PUBLISHED) | {"cct-7-3x1"} == set(PUBLISHED.values())
 
 
 # --- records ---------------------------------------------------------------------------------------------------------
@@ -218,6 +273,36 @@ def test_a_stored_name_does_not_count():
         ("epochs=50", "recipe.lr=1e-3"),
     )
     assert name_of({**config, "overrides": []})[2] == ("epochs=50", "recipe.lr=0.001")
+
+
+def test_of_recipes_that_are_equally_near_the_published_one_counts():
+    """A batch of 100 is one field away from both of Compact Transformers' recipes with a warm-up of 5 or 10."""
+    row = Row("cct-7-3x1", "published", ("recipe.warmup_epochs=5",))
+    assert name_of(row.resolve(DATASETS["c10"]).to_plain())[:2] == ("cct-7-3x1", "published")
+    assert name_of(replace_variant(row, "cvt-7-4"))[:2] == ("cvt-7-4", "published")
+
+
+def replace_variant(row: Row, variant: str) -> dict[str, Any]:
+    """The same recipe, field by field, with a variant that was published with another."""
+    return {**row.resolve(DATASETS["c10"]).to_plain(), **_variant_of(variant)}
+
+
+def _variant_of(name: str) -> dict[str, Any]:
+    plain = Row(name, "published").resolve(DATASETS["c10"]).to_plain()
+    return {"variant": plain["variant"], "variant_name": name}
+
+
+def test_a_record_of_other_code_is_not_called_by_today_s_names_alone():
+    config = Row("compact", "published").resolve(DATASETS["c10"]).to_plain()
+    config["recipe"] = {**config["recipe"], "sharpness_aware": True}
+    assert name_of(config) == ("compact", "published", ("other code's recipe.sharpness_aware",))
+
+
+def test_a_rate_that_is_not_its_recipe_s_is_told():
+    config = Row("vit-lite-7-4", "published").resolve(DATASETS["c10"]).to_plain()
+    assert name_of(config)[2] == ()
+    config["variant"] = {**config["variant"], "drop_path": 0.5}
+    assert name_of(config)[2] == ("variant.drop_path=0.5",)
 
 
 def test_names_of_runs_under_other_data_sets_and_budgets():

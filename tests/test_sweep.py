@@ -618,7 +618,8 @@ def watched(tty: bool) -> tuple[str, int]:
 
 
 def test_what_is_seen_of_small_cells():
-    end = f"[1/2] cell 0: done\n{{}}[1] {A_PASS.format(1)}[1] oh no\n[2/2] cell 1: FAILED\n"
+    """Of the cell that failed what every cell prints too; what no other printed stands there since it came."""
+    end = f"[1/2] cell 0: done\n{{}}[1] oh no\n[1] {A_PASS.format(1)}[2/2] cell 1: FAILED\n"
     assert watched(tty=False) == (end.format(""), 20)
     wipe = "\r\x1b[2K"
     text, done = watched(tty=True)

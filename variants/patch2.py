@@ -17,7 +17,6 @@ PATCH2 = ViTConfig(
     init="trunc-normal-linear",  # its patch convolution keeps torch's default
 )
 
-
 PATCH2_CONV = ViTConfig(
     tokenizer="conv-stem",
     patch=2,

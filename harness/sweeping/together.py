@@ -1,5 +1,5 @@
 """Shows a sweep whose cells train at once: a line for each cell that ends and, for small cells on a terminal, a bar of
-the passes that are done. What a small cell printed itself is shown only if it failed.
+the passes that are done. The lines that every cell prints are shown only if it failed, any other line at once.
 """
 
 import re
@@ -10,6 +10,7 @@ from typing import TextIO
 from harness.sweeping.workers import Job
 
 A_PASS = re.compile(r" epoch \d+/\d+ ")  # in the line that a run prints after each
+USUAL = re.compile(rf"^cell \d+: |{A_PASS.pattern}| evaluated under |: goes on after epoch |: (test|val) accuracy ")
 BAR = 30  # characters
 
 
@@ -22,8 +23,11 @@ class Together:
         self._terminal, self._one_at_a_time = self.stream.isatty(), threading.Lock()
 
     def heard(self, job: Job, line: str) -> None:
-        """Keeps it, in case the cell fails."""
+        """Keeps what every cell prints, in case this one fails."""
         with self._one_at_a_time:
+            if not USUAL.search(line):
+                self._write(f"{self._wiped()}[{job.number}] {line}")
+                return
             self.printed.setdefault(job.number, []).append(line)
             self.done += bool(A_PASS.search(line))
             if self._terminal:

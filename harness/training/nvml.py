@@ -3,6 +3,7 @@ it has used. Without the package nvidia-ml-py, without a driver, or where the li
 """
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -35,6 +36,7 @@ def library() -> Any | None:
     try:
         import pynvml
     except ImportError:
+        print("driver, neighbours and energy stay unknown: pip install nvidia-ml-py", file=sys.stderr, flush=True)
         return None
     try:
         pynvml.nvmlInit()

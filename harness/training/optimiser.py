@@ -52,23 +52,23 @@ def clip_gradients(weights: Sequence[nn.Parameter], recipe: Recipe, total_norm: 
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """The rate of a step, counted from 0. Time runs in steps or in epochs, and starts again with each cycle.
+    """The rate of a step, counted from 0. Time runs in steps or in the schedule's epochs, and starts again with each
+    cycle.
 
     Warm-up takes W units of time. A linear one climbs from lr/W at time 0 to lr at time W - 1, one `from-min` from
     lr_min at time 0 to lr at time W; a harmonic one is at lr/W, lr/(W - 1), ..., lr. At time W the cosine is at lr; it
     falls towards lr_min, which it would reach at the cycle's end, or with `cosine_over=cycle` W units after it.
     """
     per_epoch = 1 if recipe.schedule_unit == "epoch" else steps_per_epoch
-    now = step // steps_per_epoch if recipe.schedule_unit == "epoch" else step
-    total = recipe.epochs * per_epoch
-    now -= round(recipe.late_epochs * per_epoch)
+    total = recipe.time_epochs * per_epoch
+    now = step * total // (recipe.epochs * steps_per_epoch) - round(recipe.late_epochs * per_epoch)
     if now < 0 and recipe.cycles > 1:  # restarts are periodic: before the first cycle comes the end of one
         now += total
     cycle = max(0, now) * recipe.cycles // total
     start, end = (-(-total * c // recipe.cycles) for c in (cycle, cycle + 1))
     time, length = now - start, end - start
     warmup = round(recipe.warmup_epochs * per_epoch)
-    if time < warmup:
+    if warmup and time < warmup:
         return _warming_up(recipe, time, warmup)
     if recipe.schedule == "constant":
         return recipe.lr

@@ -174,7 +174,8 @@ def _group(runs: Sequence[Run]) -> list[Group]:
 
 def _label(members: Sequence[Run]) -> Name:
     """The same fields may have been set in different words (1e-3 or 0.001): the plainest count."""
-    return min((name_of(run.config) for run in members), key=lambda name: (len(name[2]), name))
+    told = {str(run.config.get("overrides")): run.config for run in members}
+    return min(map(name_of, told.values()), key=lambda name: (len(name[2]), name))
 
 
 def _notes(namesakes: Sequence[Sequence[Run]]) -> list[str]:

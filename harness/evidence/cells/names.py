@@ -12,7 +12,7 @@ from harness.datasets import DATASETS, Dataset
 from harness.recipe import Recipe, fitted, shortened, with_policy
 from harness.recipes import PUBLISHED, RECIPES
 from variants.catalog import CATALOG, config_of
-from variants.fields import UsageError, from_text
+from variants.fields import UsageError, from_text, hints
 from variants.timm_baseline import TimmConfig
 
 Name = tuple[str, str, tuple[str, ...]]  # variant, recipe, what was set by hand
@@ -26,8 +26,20 @@ def name_of(config: Mapping[str, Any]) -> Name:
         if config.get("variant_type") in OWN_TYPES:
             return _nearest(run_config_from_plain(config), stored)
     except UsageError:  # it lacks fields, or has others than today's code
-        pass
+        if unknown := _unknown(config):
+            stored = (*stored, f"other code's {', '.join(unknown)}")
     return config["variant_name"], config["recipe_name"], stored
+
+
+def _unknown(config: Mapping[str, Any]) -> list[str]:
+    """Fields that this code does not have."""
+    types = {"variant": OWN_TYPES.get(str(config.get("variant_type"))), "recipe": Recipe}
+    return [
+        f"{part}.{name}"
+        for part, kind in types.items()
+        if kind and isinstance(config.get(part), dict)
+        for name in sorted(config[part].keys() - hints(kind).keys())
+    ]
 
 
 def _nearest(config: RunConfig, stored: Sequence[str]) -> Name:
@@ -46,21 +58,23 @@ def _nearest(config: RunConfig, stored: Sequence[str]) -> Name:
 
 def _nearest_variant(variant: Any, recipe: Recipe) -> tuple[str, Any, Differences]:
     own = fields_of(variant)
-    decided = {name: own[name] for name in RATES if getattr(recipe, name) is not None}  # these are the recipe's
+    decided = {name: rate for name in RATES if (rate := getattr(recipe, name)) is not None and name in own}
     names = [*CATALOG, f"timm:{variant.model}"] if isinstance(variant, TimmConfig) else [*CATALOG]
     bases = {name: _base(name, variant.image_size, variant.num_classes) for name in names}
-    bases = {name: base for name, base in bases.items() if type(base) is type(variant)}
-    differing = {name: _differences(own, fields_of(base) | decided) for name, base in bases.items()}
+    known = {name: fields for name, (base, fields) in bases.items() if type(base) is type(variant)}
+    differing = {name: _differences(own, fields | decided) for name, fields in known.items()}
     nearest = min(differing, key=lambda name: len(differing[name]))
-    return nearest, bases[nearest], differing[nearest]
+    return nearest, bases[nearest][0], differing[nearest]
 
 
 @cache
-def _base(name: str, image_size: int, num_classes: int) -> Any:
+def _base(name: str, image_size: int, num_classes: int) -> tuple[Any, dict[str, Any]]:
+    """The config, and its fields."""
     try:
-        return config_of(name, image_size, num_classes)
+        base = config_of(name, image_size, num_classes)
     except UsageError:  # a patch that does not divide so small an image
-        return None
+        return None, {}
+    return base, fields_of(base)
 
 
 def _nearest_recipe(
@@ -71,17 +85,19 @@ def _nearest_recipe(
     by_hand = any(text.startswith("recipe.epochs=") for text in stored)
     for source in sorted(RECIPES, key=lambda source: source != published):
         for is_shortened in (False, True) if by_hand else (True, False):
-            plain = _plain(source, dataset, recipe.epochs if is_shortened else None)
-            budget = (f"epochs={recipe.epochs}",) if is_shortened and plain != _plain(source, dataset, None) else ()
-            differences = _differences(own, fields_of(plain))
+            plain, fields = _plain(source, dataset, recipe.epochs if is_shortened else None)
+            budget = (f"epochs={recipe.epochs}",) if is_shortened and plain.epochs != RECIPES[source].epochs else ()
+            differences = _differences(own, fields)
             found.append((len(differences) + len(budget), source, budget, plain, differences))
     return min(found, key=lambda one: one[0])[1:]
 
 
 @cache
-def _plain(source: str, dataset: str, epochs: int | None) -> Recipe:
+def _plain(source: str, dataset: str, epochs: int | None) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe on this data set over so many passes, and its fields."""
     recipe = fitted(RECIPES[source], _facts(dataset))
-    return recipe if epochs in (None, recipe.epochs) else shortened(recipe, epochs)
+    recipe = recipe if epochs in (None, recipe.epochs) else shortened(recipe, epochs)
+    return recipe, fields_of(recipe)
 
 
 def _facts(dataset: str) -> Dataset:

@@ -97,16 +97,20 @@ def _assign(names: list[str], fixed: dict[str, Any], more: list[Any]) -> dict[st
     return {name: fixed[name] if name in fixed else next(spare) for name in names}
 
 
+SETTING = re.compile(r"(^|, )(variant|recipe)\.(?=\w+=)")
+
+
 def shortened(text: str, most: int = 52) -> str:
     """A setting without its owner, and the middle of a long name left out: a path to a person's own file would push
     everything else out of the legend."""
-    text = re.sub(r"\b(variant|recipe)\.", "", text)
+    text = SETTING.sub(r"\1", text)
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
 
 
 def in_lines(row: Iterable[str], width: int) -> str:
-    """Variant and recipe above a panel, so many letters wide; a recipe may take two lines."""
-    return "\n".join(line for part in row for line in wrap(shortened(part, 2 * width), width + 2)[:2])
+    """Variant and recipe above a panel, so many letters wide."""
+    parts = (SETTING.sub(r"\1", part) for part in row)
+    return "\n".join(line for part in parts for line in wrap(part, width + 2, max_lines=3, placeholder=" …"))
 
 
 def legend_columns(labels: Iterable[str], width_in: float) -> int:
