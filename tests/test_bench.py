@@ -244,7 +244,7 @@ def test_pipelines_are_compared_over_the_same_images():
     recipe = replace(fitted(RECIPES["s1"], DATASETS["c10"]), batch_size=16)
     one = compare_pipelines("s1", recipe, made_up(DATASETS["c10"], 40), CPU, workers=1, rounds=1)
     assert one.name == "pipeline s1" and one.goal == 25 and one.ours > 0 and one.baseline > 0
-    assert one.facts["images"] == 40 and one.facts["augment"] == ["crop", "flip", "autoaugment-cifar"]
+    assert one.facts["images"] == 40 and one.facts["augment"] == ["crop", "flip", "autoaugment-pil-cifar"]
 
 
 @pytest.mark.parametrize("settings", [[], ["recipe.clip=1.0", "recipe.ema=0.9", "recipe.mix=cutmix"]])

@@ -298,8 +298,8 @@ def test_every_small_form_is_done_within_a_minute(name, tmp_path, capsys):
     [
         (["poolin"], "did you mean pooling"),
         (["quick", "--quick"], "no small form"),
-        (["main", "--cell", "105"], "the cells 0 to 104"),
-        (["main", "--cell", "-1"], "the cells 0 to 104"),
+        (["main", "--cell", "120"], "the cells 0 to 119"),
+        (["main", "--cell", "-1"], "the cells 0 to 119"),
         (["budget", "--epochs", "10"], "leave out --epochs"),
         (["pooling", "--variants", "vanilla", "compact"], "only with compact"),
         (["pooling", "--dataset", "c11"], "did you mean c10"),
@@ -506,7 +506,7 @@ def test_steps_alike_are_guessed_once(monkeypatch):
 
     assert distinct("lr-sensitivity") == 4, "four variants at twelve rates"
     assert distinct("budget") == 1 and distinct("data-fraction") == 1 and distinct("augmentation") == 3
-    assert distinct("optimizer") == 4 and distinct("main") == 7, "three data sets of one shape"
+    assert distinct("optimizer") == 4 and distinct("main") == 8, "three data sets of one shape"
 
 
 def test_a_guess_counts_what_a_run_sees(monkeypatch):
