@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.write:
             write(args)
         else:
-            args.dataset = args.dataset or SHOWN
+            args.dataset = SHOWN if args.dataset is None else args.dataset
             show(args, configs(args))
     except CountError as error:
         print(error, file=sys.stderr)
@@ -109,7 +109,7 @@ def show(args: Namespace, chosen: dict[str, Any]) -> None:
 
 def write(args: Namespace) -> None:
     """All are counted before the first is written, so that files never mix two states of the catalogue."""
-    if args.variant or args.dataset or args.settings or args.table or args.summary or args.json:
+    if args.variant or args.dataset is not None or args.settings or args.table or args.summary or args.json:
         raise UsageError("--write writes the whole catalogue at every data set's shape: only --out goes with it")
     if lacking := [name for name in ("torch", "fvcore.nn", "timm") if not importable(name)]:
         raise UsageError(f"--write counts every variant in all ways: install {', '.join(lacking).replace('.nn', '')}")

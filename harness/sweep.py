@@ -74,7 +74,7 @@ def parser() -> Parser:
         type=jobs,
         metavar="N",
         help="N cells at once, each in a process of its own, which holds the data and has its share of the threads "
-        "(default: 1; on a CPU, for embedded data, as many on one thread each as there are cores and memory for)",
+        "(default: 1; of small forms on a CPU as many, on one thread each, as there are cores and memory for)",
     )
     p.add_argument("--dry-run", action="store_true", help="print how many cells, which, and a guess of the time")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")

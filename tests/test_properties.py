@@ -657,7 +657,7 @@ PLANTED: dict[str, tuple[str, str, str, Any]] = {
     ),
     "-0.0 beside 0.0": ("configs", "equal values are one experiment", "variants.fields._as_float", float),
     "fields that nobody checks": (
-        *("configs", "any value of a field is valid or refused", "harness.recipes.check_fields"),
+        *("configs", "any value of a field is valid or refused", "harness.recipe.check_fields"),
         lambda record: None,
     ),
     "lists that stay lists": (

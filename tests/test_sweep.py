@@ -560,7 +560,7 @@ def test_how_many_small_cells_at_once(monkeypatch):
     [
         ("quick", True),
         ("pooling --quick", True),
-        ("main --dataset digits", True),
+        ("main --dataset digits", False),
         ("main", False),
         ("quick --dataset c10", False),
         ("quick --dataset c10 digits", False),

@@ -10,7 +10,9 @@ from typing import TextIO
 from harness.sweeping.workers import Job
 
 A_PASS = re.compile(r" epoch \d+/\d+ ")  # in the line that a run prints after each
-USUAL = re.compile(rf"^cell \d+: |{A_PASS.pattern}| evaluated under |: goes on after epoch |: (test|val) accuracy ")
+USUAL = re.compile(
+    rf"^cell \d+: |{A_PASS.pattern}| evaluated under |: goes on after epoch |: (test|val) accuracy |; nothing is lost"
+)
 BAR = 30  # characters
 
 
