@@ -32,7 +32,8 @@ def draw_benchmarks(data: dict[str, Any], looks: dict[tuple[str, str], Style]) -
     grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[count + 1.5 for count in counts]).ravel()
     for axes, panel in zip(grid, panels):
         _panel(axes, panel)
-    grid[-1].set_xlabel("times as fast as the baseline (1 = equally fast); bar: median, line: lowest to highest round")
+    told = "times as fast as the baseline (1 = equally fast); bar: median, line: lowest to highest round"
+    figure.supxlabel(told, fontsize=8)
     return figure
 
 
