@@ -13,8 +13,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-# Idle OpenMP threads sleep instead of spinning, which would slow down whatever else runs here.
-[[ -n ${OMP_WAIT_POLICY+x}${GOMP_SPINCOUNT+x}${KMP_BLOCKTIME+x} ]] || export OMP_WAIT_POLICY=PASSIVE
+# Idle OpenMP threads soon sleep instead of spinning on, which would slow down whatever else runs here.
+[[ -n ${OMP_WAIT_POLICY+x}${GOMP_SPINCOUNT+x}${KMP_BLOCKTIME+x} ]] || export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=10000
 
 usage() { sed -n '2,12p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; }
 fail() { printf '%s\n' "$*" >&2; exit 2; }

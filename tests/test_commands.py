@@ -177,17 +177,19 @@ def test_help_does_not_wait_for_torch():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-TELL_POLICY = "import os, sys; print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
+TELL_POLICY = (
+    "import os, sys; print(*map(os.environ.get, ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')), 'torch' in sys.modules)"
+)
 STARTS = {
     "a command": f"from harness.commands import run_command\ndef main(words):\n    {TELL_POLICY}\nrun_command(main)",
     "the tests": f"import tests.conftest\n{TELL_POLICY}",
 }
 CHOSEN = [
-    ({}, "PASSIVE"),
-    ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
-    ({"OMP_WAIT_POLICY": ""}, ""),
-    ({"GOMP_SPINCOUNT": "1000"}, None),
-    ({"KMP_BLOCKTIME": "200"}, None),
+    ({}, "PASSIVE 10000"),
+    ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"),
+    ({"OMP_WAIT_POLICY": ""}, " None"),
+    ({"GOMP_SPINCOUNT": "1000"}, "None 1000"),
+    ({"KMP_BLOCKTIME": "200"}, "None None"),
 ]
 
 
@@ -206,11 +208,11 @@ def test_idle_threads_are_to_sleep_before_torch_is_loaded_unless_the_user_chose(
 @pytest.mark.parametrize(("own", "policy"), CHOSEN)
 def test_run_all_says_it_to_all_that_it_runs(own, policy):
     head = (ROOT / "run_all.sh").read_text().split("usage()")[0]
-    code = f"{head}\n{sys.executable} -c \"import os; print(os.environ.get('OMP_WAIT_POLICY'))\""
+    code = f'{head}\n{sys.executable} -c "{TELL_POLICY}"'
     done = subprocess.run(
         ["bash", "-c", code, "run_all.sh"], cwd=ROOT, env=unchosen(**own), capture_output=True, text=True
     )
-    assert (done.returncode, done.stdout) == (0, f"{policy}\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"{policy} False\n"), done.stderr
 
 
 WAITS = """
