@@ -364,11 +364,11 @@ def asking(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1-2"))
 
     def ask(package: Nvml | None) -> None:
-        nvml.library.cache_clear()
+        nvml.package.cache_clear()
         monkeypatch.setitem(sys.modules, "pynvml", package)
 
     yield ask
-    nvml.library.cache_clear()
+    nvml.package.cache_clear()
 
 
 @pytest.mark.parametrize(

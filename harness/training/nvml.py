@@ -31,7 +31,7 @@ def energy_mj(device: torch.device) -> int | None:
 
 
 @functools.cache
-def library() -> Any | None:
+def package() -> Any | None:
     """The package, once it has found the driver."""
     try:
         import pynvml
@@ -46,7 +46,7 @@ def library() -> Any | None:
 
 
 def _asked(question: Callable[[Any], T]) -> T | None:
-    there = library()
+    there = package()
     if there is None:
         return None
     try:
