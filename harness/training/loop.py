@@ -132,7 +132,7 @@ def batch_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[torch.Te
 
 def smoothing_of(recipe: Recipe, classes: int) -> float:
     """As PyTorch takes it, which spreads it over all classes, the true one included."""
-    return recipe.label_smoothing * (classes / (classes - 1) if recipe.smoothing_over == "others" else 1)
+    return recipe.label_smoothing * (classes / max(1, classes - 1) if recipe.smoothing_over == "others" else 1)
 
 
 class Average:
