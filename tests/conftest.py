@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    chosen = config.getoption("markexpr")
+    chosen = str(config.getoption("markexpr"))
     if "cuda" in chosen and "not cuda" not in chosen:
         # A step that falls back from its CUDA graph fails; torch._inductor reads it.
         os.environ.setdefault("TORCHINDUCTOR_CUDAGRAPH_OR_ERROR", "1")

@@ -1,6 +1,7 @@
 """On a GPU that is only made up: no recipe's batches and no variant's training step make the host wait for the device
 or mix devices. Values and speed need a real one: the tests marked `cuda`."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -151,6 +152,21 @@ def test_no_variant_s_step_waits(monkeypatch, name, recipe):
     before = [p.shape for p in model.parameters()]
     assert len(train_on_fake_cuda(config, model, monkeypatch)) == 2
     assert [p.shape for p in model.parameters()] == before and all(p.device == GPU for p in model.parameters())
+
+
+def test_a_scaled_step_of_fp16_does_not_wait_either(monkeypatch):
+    """The scaler's overflow flag goes into the fused optimiser on the device; the step itself is followed in fp32."""
+    config, real, scalers = replace(a_step("vanilla", "published"), precision="fp16"), loop.gradient_scaler, []
+
+    def kept(*args):
+        scalers.append(real(*args))
+        return scalers[-1]
+
+    monkeypatch.setattr(loop, "gradient_scaler", kept)
+    monkeypatch.setattr(loop, "autocast", lambda *_: nullcontext())
+    monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
+    assert len(train_on_fake_cuda(config, config.variant.module(), monkeypatch)) == 2
+    assert scalers[0].is_enabled() and scalers[0]._scale.device == GPU
 
 
 class Planted(nn.Module):
