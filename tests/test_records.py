@@ -203,7 +203,7 @@ def test_overrides_have_the_last_word_and_are_kept():
         "compact", DATASETS["svhn"], "s1", epochs=20, settings=["recipe.augment=crop,flip", "recipe.lr=.5"]
     )
     assert config.recipe.augment == ("crop", "flip") and config.recipe.lr == 0.5
-    assert config.recipe.epochs == 20 and config.recipe.warmup_epochs == 0.5
+    assert (config.recipe.epochs, config.recipe.warmup_epochs, config.recipe.schedule_epochs) == (20, 5, 200)
     assert config.overrides == ("epochs=20", "recipe.augment=crop,flip", "recipe.lr=.5")
 
 
