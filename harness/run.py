@@ -27,6 +27,7 @@ from harness.records.read import Run, read_run, run_state
 from harness.training.signals import listening, wait
 from variants.catalog import CATALOG, check_known
 from variants.fields import UsageError
+from variants.timm_baseline import from_scratch
 
 if TYPE_CHECKING:
     import torch
@@ -184,7 +185,7 @@ def planned(config: RunConfig, dataset: Dataset, device: "torch.device") -> dict
         guess = {"seconds": None, "reason": f"a step fails: {type(error).__name__}: {error}"}
     return {
         "config": config.to_plain(),
-        "cost": asdict(counted(config, config.variant.module())),
+        "cost": asdict(counted(config, from_scratch(config.variant).module())),
         "steps_per_epoch": steps,
         "learning_rates": [learning_rate(recipe, epoch * steps, steps) for epoch in range(recipe.epochs)],
         "estimate": {**guess, "device": str(device)},

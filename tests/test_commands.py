@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from harness import run
@@ -132,6 +133,20 @@ def test_a_time_that_cannot_be_measured_is_null_and_says_why(monkeypatch, capsys
     assert run.main(["--variant", "compact", *TINY, "--dry-run", "--json"]) == 0
     estimate = json.loads(capsys.readouterr().out)["estimate"]
     assert estimate["seconds"] is None and "no such kernel" in estimate["reason"]
+
+
+def test_a_plan_fetches_no_weights(tmp_path, monkeypatch, capsys):
+    """Neither for the cost nor for the guess of the time."""
+    asked, real = [], timm.create_model
+
+    def create_model(name, *, pretrained=False, **words):
+        asked.append(pretrained)
+        return real(name, **words)
+
+    monkeypatch.setattr(timm, "create_model", create_model)
+    words = ["--variant", "timm:resnet10t", "--dataset", "digits", "--recipe", "s3", "--device", "cpu", "--dry-run"]
+    assert run.main([*words, "--set", "variant.pretrained=true"]) == 0
+    assert asked and not any(asked) and '"pretrained": true' in capsys.readouterr().out
 
 
 BAD = [

@@ -4,8 +4,8 @@ Refuses to import timm or torch before a model is asked for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from variants.fields import UsageError, check_fields
 
@@ -51,6 +51,11 @@ class TimmConfig:
         from variants.timm_model import TimmModel
 
         return TimmModel(self)
+
+
+def from_scratch(config: Any) -> Any:
+    """The same model, of any class, without weights to fetch: enough to count it or to time a step."""
+    return replace(config, pretrained=False) if getattr(config, "pretrained", False) else config
 
 
 TIMM_TINY = TimmConfig(model="vit_tiny_patch16_224", patch=4)

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.counting.modules import COLUMNS, LEVELS
 from variants.config import ViTConfig
+from variants.timm_baseline import from_scratch
 
 FUSED = "scaled_dot_product_attention"
 EXPLICIT = ("bmm", "matmul", "einsum")
@@ -100,10 +101,8 @@ class Subject:
 
 def _build(config: Any) -> nn.Module:
     """Without a download, and without drawing from the generator that a training run will draw from."""
-    if getattr(config, "pretrained", False):
-        config = dataclasses.replace(config, pretrained=False)
     with torch.random.fork_rng(devices=[]):
-        return config.module().eval()
+        return from_scratch(config).module().eval()
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from harness.training.device import autocast, synchronise
 from harness.training.loop import batch_loss
 from harness.training.optimiser import make_optimiser
 from harness.training.seeds import data_generator
+from variants.timm_baseline import from_scratch
 
 FEW = 16  # images: few enough that a large model on a CPU answers at once
 SLOW_S = 0.2
@@ -36,7 +37,7 @@ def seconds_of(config: RunConfig, dataset: Dataset, device: torch.device, steps:
 
 def measured_seconds(config: RunConfig, dataset: Dataset, device: torch.device, steps: int = 3) -> float:
     """Training and evaluation of the whole run; compilation and data preparation are not in it."""
-    variant, recipe = replace(config.variant, num_classes=10), of_a_step(config.recipe)
+    variant, recipe = from_scratch(replace(config.variant, num_classes=10)), of_a_step(config.recipe)
     rate = training_rate(variant, recipe, config.precision, device, steps)
     trained = config.recipe.epochs * dataset.train_count * (1 - config.holdout)
     return (trained + evaluated(config, dataset) / 3) / rate  # forward is a third of a step
