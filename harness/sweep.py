@@ -1,4 +1,5 @@
-"""Train every cell of a study that is not done yet, seed by seed; failed and unfinished ones are tried again.
+"""Train every cell of a study that is not done yet, seed by seed (small forms that train several at once: the dearest
+row first); failed and unfinished ones are tried again.
 
 A failed cell is named and does not stop the others. The exit code is 0 when every cell asked for is done, else 1.
 
