@@ -101,11 +101,11 @@ def test_inits_are_empty():
 
 
 @pytest.mark.parametrize("path", [*sources("variants"), *sources("harness")], ids=lambda p: str(p.relative_to(ROOT)))
-def test_files_fit_in_the_head_and_say_what_they_own(path):
+def test_files_fit_in_the_head_and_say_what_they_do(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= 300
+    assert len(text.splitlines()) <= 500
     if path.name != "__init__.py":
-        assert ast.get_docstring(ast.parse(text)), f"{path} opens without saying what it owns"
+        assert ast.get_docstring(ast.parse(text)), f"{path} opens without saying what it does"
 
 
 def test_no_name_that_says_nothing():
