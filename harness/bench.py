@@ -119,7 +119,7 @@ def _train(args: Namespace) -> Iterator[Comparison]:
     from harness.timing.conventional import cores
     from harness.timing.staging import made_up
     from harness.timing.step import compare_training
-    from harness.training.watch import DivergenceError
+    from harness.training.loop import DivergenceError
 
     device, configs = configured(args, args.variant, args.recipe, args.batch_size)
     for config in configs:

@@ -30,7 +30,6 @@ from harness.evidence.tables.benchmarks import (
     read_measured,
     training_table,
 )
-from harness.experiment import build_model
 from harness.recipe import fitted
 from harness.recipes import RECIPES
 from harness.records.benchmarks import RECKONED, USABLE, Comparison, file_of, read_comparisons, write_comparisons
@@ -47,6 +46,7 @@ from harness.timing.step import Staged, compare_training
 from harness.timing.turns import Rounds, take_turns
 from harness.training.loop import Compute, train
 from harness.training.progress import Progress
+from harness.training.setup import build_model
 from tests.mutations import NOT_FINITE, OTHER_VALUES
 from variants.catalog import CATALOG, build
 from variants.config import ViTConfig

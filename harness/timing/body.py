@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.config import RunConfig
-from harness.experiment import build_model
 from harness.records.benchmarks import Comparison
 from harness.timing.goals import goal
 from harness.timing.infer import repeated
 from harness.timing.pipeline import OURS
 from harness.timing.turns import take_turns, timed, titled
 from harness.training.device import autocast
+from harness.training.setup import build_model
 from variants.config import ViTConfig
 from variants.fields import UsageError, difference
 

@@ -9,12 +9,11 @@ import torch
 from torch import nn
 
 from harness.config import RunConfig
-from harness.experiment import build_model
 from harness.records.benchmarks import Comparison
 from harness.timing.pipeline import OURS
 from harness.timing.turns import Way, take_turns, timed, titled
 from harness.training.device import autocast
-from harness.training.loop import Compute
+from harness.training.setup import build_model, compiled_forward
 from variants.config import ViTConfig
 
 LEAST_S = 0.05  # of repeated passes, so that the clock's own grain does not count
@@ -23,7 +22,7 @@ TEXTBOOK = "eager, float32, attention in the open"
 
 def compare_inference(config: RunConfig, device: torch.device, batch_size: int, rounds: int) -> Comparison:
     model = build_model(config, device).eval()
-    forward, plain = Compute(model, config).forward, textbook(config, model, device)
+    forward, plain = compiled_forward(model, config), textbook(config, model, device)
     side = config.variant.image_size
     images = torch.randn(batch_size, 3, side, side, device=device)
 

@@ -17,7 +17,6 @@ from harness.config import RunConfig
 from harness.counting.cost import Cost
 from harness.data.load import ImageData
 from harness.data.pipeline import Batch, DeviceSplit, Scaling, scaling, to_device, training_batches
-from harness.experiment import build_model
 from harness.recipe import Recipe, shortened
 from harness.records.benchmarks import Comparison
 from harness.timing.conventional import Loop, loader
@@ -26,10 +25,10 @@ from harness.timing.goals import goal
 from harness.timing.pipeline import OURS, conventional_images
 from harness.timing.turns import Rounds, take_turns, timed, titled
 from harness.training import device as devices
-from harness.training.energy import Meter
-from harness.training.loop import Compute, Epoch, train, warm_up
+from harness.training.device import Meter
+from harness.training.loop import Epoch, train
 from harness.training.optimiser import clip_gradients, learning_rate, make_optimiser, set_rate
-from harness.training.progress import Progress
+from harness.training.setup import Training, build_model, warm_up
 
 STAGED, PIPELINE = "the same steps on staged batches", "the input pipeline alone"
 
@@ -57,20 +56,21 @@ def compare_training(
 ) -> list[Comparison]:
     recipe = config.recipe
     model = build_model(config, device)
-    plain, compute = copy.deepcopy(model), Compute(model, config)
+    plain = copy.deepcopy(model)
     split, few = to_device(data.train, device), to_device(data.test, device)
     scale = scaling(data, recipe, device)
     devices.forget_peak_memory(device)
-    compile_s = warm_up(config, model, compute, split, few, scale)
     longer = replace(config, recipe=shortened(recipe, rounds + 2))
-    ours = Ours(train(longer, model, compute, split, few, scale, Progress("", 1, 1, quiet=True)), device)
+    training = Training(longer, model, split, few, scale)
+    compile_s = warm_up(training)
+    ours = Ours(train(training), device)
     ours.epoch()
     facts: dict[str, Any] = {"compile_seconds": compile_s, "peak_memory_bytes": devices.peak_memory_bytes(device)}
     batches = loader(conventional_images(data, recipe), recipe, data.dataset.num_classes, workers)
     conventional = f"the conventional loop, {workers} workers"
     ways = {
         OURS: ours.epoch,
-        STAGED: timed(Staged(config, model, compute, split, scale).epoch, device),
+        STAGED: timed(Staged(config, training).epoch, device),
         conventional: timed(Loop(plain, recipe, batches, device).epoch, device),
         PIPELINE: timed(lambda: drain(split, recipe, scale), device),
     }
@@ -91,10 +91,11 @@ def drain(split: DeviceSplit, recipe: Recipe, scale: Scaling) -> None:
 class Staged:
     """The steps of the real loop and nothing else: no pipeline, no totals, no progress."""
 
-    def __init__(self, config: RunConfig, model: nn.Module, compute: Compute, split: DeviceSplit, scale: Scaling):
-        self.config, self.model, self.compute, self.device = config, model, compute, split.labels.device
-        self.batches: list[Batch] = list(training_batches(split, config.recipe, scale, np.random.default_rng(0)))
-        self.optimiser = make_optimiser(model, config.recipe)
+    def __init__(self, config: RunConfig, training: Training):
+        self.config, self.model, self.training, self.device = config, training.model, training, training.device
+        batches = training_batches(training.train_split, config.recipe, training.scale, np.random.default_rng(0))
+        self.batches: list[Batch] = list(batches)
+        self.optimiser = make_optimiser(training.model, config.recipe)
         self.scaler = devices.gradient_scaler(self.device, config.precision)
 
     def epoch(self) -> None:
@@ -103,7 +104,7 @@ class Staged:
         for step, batch in enumerate(self.batches):
             set_rate(self.optimiser, learning_rate(recipe, step, len(self.batches)))
             with devices.autocast(self.device, self.config.precision):
-                loss, _ = self.compute.loss_of(self.model, batch, recipe)
+                loss, _ = self.training.loss_of(batch)
             self.scaler.scale(loss).backward()  # type: ignore[union-attr]  # a tensor's product is a tensor
             self.scaler.unscale_(self.optimiser)
             if recipe.clip:
@@ -113,8 +114,8 @@ class Staged:
             self.scaler.step(self.optimiser)
             self.scaler.update()
             self.optimiser.zero_grad(set_to_none=True)
-            if self.compute.average is not None:
-                self.compute.average.update(self.model, step)
+            if self.training.average is not None:
+                self.training.average.update(self.model, step)
 
 
 def measured_facts(
