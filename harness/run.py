@@ -126,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
     if run_state(folder) == "done" and not args.fresh:
         run = read_run(folder)
         check_images(run, config.dataset, args.data_dir)
-        print("this cell is done already; --fresh trains it again")
+        print("this run is done already; --fresh trains it again")
         return conclude(run)
     return conclude(train(config, device, args))
 

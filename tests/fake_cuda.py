@@ -88,15 +88,6 @@ def moved(model: nn.Module) -> nn.Module:
     return model
 
 
-class Event:
-    """The device never comes as far as what was recorded: it has no value to tell."""
-
-    def record(self, stream: Any = None) -> None: ...
-
-    def query(self) -> bool:
-        return False
-
-
 def pinned(tensor: torch.Tensor) -> torch.Tensor:
     copy = tensor.clone()
     copy.was_pinned = True  # type: ignore[attr-defined]
@@ -108,11 +99,8 @@ def fake_cuda() -> Iterator[FakeCuda]:
     """While it is entered, `cuda:0` exists; what reaches CUDA beside the operators is stubbed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: False)  # a real one is not to be reached
-        patch.setattr(torch.cuda, "Event", Event)
-        patch.setattr(torch.cuda, "current_stream", lambda device=None: None)
         patch.setattr(torch.cuda, "synchronize", lambda device=None: None)
         patch.setattr(torch.Tensor, "pin_memory", pinned)
-        patch.setattr(FakeTensor, "is_cuda", property(lambda tensor: tensor.device == GPU), raising=False)
         mode = FakeCuda()
         # One thread for backward: the engine has none for a device that is not there.
         with torch.autograd.set_multithreading_enabled(False), mode.fake, mode:

@@ -1,7 +1,6 @@
 """The command lines, run as a person runs them: what they print, what they leave, and their exit codes."""
 
 import errno
-import io
 import json
 import math
 import os
@@ -13,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import timm
-import torch
 
 from harness import run
 from harness.commands import WAITING, run_command
@@ -22,7 +20,6 @@ from harness.datasets import DATASETS
 from harness.records.read import load_runs, run_state
 from harness.sweeping.workers import cores
 from harness.training.optimiser import learning_rate
-from harness.training.progress import Progress
 from variants.fields import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -348,36 +345,6 @@ def test_a_full_disk_below_another_file_is_not_blamed_on_standard_output(capsys)
     with pytest.raises(OSError, match="No space left"):
         run_command(writing)
     assert capsys.readouterr().err == ""
-
-
-class Closed(io.StringIO):
-    """Takes nothing, for this reason."""
-
-    def __init__(self, number: int):
-        super().__init__()
-        self.number = number
-
-    def write(self, text):
-        raise OSError(self.number, os.strerror(self.number))
-
-
-LINE = {"epoch": 1, "train_loss": 1.0, "train_accuracy": 0.5, "test_loss": 1.5, "test_accuracy": 0.4, "seconds": 20.0}
-
-
-@pytest.mark.parametrize("bar", [True, False])
-def test_progress_that_cannot_be_shown_is_told_once(bar, capsys):
-    progress = Progress("compact digits", 2, 100, Closed(errno.EIO))
-    progress.bar = bar
-    for epoch in (1, 2):
-        progress.shown_s = -1e9
-        progress.batch(epoch, 50, torch.tensor([100.0, 25.0]))
-        progress.epoch(LINE | {"epoch": epoch})
-    progress.judging("under corruptions", 100, lambda: None)(50)
-    progress.close()
-    told = capsys.readouterr()
-    assert told.err == "compact digits: goes on unseen, its progress cannot be shown: Input/output error\n"
-    with pytest.raises(BrokenPipeError):
-        Progress("", 1, 100, Closed(errno.EPIPE)).epoch(LINE)
 
 
 def test_a_model_that_cannot_be_counted_can_be_trained(tmp_path, monkeypatch, capsys):

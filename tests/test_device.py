@@ -14,7 +14,6 @@ from harness.config import RunConfig, resolve
 from harness.datasets import DATASETS
 from harness.experiment import Resume, out_of_memory, run_cell
 from harness.records.read import Run, read_run, run_state
-from harness.records.schema import FILES
 from harness.training import device as devices
 from harness.training import loop, setup
 from harness.training.checkpoint import PATTERN
@@ -39,9 +38,8 @@ def cell(out: Path, cell_config: RunConfig | None = None, **rest) -> Run:
 def test_devices():
     assert devices.defaults(CPU) == ("fp32", False) and devices.defaults(torch.device("cuda")) == ("bf16", True)
     assert devices.choose("cpu") == devices.choose("cpu:0") == CPU
-    wrong = {"gpu": "unknown device", "cuda:x": "unknown", "": "unknown", "mps": "not supported"}
-    for name, words in (wrong | {"cpu:7": "cpu:7 does not exist"}).items():
-        with pytest.raises(UsageError, match=words):
+    for name in ("gpu", "cuda:x", "", "mps", "cpu:7"):
+        with pytest.raises(UsageError, match=f"unknown device '{name}': choose from auto, cpu, cuda, cuda:0"):
             devices.choose(name)
 
 
@@ -164,29 +162,28 @@ def whole(tmp_path_factory) -> Run:
     return cell(tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ESTALE])
 @pytest.mark.parametrize("part", ["config.json", "epochs.jsonl", "predictions.npz", "result.json"])
-def test_a_disk_that_takes_no_more_is_told_and_the_same_command_goes_on(tmp_path, monkeypatch, whole, number, part):
+def test_a_disk_that_takes_no_more_is_told_and_the_same_command_goes_on(tmp_path, monkeypatch, whole, part):
     """Whatever could not be written, there is no half record, the other record stays, and nothing is lost."""
     other = cell(tmp_path, config(seed=1))
     before = {path.name: path.read_bytes() for path in other.folder.iterdir()}
     with monkeypatch.context() as patch:
-        takes_no_more(patch, part, number)
+        takes_no_more(patch, part)
         with pytest.raises(UsageError) as told:
             cell(tmp_path)
-    assert os.strerror(number) in str(told.value) and "the same command goes on" in str(told.value)
+    assert os.strerror(errno.ENOSPC) in str(told.value) and "the same command goes on" in str(told.value)
     assert run_state(tmp_path / config().run_id) in ("unfinished", "missing")
     assert before == {path.name: path.read_bytes() for path in other.folder.iterdir()}
     assert_same(cell(tmp_path), whole)
 
 
-def takes_no_more(patch, part: str, number: int) -> None:
+def takes_no_more(patch, part: str) -> None:
     """Opening and renaming fail for this one file of a record."""
     replace, opened = os.replace, Path.open
 
     def refuse(path) -> None:
         if part == Path(path).name.strip("."):
-            raise OSError(number, os.strerror(number), str(path))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     def open_(self, mode="r", *args, **named):
         if mode not in ("r", "rb"):
@@ -201,18 +198,16 @@ def takes_no_more(patch, part: str, number: int) -> None:
     patch.setattr(os, "replace", replace_)
 
 
-@pytest.mark.parametrize("gone", [["epochs.jsonl"], ["config.json"], FILES])
-def test_a_file_that_vanishes_stops_the_run_before_it_makes_half_a_record(tmp_path, monkeypatch, whole, gone):
+def test_a_file_that_vanishes_stops_the_run_before_it_makes_half_a_record(tmp_path, monkeypatch, whole):
     folder, evaluate = tmp_path / config().run_id, loop.evaluate
 
     def vanishing(*args):
         monkeypatch.setattr(loop, "evaluate", evaluate)
-        for name in gone:
-            (folder / name).unlink(missing_ok=True)
+        (folder / "epochs.jsonl").unlink()
         return evaluate(*args)
 
     monkeypatch.setattr(loop, "evaluate", vanishing)
-    with pytest.raises(UsageError, match=rf"{gone[-3:][0]}: No such file or directory; once that is mended"):
+    with pytest.raises(UsageError, match=r"epochs\.jsonl: No such file or directory; once that is mended"):
         cell(tmp_path)
     assert run_state(folder) in ("unfinished", "missing")
     assert_same(cell(tmp_path), whole)
@@ -307,17 +302,16 @@ def test_an_operation_without_deterministic_form_is_told(tmp_path, monkeypatch):
         cell(tmp_path)
 
 
-@pytest.mark.parametrize("threads", [2, 3])
-def test_other_numbers_of_threads_agree_to_the_documented_tolerance(tmp_path, threads):
-    """ARCHITECTURE: losses to 1e-5 over two passes on digits; sums are taken in another order."""
+def test_other_numbers_of_threads_agree_to_the_documented_tolerance(tmp_path):
+    """ARCHITECTURE: losses to 1e-5 over two epochs on digits; sums are taken in another order."""
     own, lines = torch.get_num_threads(), {}
     try:
-        for count in (1, threads):
+        for count in (1, 2):
             torch.set_num_threads(count)
             lines[count] = cell(tmp_path / str(count)).epochs()
     finally:
         torch.set_num_threads(own)
-    for one, other in zip(lines[1], lines[threads], strict=True):
+    for one, other in zip(lines[1], lines[2], strict=True):
         for name in ("train_loss", "test_loss"):
             assert other[name] == pytest.approx(one[name], rel=1e-5), name
         assert (other["images_seen"], other["lr"]) == (one["images_seen"], one["lr"])

@@ -187,41 +187,12 @@ def test_the_first_bad_step_is_named_with_its_epoch_and_rate(bad):
     seeing(watching(), 1.0, 2.0).check()
 
 
-class Slow:
-    """As if the device came to what it was asked only after some questions."""
-
-    patience = 3
-
-    def __init__(self):
-        self.left = self.patience
-
-    def record(self, stream):
-        assert stream == "its stream"
-
-    def query(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-
-def test_a_device_that_lags_is_asked_again_and_not_waited_for(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "Event", Slow)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "its stream")
-    found, heard = watching(), []
-    for step in range(12):
-        found.see(torch.tensor(math.nan if step == 2 else 1.0), step)
-        heard.append(found._arrived())
-    # asked at step 0 (good), answered at 4 and asked again, answered at 8
-    assert heard == [-1] * 8 + [2] + [-1] * 3
-    with pytest.raises(DivergenceError, match="step 2 "):
-        found.check(wait=True)
-
-
 CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
 
 
 @pytest.mark.parametrize("name", ["cpu", CUDA])
 def test_a_bad_step_ends_the_run(monkeypatch, name):
-    """On the CPU it is the last one; a GPU may be given some more until the host hears of it."""
+    """On the CPU it is the last one; a GPU is asked after the epoch."""
     steps, real = [], setup.batch_loss
 
     def batch_loss(*args):
@@ -233,7 +204,7 @@ def test_a_bad_step_ends_the_run(monkeypatch, name):
     one_epoch = resolve("compact", DATASETS["digits"], "quick", epochs=1, batch_size=2)
     with pytest.raises(DivergenceError, match="epoch 1, step 3 "):
         list(train(on_digits(one_epoch, torch.device(name))))
-    assert len(steps) == 4 if name == "cpu" else len(steps) < 500, "of 719"
+    assert len(steps) == (4 if name == "cpu" else 719)
 
 
 # --- going on --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """What a person sees of a training: a bar or a line an epoch, the rate, and the time that is left."""
 
+import errno
+import os
 import sys
 from pathlib import Path
 
@@ -90,6 +92,33 @@ def test_quiet_is_quiet(now, monkeypatch):
     progress.judging("under corruptions", 100, lambda: None)(50)
     progress.close()
     assert screen.text == ""
+
+
+class Closed(Screen):
+    """Takes nothing, for this reason."""
+
+    def __init__(self, number: int, tty: bool):
+        super().__init__(tty)
+        self.number = number
+
+    def write(self, text):
+        raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize("tty", [True, False])
+def test_progress_that_cannot_be_shown_is_a_warning(tty, now, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", Closed(errno.EIO, tty))
+    progress = Progress("compact digits", 2, 100)
+    for epoch in (1, 2):
+        now[0] += 10.0
+        progress.batch(epoch, 50, torch.tensor([100.0, 25.0]))
+        progress.epoch(EPOCH | {"epoch": epoch})
+    progress.judging("under corruptions", 100, lambda: None)(50)
+    progress.close()
+    assert capsys.readouterr().err == "compact digits: progress cannot be shown: Input/output error\n"
+    monkeypatch.setattr(sys, "stdout", Closed(errno.EPIPE, tty))
+    with pytest.raises(BrokenPipeError):
+        Progress("", 1, 100).epoch(EPOCH)
 
 
 @pytest.mark.parametrize("tty", [True, False])

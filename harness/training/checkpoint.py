@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +83,19 @@ class Checkpoints:
         return None
 
     def restore(self, training: Training) -> Position:
-        """Puts back what was found, once."""
+        """Puts back what was found, once; without it the run begins at the beginning."""
         state, self.state = self.state, None
-        return Position() if state is None else restore(state, training)
+        if state is None:
+            return Position()
+        training.model.load_state_dict(state["model"])
+        training.optimiser.load_state_dict(state["optimiser"])
+        if training.average is not None:
+            training.average.model.load_state_dict(state["average"])
+        training.scaler.load_state_dict(state.get("scaler", {}))  # checkpoints from before fp16 have none and need none
+        torch.set_rng_state(state["generator"])
+        if state["cuda_generator"] is not None:
+            torch.cuda.set_rng_state(state["cuda_generator"], training.device)
+        return Position(**state["position"])
 
     def due(self) -> bool:
         return self.stop.asked is not None or time.monotonic() >= self._due_s
@@ -146,21 +155,19 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 def _set_aside(path: Path) -> Path:
-    names = (f"{ASIDE}{path.name}" + (f"-{number}" if number > 1 else "") for number in count(1))
-    aside = next(place for name in names if not (place := path.with_name(name)).exists())
-    return path.replace(aside)
+    return path.replace(path.with_name(f"{ASIDE}{path.name}"))
 
 
 def _state_of(training: Training) -> dict[str, Any]:
     """Copies in the host's memory: the next step changes the originals."""
-    device = next(training.model.parameters()).device
+    on_gpu = training.device.type == "cuda"
     return {
         "model": _copied(training.model.state_dict()),
         "optimiser": _copied(training.optimiser.state_dict()),
         "average": None if training.average is None else _copied(training.average.model.state_dict()),
         "scaler": training.scaler.state_dict(),
         "generator": torch.get_rng_state(),
-        "cuda_generator": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "cuda_generator": torch.cuda.get_rng_state(training.device) if on_gpu else None,
     }
 
 
@@ -170,18 +177,6 @@ def _copied(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _copied(item) for key, item in value.items()}
     return [_copied(item) for item in value] if isinstance(value, list) else value
-
-
-def restore(state: dict[str, Any], training: Training) -> Position:
-    training.model.load_state_dict(state["model"])
-    training.optimiser.load_state_dict(state["optimiser"])
-    if training.average is not None:
-        training.average.model.load_state_dict(state["average"])
-    training.scaler.load_state_dict(state.get("scaler", {}))  # checkpoints from before fp16 have none and need none
-    torch.set_rng_state(state["generator"])
-    if state["cuda_generator"] is not None:
-        torch.cuda.set_rng_state(state["cuda_generator"], next(training.model.parameters()).device)
-    return Position(**state["position"])
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
@@ -194,7 +189,10 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 
 def read_state(path: Path) -> dict[str, Any]:
     """ValueError for a file that is not byte for byte what was written. Nothing in it can be executed."""
-    payload = _payload(path.read_bytes())
+    content = path.read_bytes()
+    payload, digest = content[:-32], content[-32:]
+    if hashlib.sha256(payload).digest() != digest:
+        raise ValueError("its checksum does not match, it is no whole checkpoint")
     try:
         state = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
     except Exception as error:  # torch refuses in many ways
@@ -203,10 +201,3 @@ def read_state(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not state.keys() >= PARTS or not all(isinstance(state[p], dict) for p in plain):
         raise ValueError("it is not one of our checkpoints")
     return state
-
-
-def _payload(content: bytes) -> bytes:
-    payload, digest = content[:-32], content[-32:]
-    if hashlib.sha256(payload).digest() != digest:
-        raise ValueError("its checksum does not match, it is no whole checkpoint")
-    return payload

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -31,16 +32,11 @@ def choose(name: str) -> torch.device:
         if GPU_IS_THERE.exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
             print(f"this machine has an NVIDIA GPU, but {_no_cuda()}: going on with the CPU", file=sys.stderr)
         return torch.device("cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"unknown device {name!r}: choose from auto, cpu, cuda, cuda:0, ...") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"device {name!r} is not supported: choose from auto, cpu, cuda")
-    if device.type == "cpu":
-        if device.index:
-            raise UsageError(f"{name} does not exist: all cores together are cpu")
+    if name in ("cpu", "cpu:0"):
         return torch.device("cpu")
+    if not re.fullmatch(r"cuda(:\d+)?", name):
+        raise UsageError(f"unknown device {name!r}: choose from auto, cpu, cuda, cuda:0, ...")
+    device = torch.device(name)
     if not torch.cuda.is_available():
         raise UsageError(f"there is no CUDA device to use, {_no_cuda()}: --device cpu")
     if (device.index or 0) >= torch.cuda.device_count():

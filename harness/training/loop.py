@@ -61,7 +61,8 @@ def train(
             norm = nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
             clip_gradients(weights, recipe, norm)
             watch.see(sums[0] + watch.judged(norm, scaler), step)
-            watch.check()
+            if device.type == "cpu":  # the host would wait for a GPU, which is asked after the epoch
+                watch.check()
             scaler.step(optimiser)
             scaler.update()
             optimiser.zero_grad(set_to_none=True)
@@ -73,13 +74,13 @@ def train(
             progress.batch(epoch, images, totals)
             if checkpoints and images < images_per_epoch and checkpoints.due():
                 synchronise(device)
-                watch.check(wait=True)  # not into a checkpoint
+                watch.check()  # not into a checkpoint
                 seconds, done = time.perf_counter() - start_s, images // recipe.batch_size
                 checkpoints.save(Position(epoch, done, seconds, totals.tolist()), training)
                 start_s = time.perf_counter() - seconds  # the time of saving does not count as training
         synchronise(device)
         seconds = time.perf_counter() - start_s
-        watch.check(wait=True)
+        watch.check()
         start_s = time.perf_counter()
         evaluation = evaluate(*training.evaluated_with)
         if not math.isfinite(evaluation.nll):  # the last step's update is only seen here
@@ -102,22 +103,19 @@ class DivergenceError(RuntimeError):
 
 
 class LossWatch:
-    """Notices the first step whose loss or gradient is not finite, without making a GPU wait for the host: `see` after
-    every step, `check` where the run may end."""
+    """Notices the first step whose loss or gradient is not finite. `see` is called after every step and never makes the
+    host wait for a GPU; `check` reads the answer."""
 
     def __init__(self, recipe: Recipe, steps_per_epoch: int, device: torch.device):
         self._recipe, self._steps_per_epoch = recipe, steps_per_epoch
         self._first = torch.full((), -1, dtype=torch.int64, device=device)  # the first bad step
-        self._underway: tuple[torch.Tensor, torch.cuda.Event] | None = None  # the copy of it that was last begun
         self.last_good: dict[str, Any] | None = None  # the line of the last whole epoch
 
     def see(self, value: torch.Tensor, step: int) -> None:
         self._first = torch.where((self._first < 0) & ~torch.isfinite(value), step, self._first)
 
-    def check(self, wait: bool = False) -> None:
-        """Without waiting, a GPU may be a few steps further before the host learns of a bad one."""
-        bad = int(self._first) if wait or not self._first.is_cuda else self._arrived()
-        if bad >= 0:
+    def check(self) -> None:
+        if (bad := int(self._first)) >= 0:
             raise self.diverged(bad)
 
     def diverged(self, step: int) -> DivergenceError:
@@ -135,13 +133,3 @@ class LossWatch:
         if not scaler.is_enabled():
             return norm
         return torch.where(scaler.scale(torch.ones_like(norm)) > 1, 0.0, norm)  # type: ignore[arg-type]
-
-    def _arrived(self) -> int:
-        """The value whose copy to the host has ended, if any; then another copy is begun."""
-        if self._underway and not self._underway[1].query():
-            return -1
-        answer = int(self._underway[0]) if self._underway else -1
-        asked = self._first.to("cpu", non_blocking=True), torch.cuda.Event()
-        asked[1].record(torch.cuda.current_stream(self._first.device))
-        self._underway = asked
-        return answer

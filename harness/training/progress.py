@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -72,9 +72,10 @@ class Progress:
 
     def close(self) -> None:
         """Removes the bar, however the run ended."""
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
+        bar, self.bar = self.bar, None
+        if bar is not None:
+            with self._shown_if_possible():
+                bar.close()
 
     def _is_time_to_show(self) -> bool:
         now_s = time.monotonic()
@@ -88,24 +89,30 @@ class Progress:
         return per_image_s * (self.epochs * self.images_per_epoch - done)
 
     def _show(self, done: int, total: int, text: str) -> None:
-        if self.bar is None or self.bar.total != total:
-            self.close()
-            form = {"bar_format": "{desc} [{bar:20}] {postfix}", "ascii": ".#", "dynamic_ncols": True}
-            self.bar = tqdm(desc=self.title, total=total, file=sys.stdout, leave=False, **form)
-        self.bar.n, self.bar.postfix = done, text
-        self.bar.refresh()
+        with self._shown_if_possible():
+            if self.bar is None or self.bar.total != total:
+                self.close()
+                form = {"bar_format": "{desc} [{bar:20}] {postfix}", "ascii": ".#", "dynamic_ncols": True}
+                self.bar = tqdm(desc=self.title, total=total, file=sys.stdout, leave=False, **form)
+            self.bar.n, self.bar.postfix = done, text
+            self.bar.refresh()
 
     def _print(self, text: str) -> None:
-        """Above the bar. A full disk may have room again at the next line; a pipe without a reader ends the run."""
-        if self.quiet:
-            return
+        """Above the bar."""
+        if not self.quiet:
+            with self._shown_if_possible():
+                tqdm.write(text, file=sys.stdout)
+                sys.stdout.flush()
+
+    @contextlib.contextmanager
+    def _shown_if_possible(self) -> Iterator[None]:
+        """A full disk or a closed terminal ends no training; a pipe without a reader does, as for any command."""
         try:
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
+            yield
         except BrokenPipeError:
             raise
         except OSError as error:
             if not self.warned:
                 self.warned = True
                 with contextlib.suppress(OSError):
-                    print(f"{self.title}: progress cannot be shown ({error.strerror or error})", file=sys.stderr)
+                    print(f"{self.title}: progress cannot be shown: {error.strerror or error}", file=sys.stderr)

@@ -6,7 +6,6 @@ import copy
 import functools
 import hashlib
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -111,17 +110,8 @@ class Average:
     def update(self, model: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.model.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
-        for mine, theirs in _by_dtype(self.model.buffers(), model.buffers()):
-            torch._foreach_copy_(mine, theirs)
-
-
-def _by_dtype(*lists: Iterable[torch.Tensor]) -> Iterable[list[list[torch.Tensor]]]:
-    """The same lists for each dtype alone: only tensors of one dtype are copied in one launch."""
-    groups: dict[torch.dtype, list[list[torch.Tensor]]] = {}
-    for group in zip(*lists):
-        for tensors, tensor in zip(groups.setdefault(group[0].dtype, [[] for _ in group]), group):
-            tensors.append(tensor)
-    return groups.values()
+        for mine, theirs in zip(self.model.buffers(), model.buffers()):  # a batch norm's statistics
+            mine.copy_(theirs)
 
 
 def compiled_forward(model: nn.Module, config: RunConfig) -> Any:
