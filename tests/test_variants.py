@@ -310,7 +310,7 @@ def test_impossible_configs_are_refused_with_the_reason(changes, words):
 
 
 def test_drop_path_drops_whole_samples_and_keeps_the_mean():
-    from variants.layers import DropPath
+    from variants.vit import DropPath
 
     torch.manual_seed(0)
     dropped = DropPath(0.3).train()(torch.ones(10_000, 2, 3))
@@ -319,7 +319,7 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
 
 
 def test_drop_path_over_depth():
-    from variants.layers import drop_path_rate
+    from variants.vit import drop_path_rate
 
     rising = ViTConfig(drop_path=0.2, depth=5)
     assert [round(drop_path_rate(rising, i), 3) for i in range(5)] == [0, 0.05, 0.1, 0.15, 0.2]

@@ -1,5 +1,5 @@
-"""Owns the explicit list of all variants, and the way from a name to a config to a module.
-Refuses to import torch until a module is built: help, planning and reports need only the names.
+"""The list of all variants, and the way from a name to a config to a module. Torch is imported only when a module is
+built: help, planning and reports need the names alone.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from variants.compact import COMPACT, COMPACT_CLS
 from variants.fields import UsageError, near_matches
-from variants.neighbours import CCT, CVT, SMALL_P4, VIT_LITE
+from variants.neighbours import CCT, CVT, SMALL_P4, VIT_224, VIT_LITE
 from variants.patch2 import PATCH2, PATCH2_CONV
-from variants.resized import VIT_224
 from variants.timm_baseline import RESNET18, TIMM_TINY, TimmConfig
 from variants.vanilla import VANILLA
 
