@@ -16,7 +16,7 @@ import pytest
 from hypothesis import strategies as st
 
 from harness import config as configs
-from harness.config import RunConfig, parse_settings, resolve, run_config_from_plain
+from harness.config import LATER_FIELDS, RunConfig, parse_settings, resolve, run_config_from_plain
 from harness.datasets import DATASETS
 from harness.recipe import Recipe
 from harness.recipes import RECIPES
@@ -42,6 +42,15 @@ JUNK = st.one_of(
     st.lists(st.one_of(st.none(), TEXT, st.floats()), max_size=3),
     st.lists(st.one_of(st.none(), TEXT, st.floats()), max_size=3).map(tuple),
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+
+
+PLAIN = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False), TEXT
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=6,
 )
 
 
@@ -191,6 +200,54 @@ def fields_of(draw: st.DrawFn) -> tuple[Any, str, Any]:
     return record, draw(st.sampled_from(names)), draw(JUNK)
 
 
+LABELS = {"label", "variant_name", "recipe_name", "recipe_source", "overrides"}  # they are no part of what was run
+NAMES = {"run_id", "cell_id", "semantics", "variant_type"}  # they follow from the rest
+WRITTEN = [
+    resolve("compact", DATASETS["c10"], "published", settings=["recipe.mix=either"], label="mine"),
+    resolve("timm:resnet18", DATASETS["svhn"], "common", holdout=0.1, precision="bf16", compile=True),
+    resolve("vanilla", DATASETS["c100"], "common", seed=7),
+]
+LOST = object()
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a record holds, and the same with one field dropped, set to anything, added, or of another run."""
+    whole, other = draw(st.permutations(WRITTEN))[:2]
+    plain, theirs = whole.to_plain(), other.to_plain()
+    part = draw(st.sampled_from(("", "variant", "recipe")))
+    owner, other_owner = (found[part] if part else found for found in (plain, theirs))
+    name = draw(st.sampled_from([*owner, "new"]))
+    values = (PLAIN, st.sampled_from((LOST, other_owner.get(name), math.nan, math.inf, 10**400, [], {}, "", None)))
+    owner[name] = draw(st.one_of(values))
+    if owner[name] is LOST:
+        del owner[name]
+    return whole.to_plain(), plain
+
+
+def is_read_as_it_stands_or_refused(example: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """Nothing is filled in, and what is another run has not this one's id."""
+    whole, plain = example
+    try:
+        again = configs.run_config_from_plain(plain).to_plain()
+    except UsageError as error:
+        assert str(error)
+        return
+
+    def settled(value: Any) -> Any:  # later fields may be missing at their old value
+        return {k: v for k, v in value.items() if LATER_FIELDS.get(k, LOST) != v} if isinstance(value, dict) else value
+
+    assert all(settled(again[name]) == settled(plain.get(name)) for name in again.keys() - NAMES)
+    is_another = any(again[name] != whole[name] for name in again.keys() - NAMES - LABELS)
+    assert (again["run_id"] != whole["run_id"]) == is_another
+
+
+def with_holes_filled(plain: Any) -> RunConfig:
+    whole = next(one for one in WRITTEN if one.dataset == plain.get("dataset", "c10")).to_plain()
+    parts = {name: {**whole[name], **plain.get(name, {})} for name in ("recipe", "variant")}
+    return run_config_from_plain({**whole, **plain, **parts})
+
+
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
@@ -239,13 +296,6 @@ SETTING = st.one_of(
 
 MEASURED = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False))
 COUNTED = st.one_of(st.none(), st.integers(0, 2**53))
-PLAIN = st.recursive(
-    st.one_of(
-        st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False), TEXT
-    ),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
-    max_leaves=6,
-)
 COUNTS = ("epochs", "images_seen", "params")
 RESULT = st.fixed_dictionaries(
     {
@@ -324,6 +374,9 @@ OF_CONFIGS = {
     "what can change a result tells two runs apart": Property(pairs(), is_told_apart, 120, each_number_doubled()),
     "a name or label changes no identity": Property(st.tuples(CONFIG, TEXT, TEXT), is_called_anything, 60),
     "equal values are one experiment": Property(CONFIG, is_spelt_anyhow, 60),
+    "a damaged configuration is refused or read as it stands": Property(
+        damaged(), is_read_as_it_stands_or_refused, 300
+    ),
     "any value of a field is valid or refused": Property(fields_of(), is_valid_or_refused, 200),
 }
 OF_SETTINGS = {
@@ -350,6 +403,19 @@ PROPERTIES = {(group, name): one for group, properties in GROUPS.items() for nam
 def test_holds(group, name, times, tried):
     one = PROPERTIES[group, name]
     tried(f"hypothesis: {group}", {name: attempt(one, times * one.number)})
+
+
+@pytest.mark.parametrize("config", WRITTEN[:2], ids=["vit", "timm"])
+def test_no_field_is_filled_in(config):
+    plain = config.to_plain()
+    for part in ("variant", "recipe"):
+        for field in plain[part].keys() - LATER_FIELDS.keys():
+            lacking = {**plain, part: {name: value for name, value in plain[part].items() if name != field}}
+            with pytest.raises(UsageError, match=f"its {part} lacks {field}"):
+                run_config_from_plain(lacking)
+    for field in fields(RunConfig):
+        with pytest.raises(UsageError):
+            run_config_from_plain({name: value for name, value in plain.items() if name != field.name})
 
 
 # --- the properties bite ---------------------------------------------------------------------------------------------
@@ -384,6 +450,10 @@ PLANTED: dict[str, tuple[str, str, str, Any]] = {
     "fields that nobody checks": (
         *("configs", "any value of a field is valid or refused", "harness.recipe.check_fields"),
         lambda record: None,
+    ),
+    "what is missing is filled in": (
+        *("configs", "a damaged configuration is refused or read as it stands", "harness.config.run_config_from_plain"),
+        with_holes_filled,
     ),
     "lists that stay lists": (
         *("configs", "a configuration comes back from its record", "harness.config.from_plain"),
