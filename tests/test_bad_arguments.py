@@ -214,7 +214,8 @@ def test_bad_arguments_are_refused(request_, told, scratch, monkeypatch, capsys,
     before = listing(scratch)
     with pytest.raises(SystemExit) as left:
         run_command(importlib.import_module(f"harness.{name}").main, words)
-    check_refusal(left.value.code, *capsys.readouterr(), told)
+    answer = capsys.readouterr()
+    check_refusal(left.value.code, answer.out, answer.err, told)
     assert listing(scratch) == before, "something was written"
     tried("bad argument lists", {name: 1})
 

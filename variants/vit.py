@@ -3,6 +3,7 @@ the rules by which its weights start. Whatever is unusual about a variant is a f
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -12,9 +13,6 @@ from variants.attention import Attention
 from variants.config import ViTConfig
 from variants.position import Position, RelativeBias
 from variants.tokenizer import TOKENIZERS, resized
-
-Layer = nn.Linear | nn.Conv2d
-
 
 # --- blocks ---
 
@@ -173,39 +171,18 @@ class ViT(nn.Module):
 # --- how weights start ---
 
 
-def _trunc_normal(layer: Layer) -> None:
-    init.trunc_normal_(layer.weight, std=0.02)
+_trunc_normal = partial(init.trunc_normal_, std=0.02)
 
-
-def _normal(layer: Layer) -> None:
-    init.normal_(layer.weight, std=0.02)
-
-
-def _kaiming(layer: Layer) -> None:
-    init.kaiming_normal_(layer.weight)
-
-
-def _xavier(layer: Layer) -> None:
-    init.xavier_normal_(layer.weight)
-
-
-def _xavier_flat(layer: Layer) -> None:
-    """A convolution over patches counts as the linear layer from a flattened patch that it is."""
-    init.xavier_normal_(layer.weight.flatten(1))
-
-
-def _cct(layer: Layer) -> None:
-    (_kaiming if isinstance(layer, nn.Conv2d) else _trunc_normal)(layer)
-
-
-RULES: dict[str, Callable[[Layer], None]] = {
+# From a layer's weight to its start, drawn from torch's current generator, which the caller has seeded.
+RULES: dict[str, Callable[[torch.Tensor], object]] = {
     "trunc-normal": _trunc_normal,
     "trunc-normal-linear": _trunc_normal,
-    "normal": _normal,
-    "kaiming": _kaiming,
-    "xavier": _xavier,
-    "xavier-flat": _xavier_flat,
-    "cct": _cct,
+    "normal": partial(init.normal_, std=0.02),
+    "kaiming": init.kaiming_normal_,
+    "xavier": init.xavier_normal_,
+    # a convolution over patches counts as the linear layer from a flattened patch that it is
+    "xavier-flat": lambda weight: init.xavier_normal_(weight.flatten(1)),
+    "cct": lambda weight: init.kaiming_normal_(weight) if weight.ndim == 4 else _trunc_normal(weight),
 }
 
 # The layers that a rule leaves as torch made them, biases included.
@@ -216,7 +193,7 @@ def initialise(model: nn.Module, config: ViTConfig) -> None:
     left_alone = LEFT_ALONE.get(config.init, ())
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)) and not isinstance(module, left_alone):
-            RULES[config.init](module)
+            RULES[config.init](module.weight)
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif (isinstance(module, Position) and isinstance(module.table, nn.Parameter)) or isinstance(
