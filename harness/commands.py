@@ -116,7 +116,7 @@ def _failed(text: str, code: int) -> int:
 
 
 def _typed(main: Callable[..., int], arguments: list[str] | None) -> str:
-    """What a person types to run it; a module run by -m is called __main__ and has its name in its spec."""
+    """What a user types to run it; a module run by -m is called __main__ and has its name in its spec."""
     spec = getattr(sys.modules.get(main.__module__), "__spec__", None)
     words = sys.argv[1:] if arguments is None else arguments
     return shlex.join(["python", "-m", spec.name if spec else main.__module__, *words])

@@ -1,5 +1,5 @@
 """One frozen value, RunConfig, holds everything that can change a run's result, and the run's identity follows from it.
-`resolve` makes it from what a person asks for, `run_config_from_plain` from a record.
+`resolve` makes it from what a user asks for, `run_config_from_plain` from a record.
 """
 
 from __future__ import annotations
@@ -130,13 +130,13 @@ def _digest(value: Any) -> str:
 
 
 def shape_name(variant: Any) -> str:
-    """A person's own class need not have one, nor one that is text."""
+    """A user's own class need not have one, nor one that is text."""
     name = getattr(variant, "shape_name", None)
     return name if isinstance(name, str) else type(variant).__name__.lower()
 
 
 def variant_type(variant: Any) -> str:
-    """`vit`, `timm`, or for a person's own class the digest of the file that defines it: its code is its identity."""
+    """`vit`, `timm`, or for a user's own class the digest of the file that defines it: its code is its identity."""
     for name, own in OWN_TYPES.items():
         if type(variant) is own:
             return name

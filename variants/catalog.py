@@ -54,7 +54,7 @@ def config_of(name: str, image_size: int = 32, num_classes: int = 10) -> Any:
         return dataclasses.replace(base, image_size=image_size, num_classes=num_classes)
     except UsageError:
         raise
-    except Exception as error:  # a person's own class may refuse in any way
+    except Exception as error:  # a user's own class may refuse in any way
         raise UsageError(f"{name} cannot be for {image_size} pixels, {num_classes} classes: {_told(error)}") from None
 
 
@@ -72,7 +72,7 @@ def build(name: str, image_size: int = 32, num_classes: int = 10) -> nn.Module:
 
 
 def _from_file(path: str, name: str) -> Any:
-    """A config out of a person's own file: a ViTConfig, or any frozen dataclass with `module()` of its own."""
+    """A config from a user's own file: a ViTConfig, or any frozen dataclass with `module()` of its own."""
     file = Path(path)
     if not file.is_file():
         raise UsageError(f"variant file {path} does not exist")

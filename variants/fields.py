@@ -20,7 +20,7 @@ TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no":
 
 
 class UsageError(ValueError):
-    """What a person asked for cannot be done; the command lines print the message and exit with 2."""
+    """What a user asked for cannot be done; the command lines print the message and exit with 2."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def from_text(record: Record, changes: Mapping[str, str]) -> Record:
         return dataclasses.replace(record, **values) if values else record  # type: ignore[type-var]
     except UsageError:
         raise
-    except ValueError as error:  # the natural way for a person's own class to refuse
+    except ValueError as error:  # the natural way for a user's own class to refuse
         raise UsageError(f"{', '.join(changes)}: {(str(error).splitlines() or ['no reason given'])[0]}") from None
 
 
@@ -150,7 +150,7 @@ def _parse(name: str, text: str, hint: Any) -> Any:
         return TRUTH[text.lower()]
     try:
         return hint(text)
-    except (TypeError, ValueError):  # a person's own class may have fields of any type
+    except (TypeError, ValueError):  # a user's own class may have fields of any type
         raise UsageError(f"{name}={text!r}: {hint.__name__} is needed") from None
 
 
