@@ -126,7 +126,7 @@ CCT = Recipe(
 #   python -m harness.run --variant cct-7-3x1 --dataset c10 --recipe cct-7-3x1
 CCT_7 = replace(CCT, batch_size=64, warmup_epochs=10)
 
-# Lee et al. (arXiv:2112.13492), 100 "epochs" of three passes over the images each:
+# Lee et al. (arXiv:2112.13492), each of whose 100 "epochs" goes through the images three times:
 #   python -m harness.run --variant small-p4 --dataset c10 --recipe lee
 # 93.58 % on CIFAR-10, 73.81 % on CIFAR-100, 97.82 % on SVHN, which is mirrored too.
 LEE = Recipe(

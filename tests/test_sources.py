@@ -169,7 +169,7 @@ def test_s0_decays_whatever_has_two_dimensions():
     assert (decayed["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
 
 
-# Of seed 0 in fp32. An id is made of every field of variant and recipe: any change of what the sources' code says shows.
+# Of seed 0 in fp32. An id is made of every field of variant and recipe: whatever is changed in either shows.
 RUN_IDS = {
     ("vanilla", "published", "c10"): "c10-vit-d384l7p4-e200-s0-515f772aea",
     ("compact", "published", "c10"): "c10-vit-d48l4p4-e100-s0-0d87d34c1a",
