@@ -11,7 +11,10 @@ import pytest
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.statistics import images, improvement, intervals, paired, power, variance
+from harness.statistics import images, intervals, paired
+from harness.statistics.improvement import probability_of_improvement
+from harness.statistics.power import MOST_SEEDS, WANTED, power, seeds_needed
+from harness.statistics.variance import variance_shares
 from tests.properties import LONG_FORM, Property, attempt
 
 # Accuracies in percent and their differences, exact in binary, so that shifting and doubling them rounds nothing.
@@ -162,7 +165,7 @@ def sum_of(bins: Any) -> images.Bins:
 
 def improvement_is_a_share(example: tuple[list[float], list[float], int]) -> None:
     x, y, seed = example
-    found, turned = (improvement.probability_of_improvement(*pair, seed, 200) for pair in ((x, y), (y, x)))
+    found, turned = (probability_of_improvement(*pair, seed, 200) for pair in ((x, y), (y, x)))
     assert found.probability + turned.probability == near(1)
     assert found.probability == near(stats.mannwhitneyu(x, y).statistic / (len(x) * len(y)))
     assert (found.interval is None) == (min(len(x), len(y)) < 2)
@@ -178,18 +181,18 @@ def grids(draw: st.DrawFn) -> np.ndarray:
 
 
 def shares_add_up(grid: np.ndarray) -> None:
-    found = variance.variance_shares(grid)
+    found = variance_shares(grid)
     assert (found is None) == bool((grid == grid.flat[0]).all())
     if found is None:
         return
     parts = [*found.effects.values(), found.residual]
     assert sum(parts) == near(1) and all(-1e-12 <= part <= 1 + 1e-12 for part in parts)
-    turned = variance.variance_shares(grid.swapaxes(0, 1)[:, ::-1])
+    turned = variance_shares(grid.swapaxes(0, 1)[:, ::-1])
     assert turned is not None and turned.residual == near(found.residual, abs=1e-9)
     for axes, part in found.effects.items():
         elsewhere = tuple(sorted({0: 1, 1: 0}.get(axis, axis) for axis in axes))
         assert turned.effects[elsewhere] == near(part, abs=1e-9)
-    moved = variance.variance_shares(4 * grid - 7)
+    moved = variance_shares(4 * grid - 7)
     assert moved is not None and [*moved.effects.values(), moved.residual] == near(parts, abs=1e-9)
     cells = grid.mean(-1, keepdims=True)
     assert found.residual == near(((grid - cells) ** 2).sum() / ((grid - grid.mean()) ** 2).sum(), abs=1e-9)
@@ -197,21 +200,21 @@ def shares_add_up(grid: np.ndarray) -> None:
 
 def power_rises(example: tuple[int, int, float, float]) -> None:
     seeds, more, difference, spread = example
-    found = power.power(seeds, difference, spread)
-    assert 0.05 - 1e-9 <= found <= 1 and found == power.power(seeds, -difference, spread)
-    assert power.power(seeds + more, difference, spread) >= found - 1e-7
-    assert power.power(seeds, 1.5 * difference, spread) >= found - 1e-7
-    assert power.power(seeds, difference, 1.5 * spread) <= found + 1e-7
+    found = power(seeds, difference, spread)
+    assert 0.05 - 1e-9 <= found <= 1 and found == power(seeds, -difference, spread)
+    assert power(seeds + more, difference, spread) >= found - 1e-7
+    assert power(seeds, 1.5 * difference, spread) >= found - 1e-7
+    assert power(seeds, difference, 1.5 * spread) <= found + 1e-7
 
 
 def seeds_are_the_fewest(example: tuple[float, float]) -> None:
     difference, spread = example
-    found = power.seeds_needed(difference, spread)
+    found = seeds_needed(difference, spread)
     if found is None:
-        assert not difference or spread <= 0 or power.power(power.MOST_SEEDS, difference, spread) < power.WANTED
+        assert not difference or spread <= 0 or power(MOST_SEEDS, difference, spread) < WANTED
         return
-    assert power.power(found, difference, spread) >= power.WANTED and found == power.seeds_needed(-difference, spread)
-    assert found == 2 or power.power(found - 1, difference, spread) < power.WANTED
+    assert power(found, difference, spread) >= WANTED and found == seeds_needed(-difference, spread)
+    assert found == 2 or power(found - 1, difference, spread) < WANTED
 
 
 def nothing_is_nan(sample: list[float]) -> None:
@@ -223,7 +226,7 @@ def nothing_is_nan(sample: list[float]) -> None:
     ]
     found += [paired.sign_flip_p(sample), paired.paired_t_p(sample), paired.paired(dict(enumerate(sample)), {0: 1.0})]
     if sample:
-        found += [intervals.mean_interval(sample), improvement.probability_of_improvement(sample, sample, 0, 50)]
+        found += [intervals.mean_interval(sample), probability_of_improvement(sample, sample, 0, 50)]
     assert all(math.isfinite(number) for number in numbers_in(found))
     known = [number for number in (found[0].t_p, found[0].sign_flip_p) if number is not None]
     assert all(0 <= p <= 1 for p in known) and (found[0].half is None or found[0].half >= 0)
