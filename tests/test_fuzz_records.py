@@ -19,9 +19,9 @@ import torch
 from harness.config import resolve
 from harness.datasets import DATASETS
 from harness.experiment import run_cell
-from harness.records import aside, check, read
-from harness.records.check import DIRTY, problems_of
-from harness.records.read import Run, finished_under, load_runs, read_run, run_state
+from harness.records import read
+from harness.records import write as writing
+from harness.records.read import DIRTY, Run, finished_under, load_runs, problems_of, read_run, run_state
 from harness.records.schema import FILES
 from tests.mutations import (
     PLACES,
@@ -152,8 +152,8 @@ def _goes_aside(original: Original) -> bool:
     """All of it, under a name at which nobody looks for a record, so that the run can be begun in its own folder."""
     folder, there = original.folder, lying_in(original.folder)
     if not os.path.lexists(folder / "result.json"):  # an unfinished run is nothing to set aside
-        return aside.set_aside(folder) is None or not lying_in(folder)
-    place = aside.set_aside(folder)
+        return writing.set_aside(folder) is None or not lying_in(folder)
+    place = writing.set_aside(folder)
     return place is not None and lying_in(place) == there and not lying_in(folder) and not finished_under(original.out)
 
 
@@ -188,7 +188,7 @@ def plant(defect: str, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(read, "is_sealed", lambda content: True)
     elif defect == HOPELESS:
         loads = raising_another(read.json.loads, ValueError)
-        patch.setattr(read, "parsed", lambda name, content, sealed=False: loads(content.decode(errors="replace")))
+        patch.setattr(read, "parsed", lambda name, content: loads(content.decode(errors="replace")))
     elif defect == SHAPELESS:
         patch.setattr(read, "_object", read.parsed)
     elif defect == BARE:
@@ -197,11 +197,11 @@ def plant(defect: str, patch: pytest.MonkeyPatch) -> None:
         load = np.load
         patch.setattr(read.np, "load", lambda file, **_: load(file, allow_pickle=True))
     elif defect == NARROW:
-        for module in (read, aside, check):
+        for module in (read, writing):
             for name in {"read_run", "whole_run"} & vars(module).keys():
                 patch.setattr(module, name, raising_another(getattr(module, name), OSError))
     elif defect == NAMELESS:
-        for module in (read, aside):
+        for module in (read, writing):
             patch.setattr(module, "whole_run", read.read_run)
 
 

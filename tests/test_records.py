@@ -1,7 +1,6 @@
 """Records: what goes in comes out; identity holds what can change a result and nothing else."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field, replace
@@ -54,13 +53,12 @@ def test_round_trip(tmp_path):
     assert run_config_from_plain(run.config).run_id == CONFIG.run_id == folder.name
 
 
-@pytest.mark.parametrize("lines", ['{"epoch": 1\n"lr": 2}\n', '{"epoch": 1}, {"epoch": 2}\n', '{"epoch": 1}\n{"ep'])
-def test_a_line_that_is_no_epoch_is_refused(tmp_path, lines):
-    """All lines are parsed at once: two halves must not pass for one epoch, nor one line for two."""
+@pytest.mark.parametrize("line", ['{"epoch": 1', '{"epoch": 1}, {"epoch": 2}', '"epoch"', '{"epoch": NaN}'])
+def test_a_line_that_is_no_epoch_is_refused(tmp_path, line):
     folder = write(tmp_path)
-    (folder / "epochs.jsonl").write_text(lines)
+    (folder / "epochs.jsonl").write_text(f'{{"epoch": 1}}\n{line}\n')
     reseal(folder)
-    with pytest.raises(ValueError, match=r"hold|line 2"):
+    with pytest.raises(ValueError, match=r"epochs\.jsonl, line 2"):
         read_run(folder).epochs()
 
 
@@ -107,16 +105,11 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_loss_of_power_finds_the_content_first_and_then_its_name(tmp_path, monkeypatch):
-    path, to_disk = tmp_path / "file", []
-
-    def fsync(handle: int) -> None:
-        folder = os.path.samestat(os.fstat(handle), tmp_path.stat())
-        to_disk.append(("its folder" if folder else "the content", path.exists()))
-
-    monkeypatch.setattr("harness.records.write.os.fsync", fsync)
+def test_the_content_is_on_the_disk_before_its_name(tmp_path, monkeypatch):
+    path, there = tmp_path / "file", []
+    monkeypatch.setattr("harness.records.write.os.fsync", lambda handle: there.append(path.exists()))
     write_atomically(path, b"new")
-    assert to_disk == [("the content", False), ("its folder", True)]
+    assert there == [False] and path.read_bytes() == b"new"
 
 
 def test_unreadable_runs_are_named_and_do_not_stop_the_others(tmp_path, capsys):
@@ -325,4 +318,4 @@ def test_a_record_of_schema_1_is_read_with_nulls_and_one_to_come_is_refused(tmp_
     assert [old.result[name] for name in (*SINCE_2, *SINCE_3)] == [None] * len(SINCE_2 + SINCE_3)
     assert set(RESULT_FIELDS) <= old.result.keys()
     errors = capsys.readouterr().err
-    assert f"new: ValueError: result.json has schema {SCHEMA + 1}, this version reads 1 to {SCHEMA}" in errors
+    assert f"new: result.json has schema {SCHEMA + 1}, this version reads 1 to {SCHEMA}" in errors

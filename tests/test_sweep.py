@@ -16,9 +16,8 @@ import torch
 from harness import sweep
 from harness.data.memory import available_bytes
 from harness.datasets import DATASETS
-from harness.records.check import DIRTY, problems_of
 from harness.records.lock import holder, take
-from harness.records.read import load_runs, run_state
+from harness.records.read import DIRTY, load_runs, problems_of, run_state
 from harness.records.schema import EPOCH_FIELDS, RESULT_FIELDS
 from harness.records.write import RunWriter
 from harness.studies import STUDIES
