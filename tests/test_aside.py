@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import report, run, sweep
+from harness import run, sweep
 from harness.config import RunConfig, resolve
 from harness.datasets import DATASETS
-from harness.evidence.cells.groups import read_evidence
 from harness.records import write as writing
 from harness.records.lock import BusyError, owned
 from harness.records.read import finished_under, load_runs, read_run, run_state
@@ -71,20 +70,17 @@ def test_a_run_is_trained_where_a_folder_lies_in_the_place_of_its_result(tmp_pat
     assert run_state(folder) == "done" and (tmp_path / f"unreadable-{folder.name}" / "result.json").is_dir()
 
 
-def test_a_report_names_a_damaged_record_and_moves_nothing(tmp_path, capsys):
-    runs = tmp_path / "runs"
+def test_reading_names_a_damaged_record_and_moves_nothing(tmp_path, capsys):
     for config in seeds(0, 1):
-        write(runs, config)
-    damaged = cut(runs / CONFIG.run_id, "result.json")
-    set_aside(cut(write(runs, seeds(2)[0]), "config.json"))
+        write(tmp_path, config)
+    damaged = cut(tmp_path / CONFIG.run_id, "result.json")
+    set_aside(cut(write(tmp_path, seeds(2)[0]), "config.json"))
     capsys.readouterr()
-    there = sorted(runs.rglob("*"))
-    assert report.main(["--results", str(runs), "--out", str(tmp_path / "paper")]) == 0
-    printed = capsys.readouterr()
-    assert f"skipped {damaged}: result.json is not what the run wrote" in printed.err
-    assert "1 run done, 0 failed" in printed.out and f"left out {runs / 'unreadable-'}" in printed.err
-    assert sorted(runs.rglob("*")) == there
-    assert [len(group.runs) for group in read_evidence([runs]).groups] == [1]
+    there = sorted(tmp_path.rglob("*"))
+    assert [run.config["seed"] for run in load_runs([tmp_path])] == [1]
+    printed = capsys.readouterr().err
+    assert f"skipped {damaged}: result.json is not what the run wrote" in printed
+    assert f"left out {tmp_path / 'unreadable-'}" in printed and sorted(tmp_path.rglob("*")) == there
 
 
 # --- what is moved, and what is not ----------------------------------------------------------------------------------
