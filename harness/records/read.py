@@ -324,10 +324,13 @@ def _object(name: str, content: bytes) -> dict[str, Any]:
 def parsed(name: str, content: bytes) -> Any:
     """JSON without NaN and infinity, which no record holds."""
     try:
-        return json.loads(content.decode(), parse_constant=_no_number)
+        return DECODER.decode(content.decode())
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number of a record")
+
+
+DECODER = json.JSONDecoder(parse_constant=_no_number)
