@@ -1,5 +1,6 @@
 """Records: what goes in comes out; identity holds what can change a result and nothing else."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from harness.config import plan_id, resolve, run_config_from_plain
 from harness.datasets import DATASETS
 from harness.records.environment import environment, source_digest
-from harness.records.lock import owned
+from harness.records.lock import holder, owned
 from harness.records.read import load_runs, read_run, run_state
 from harness.records.schema import EPOCH_FIELDS, FILES, RESULT_FIELDS, SCHEMA, SINCE_2, SINCE_3
 from harness.records.write import RunWriter, write_atomically
@@ -278,6 +279,17 @@ def test_a_run_is_running_while_its_lock_is_held(tmp_path):
         RunWriter(folder).begin(CONFIG.to_plain(), {}, {})
         assert run_state(folder) == "running"
     assert run_state(folder) == "unfinished"
+
+
+def test_where_the_system_refuses_to_lock_the_run_goes_on_and_says_so(tmp_path, monkeypatch, capsys):
+    def refused(handle: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("harness.records.lock.fcntl.flock", refused)
+    with owned(tmp_path) as lock:
+        assert holder(tmp_path) is None
+        lock.check()
+    assert "no locks here (No locks available)" in capsys.readouterr().err
 
 
 def test_a_record_of_schema_1_is_read_with_nulls_and_one_to_come_is_refused(tmp_path, capsys):
