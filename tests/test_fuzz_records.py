@@ -39,16 +39,16 @@ from tests.mutations import (
 ROOT = Path(__file__).resolve().parents[1]
 ANOTHER_ENVIRONMENT = min(ROOT.glob("results/reference/*/env.json"))
 
-BYTES, JSON = bytes_sorts("", ""), {**text_sorts("", ""), **json_sorts("", "", "")}
+TEXT = {**bytes_sorts(), **text_sorts()}
 IN_LINES = {
-    f"{name} in a line": Sort(in_a_line(sort.change), "")
-    for name, sort in json_sorts("", "", "").items()
+    f"{name} in a line": Sort(in_a_line(sort.change))
+    for name, sort in json_sorts().items()
     if name not in ("no object", "the same otherwise written")
 }
 SORTS: dict[str, dict[str, Sort]] = {
-    **{name: {**BYTES, **JSON} for name in ("config.json", "env.json", "cost.json", "result.json")},
-    "epochs.jsonl": {**BYTES, **text_sorts("", ""), **line_sorts(""), **IN_LINES},
-    "predictions.npz": {**BYTES, **archive_sorts("", "", "")},
+    **{name: {**TEXT, **json_sorts()} for name in ("config.json", "env.json", "cost.json", "result.json")},
+    "epochs.jsonl": {**TEXT, **line_sorts(), **IN_LINES},
+    "predictions.npz": {**bytes_sorts(), **archive_sorts()},
 }
 
 
