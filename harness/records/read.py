@@ -58,7 +58,7 @@ class Run:
 
     @property
     def sealed(self) -> bool:
-        """Records older than schema 3 are not: a change of theirs may go unseen."""
+        """Records older than schema 3 are not: a change in one may go unseen."""
         return self.result["files"] is not None
 
     def epochs(self) -> list[dict[str, Any]]:
