@@ -10,13 +10,12 @@ import pytest
 
 from harness.config import resolve
 from harness.datasets import DATASETS
-from harness.evidence import typeset as typesetting
+from harness.evidence import paper as typesetting
 from harness.evidence.cells.groups import read_evidence
 from harness.evidence.findings.instances import instances
-from harness.evidence.macros import macros, macros_text
-from harness.evidence.published import PUBLISHED_NUMBERS
-from harness.evidence.sections import NONE_YET, studies_text
-from harness.evidence.typeset import typeset
+from harness.evidence.paper import typeset
+from harness.evidence.prose import NONE_YET, macros, macros_text, studies_text
+from harness.evidence.tables.published import PUBLISHED_NUMBERS
 from harness.statistics.simulated import simulate
 from harness.studies import STUDIES
 from harness.timing.synthetic import write_cell
@@ -60,7 +59,7 @@ def test_numbers_come_from_what_they_name(tmp_path):
     found = values(tmp_path)
     assert found["runsDone"] == "4" and found["plannedSeeds"] == "5" and found["devices"] == "no device"
     assert found["resultsSummary"] == (
-        "The main table plans 24 cells. 2 have at least one finished run, none has all of its seeds."
+        "The main table plans 24 cells: so far 2 with at least one finished run, 0 with all seeds."
     )
     judged = [int(found[f"published{name}"]) for name in ("Reached", "Missed", "Open")]
     assert int(found["publishedTotal"]) == sum(number.accuracy is not None for number in PUBLISHED_NUMBERS)
@@ -124,7 +123,7 @@ def test_the_pdf_comes_alone(tmp_path, monkeypatch):
 def test_tex_s_own_complaint_is_the_message(tmp_path, monkeypatch):
     (tmp_path / "complaint").write_text("! Undefined control sequence.\n<recently read>\nl.7 \\nonsense\n")
     a_latex(tmp_path, monkeypatch, "cp complaint main.log; exit 1")
-    with pytest.raises(UsageError, match=r"pdflatex refuses it: Undefined control sequence. l.7 \\nonsense"):
+    with pytest.raises(UsageError, match=r"pdflatex cannot typeset it: Undefined control sequence. l.7 \\nonsense"):
         typeset(tmp_path)
     assert not (tmp_path / "main.pdf").exists()
 
