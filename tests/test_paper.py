@@ -12,10 +12,12 @@ from harness.config import resolve
 from harness.datasets import DATASETS
 from harness.evidence import paper as typesetting
 from harness.evidence.cells.groups import read_evidence
+from harness.evidence.figures import drawing
 from harness.evidence.findings.instances import instances
 from harness.evidence.paper import typeset
 from harness.evidence.prose import NONE_YET, macros, macros_text, studies_text
 from harness.evidence.tables.published import PUBLISHED_NUMBERS
+from harness.report import main
 from harness.statistics.simulated import simulate
 from harness.studies import STUDIES
 from harness.timing.synthetic import write_cell
@@ -130,8 +132,6 @@ def test_tex_s_own_complaint_is_the_message(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(typesetting.find_latex() is None, reason="needs a LaTeX")
 def test_the_paper_can_be_typeset(tmp_path):
-    from harness.report import main
-
     write_pooling(tmp_path / "runs")
     words = ["--results", str(tmp_path / "runs"), "--out", str(tmp_path / "paper"), "--bench", str(tmp_path), "--paper"]
     assert main(words) == 0
@@ -141,9 +141,8 @@ def test_the_paper_can_be_typeset(tmp_path):
 # --- what the main table leaves to the studies -----------------------------------------------------------------------
 
 
-def test_cells_of_a_study_stand_in_its_table_and_in_the_long_ones_alone(tmp_path, capsys):
-    from harness.report import main
-
+def test_cells_of_a_study_stand_in_its_table_and_in_the_long_ones_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(drawing, "drawn", lambda *_: (b"", b""))
     write_pooling(tmp_path / "runs")
     other = resolve("compact", DATASETS["c10"], "published", settings=["recipe.lr=0.5"])
     write_cell(tmp_path / "runs", other, seeds=1)
