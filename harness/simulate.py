@@ -39,11 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def to_plain(found: Found) -> dict[str, Any]:
-    told = ("studies", "seeds", "draw", "pairing_gain", "smallest_sign_flip_p")
-    tallies = ("mean_covered", "difference_covered", "bca_covered", "any_false", "any_false_unadjusted")
+    facts = ("studies", "seeds", "draw", "pairing_gain", "smallest_sign_flip_p")
+    shares = ("mean_covered", "difference_covered", "bca_covered", "any_false", "any_false_unadjusted")
     return {
-        **{name: getattr(found, name) for name in told},
-        **{name: getattr(found, name).share for name in tallies},
+        **{name: getattr(found, name) for name in facts},
+        **{name: getattr(found, name).share for name in shares},
         "power": [
             {"effect": cell.effect, "noise": cell.noise, "seen": seen.share, "predicted": predicted(found, index)}
             for index, (cell, seen) in enumerate(zip(CELLS, found.seen))

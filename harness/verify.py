@@ -23,7 +23,7 @@ import numpy as np
 
 from harness.commands import Parser, directory, place, run_command, whole
 from harness.config import RunConfig, run_config_from_plain
-from harness.evidence.folders import OWN_RUNS, REFERENCE_RUNS
+from harness.evidence.cells import OWN_RUNS, REFERENCE_RUNS
 from harness.records.check import NUMBERS, of_somebodys_class, problems_of
 from harness.records.environment import environment
 from harness.records.read import Run, finished_under, read_run

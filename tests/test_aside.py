@@ -9,7 +9,7 @@ import pytest
 from harness import report, run, sweep
 from harness.config import RunConfig, resolve
 from harness.datasets import DATASETS
-from harness.evidence.cells.groups import read_evidence
+from harness.evidence.cells import read_evidence
 from harness.records import aside
 from harness.records.aside import set_aside
 from harness.records.lock import BusyError, owned
@@ -85,7 +85,7 @@ def test_a_report_names_a_damaged_record_and_moves_nothing(tmp_path, capsys):
     assert f"skipped {damaged}: ValueError: result.json is not what the run wrote" in printed.err
     assert "1 run done, 0 failed" in printed.out and f"left out {runs / 'unreadable-'}" in printed.err
     assert sorted(runs.rglob("*")) == there
-    assert [len(group.runs) for group in read_evidence([runs]).groups] == [1]
+    assert [len(group.runs) for group in read_evidence([runs]).cells] == [1]
 
 
 # --- what is moved, and what is not ----------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.evidence.cells.groups import read_evidence
-from harness.evidence.findings.best import RULE, Best, best_of, best_sentence
+from harness.evidence.cells import read_evidence
+from harness.evidence.conclusions import RULE, best_sentence
+from harness.evidence.effects import Best, best_of
 from harness.evidence.tables.captions import made_with
 from harness.evidence.writing.table import Table
 from harness.statistics.paired import paired
@@ -111,7 +112,7 @@ def test_what_runs_were_made_with(tmp_path: Path) -> None:
     write_run(tmp_path, "compact", "c10", 0, epochs=100)
     write_run(tmp_path, "compact", "c10", 1, epochs=100)
     write_run(tmp_path, "vanilla", "c10", 0, None, env={"device_name": "never finished"})
-    groups = read_evidence([tmp_path]).groups
+    groups = read_evidence([tmp_path]).cells
     assert made_with(groups) == (
         "Trained on GPU A, in bf16, with torch 2.15.0, n = 2, 100 passes over the training images, "
         "5,000,000 images seen."
@@ -125,7 +126,7 @@ def test_mixed_and_unknown_things_are_named_in_captions(tmp_path: Path) -> None:
     write_run(tmp_path, "vanilla", "c10", 0, epochs=10, config={"precision": "fp32"})
     for number in range(5):
         write_run(tmp_path, f"v{number}", "c10", 0, epochs=20 + number, images_seen=7)
-    sentence = made_with(read_evidence([tmp_path]).groups)
+    sentence = made_with(read_evidence([tmp_path]).cells)
     assert "on CPU B and GPU A, in bf16 and fp32, with torch 2.15.0 and unknown," in sentence
     assert "10 to 100 passes" in sentence  # more budgets than one names one by one
     assert "7 or 500,000 or unknown images seen" in sentence

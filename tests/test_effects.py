@@ -12,13 +12,9 @@ import pytest
 
 from harness.config import RunConfig
 from harness.datasets import DATASETS
-from harness.evidence.cells.groups import read_evidence
-from harness.evidence.findings.changed import changes, changes_text
-from harness.evidence.findings.chosen import choices_of
-from harness.evidence.findings.conclusions import conclusions
-from harness.evidence.findings.effects import effects_of
-from harness.evidence.findings.grids import shared_seeds, shares_of
-from harness.evidence.findings.instances import Instance, instances
+from harness.evidence.cells import read_evidence
+from harness.evidence.conclusions import conclusions
+from harness.evidence.findings import Finding, changes, changes_text, findings
 from harness.evidence.macros import macros
 from harness.records.schema import RESULT_FIELDS
 from harness.records.write import RunWriter
@@ -66,11 +62,11 @@ def write_rows(root: Path, study: Study, rows: Sequence[Sequence[float | None]],
         write_row(root, row, accuracies, **how)
 
 
-def found(root: Path, study: Study = POOLING) -> list[Instance]:
-    return instances(read_evidence([root]), {"pooling": study})
+def found(root: Path, study: Study = POOLING) -> list[Finding]:
+    return findings(read_evidence([root]), {"pooling": study})
 
 
-def only(root: Path, study: Study = POOLING) -> Instance:
+def only(root: Path, study: Study = POOLING) -> Finding:
     (instance,) = found(root, study)
     return instance
 
@@ -86,7 +82,7 @@ def test_effects_by_hand(tmp_path: Path) -> None:
     p = 1 - |t| / sqrt(t^2 + 2). mean - seq: 2, 2.1, 1.9: mean 2, sd .1; Holm doubles the smaller p alone.
     """
     write_rows(tmp_path, POOLING, BY_HAND)
-    cls, mean = effects_of(only(tmp_path))
+    cls, mean = only(tmp_path).effects
     p_cls, p_mean = (1 - t / math.sqrt(t**2 + 2) for t in (math.sqrt(12), 20 * math.sqrt(3)))
     assert (cls.label, cls.against, cls.difference.n) == ("pool=cls", "pool=seq", 3)
     assert cls.difference.mean == pytest.approx(-1) and cls.difference.half == pytest.approx(1.24207, abs=1e-5)
@@ -104,7 +100,7 @@ def test_effects_by_hand(tmp_path: Path) -> None:
 
 def test_worse_is_said(tmp_path: Path) -> None:
     write_rows(tmp_path, POOLING, [(62.0, 63.1, 63.9), (60.0, 61.0, 62.0)])
-    assert effects_of(only(tmp_path))[0].verdict == "worse"
+    assert only(tmp_path).effects[0].verdict == "worse"
 
 
 def test_the_family_is_one_study_on_one_data_set(tmp_path: Path) -> None:
@@ -114,7 +110,7 @@ def test_the_family_is_one_study_on_one_data_set(tmp_path: Path) -> None:
     first, second = found(tmp_path)
     assert (first.name, second.name) == ("pooling-c10", "pooling-svhn")
     for instance in (first, second):
-        effect = effects_of(instance)[0]
+        effect = instance.effects[0]
         assert effect.holm_p == effect.difference.t_p
         assert effect.holm_p == pytest.approx(0.0287, abs=5e-5) and effect.verdict == "better"
 
@@ -123,7 +119,7 @@ def test_seeds_without_a_partner_are_left_out_and_counted(tmp_path: Path) -> Non
     write_row(tmp_path, POOLING.rows[0], (60.0, 61.0, 62.0))
     write_row(tmp_path, POOLING.rows[1], (62.0, 62.0, 70.0), first_seed=1)
     write_row(tmp_path, POOLING.rows[2], (70.0,), first_seed=7)
-    cls, mean = effects_of(only(tmp_path))
+    cls, mean = only(tmp_path).effects
     assert (cls.difference.n, cls.difference.dropped, cls.difference.mean) == (2, 2, pytest.approx(0.5))
     assert (mean.difference.n, mean.verdict) == (0, "undecided")
     first, second = conclusions(only(tmp_path))
@@ -136,7 +132,7 @@ def test_rows_that_failed_or_were_not_run_are_holes_and_no_part_of_the_family(tm
     write_row(tmp_path, extra.rows[0], (60.0, 61.0, 62.0))
     write_row(tmp_path, extra.rows[1], (None,))
     write_row(tmp_path, extra.rows[3], (59.0, 59.5, 61.5))
-    cls, mean, depth = effects_of(only(tmp_path, extra))
+    cls, mean, depth = only(tmp_path, extra).effects
     assert depth.holm_p == depth.difference.t_p
     assert (cls.verdict, mean.verdict) == ("undecided", "not run")
     assert conclusions(only(tmp_path, extra))[:2] == [
@@ -147,7 +143,7 @@ def test_rows_that_failed_or_were_not_run_are_holes_and_no_part_of_the_family(tm
 
 def test_one_pair_is_undecided_and_so_is_the_same_difference_every_time(tmp_path: Path) -> None:
     write_rows(tmp_path, POOLING, [(60.0, 61.0), (61.0, 62.0), (70.0,)])
-    cls, mean = effects_of(only(tmp_path))
+    cls, mean = only(tmp_path).effects
     assert (cls.verdict, cls.holm_p, mean.verdict, mean.holm_p) == ("undecided", None, "undecided", None)
     assert conclusions(only(tmp_path)) == [
         "pool=cls: +1.00 points against pool=seq (n = 2): undecided, every pair differs by the same, which leaves the "
@@ -174,7 +170,7 @@ def test_a_study_needs_its_base_and_another_row(tmp_path: Path) -> None:
     write_row(tmp_path, POOLING.rows[0], (None,))
     assert found(tmp_path) == []
     write_row(tmp_path, POOLING.rows[0], (60.0,), first_seed=1)
-    assert [effect.difference.n for effect in effects_of(only(tmp_path))] == [0, 0]
+    assert [effect.difference.n for effect in only(tmp_path).effects] == [0, 0]
 
 
 def test_a_table_of_rows_is_compared_with_the_first_that_was_run(tmp_path: Path) -> None:
@@ -183,7 +179,7 @@ def test_a_table_of_rows_is_compared_with_the_first_that_was_run(tmp_path: Path)
     write_row(tmp_path, rows.rows[2], (61.0,))
     instance = only(tmp_path, rows)
     assert instance.base.label == "vanilla common"
-    assert [(e.label, e.against) for e in effects_of(instance)] == [
+    assert [(e.label, e.against) for e in instance.effects] == [
         ("compact common", "vanilla common"),
         ("patch2 common", "vanilla common"),
     ]
@@ -197,11 +193,11 @@ def test_rows_that_only_their_settings_tell_apart_are_called_by_these(tmp_path: 
 
 def test_a_shortened_study_is_found_beside_the_planned_one(tmp_path: Path) -> None:
     write_rows(tmp_path, POOLING, [(60.0,), (61.0,)], epochs=10)
-    assert (only(tmp_path).name, only(tmp_path).title) == ("pooling", "pooling on CIFAR-10, 10 passes, fp32")
+    assert (only(tmp_path).name, only(tmp_path).title) == ("pooling", "pooling on CIFAR-10, 10 epochs, fp32")
     write_rows(tmp_path, POOLING, [(70.0,), (73.0,)])
     planned, short = found(tmp_path)
     assert (planned.name, short.name) == ("pooling", "pooling-e10")
-    assert [effects_of(one)[0].difference.mean for one in (planned, short)] == pytest.approx([3, 1])
+    assert [one.effects[0].difference.mean for one in (planned, short)] == pytest.approx([3, 1])
 
 
 def test_the_budget_of_one_row_makes_no_second_study(tmp_path: Path) -> None:
@@ -225,7 +221,7 @@ def test_precisions_and_compilation_are_not_mixed(tmp_path: Path) -> None:
     write_row(tmp_path, POOLING.rows[2], (61.0,))
     fast, plain = found(tmp_path)
     assert (fast.name, plain.name) == ("pooling-bf16-compiled", "pooling-fp32-eager")
-    assert [effects_of(fast)[0].difference.mean, effects_of(plain)[1].difference.mean] == pytest.approx([-2, 1])
+    assert [fast.effects[0].difference.mean, plain.effects[1].difference.mean] == pytest.approx([-2, 1])
     assert [line.label for line in plain.lines if line.scores] == ["pool=seq", "pool=mean"]
 
 
@@ -234,7 +230,7 @@ def test_a_small_form_says_so_and_one_with_its_own_name_comes_once(tmp_path: Pat
     write_rows(tmp_path, small, [(60.0,), (61.0,)], dataset="digits")
     study = replace(POOLING, quick=small)
     assert only(tmp_path, study).quick and only(tmp_path, study).title.startswith("pooling (quick form) on digits")
-    both = instances(read_evidence([tmp_path]), {"pooling": study, "small": small})
+    both = findings(read_evidence([tmp_path]), {"pooling": study, "small": small})
     assert [(one.study_name, one.quick) for one in both] == [("small", False)]
 
 
@@ -244,9 +240,9 @@ def test_a_study_on_held_out_images_reads_these_alone(tmp_path: Path) -> None:
     assert found(tmp_path, held_out) == []
     write_rows(tmp_path, held_out, [(60.0,), (61.0,)], holdout=0.1)
     instance = only(tmp_path, held_out)
-    assert effects_of(instance)[0].difference.mean == pytest.approx(1)
+    assert instance.effects[0].difference.mean == pytest.approx(1)
     assert "validation images" in instance.title
-    assert effects_of(only(tmp_path))[0].difference.mean == pytest.approx(-10)
+    assert only(tmp_path).effects[0].difference.mean == pytest.approx(-10)
 
 
 def test_a_study_moved_to_another_variant_counts_once_all_its_rows_were_run(tmp_path: Path) -> None:
@@ -265,11 +261,11 @@ def test_one_cell_under_two_labels_is_not_compared_with_itself(tmp_path: Path) -
     study = study_of_changes("Flips?", base, {"crop": "recipe.augment=crop", **POOLS})
     write_rows(tmp_path, study, [(60.0, 61.0), (), (61.0, 62.5)], dataset="svhn")
     instance = only(tmp_path, study)
-    assert [effect.label for effect in effects_of(instance)] == ["pool=cls", "pool=mean"]
+    assert [effect.label for effect in instance.effects] == ["pool=cls", "pool=mean"]
     assert conclusions(instance)[-1] == "crop: the same cell as crop+flip on this data set."
     write_rows(tmp_path, study, [(60.0, 61.0), (61.0, 62.5)])
     on_c10 = next(one for one in found(tmp_path, study) if one.dataset == "c10")
-    assert effects_of(on_c10)[0].label == "crop"
+    assert on_c10.effects[0].label == "crop"
 
 
 def test_records_that_lack_a_field_are_in_no_study(tmp_path: Path) -> None:
@@ -284,7 +280,7 @@ def test_every_study_of_the_suite_is_found_again(tmp_path: Path) -> None:
     for study in STUDIES.values():
         for row in study.rows[: max(2, (len(study.rows) + 1) // 2)]:
             write_row(tmp_path, row, (60.0,), dataset=study.datasets[0], holdout=study.holdout)
-    names = {one.study_name for one in instances(read_evidence([tmp_path])) if not one.quick and not one.moved_to}
+    names = {one.study_name for one in findings(read_evidence([tmp_path])) if not one.quick and not one.moved_to}
     assert names == set(STUDIES)
 
 
@@ -295,7 +291,7 @@ SMALL = {name: study.quick for name, study in STUDIES.items() if study.quick}
 def test_a_small_form_is_found_as_itself_alone(name: str, tmp_path: Path) -> None:
     for row in SMALL[name].rows:
         write_row(tmp_path, row, (60.0,), dataset="digits", holdout=SMALL[name].holdout)
-    assert [(one.study_name, one.quick) for one in instances(read_evidence([tmp_path]))] == [(name, True)]
+    assert [(one.study_name, one.quick) for one in findings(read_evidence([tmp_path]))] == [(name, True)]
 
 
 # --- what a row changes
@@ -330,7 +326,7 @@ def test_main_effects_by_hand(tmp_path: Path) -> None:
     recipe: ((64 - 60) + (62 - 62)) / 2 = 2 and ((65.4 - 61) + (63.2 - 63)) / 2 = 2.3.
     """
     write_rows(tmp_path, GRID, GRID_ROWS)
-    variant, recipe = effects_of(only(tmp_path, GRID))
+    variant, recipe = only(tmp_path, GRID).effects
     assert (variant.label, variant.against, variant.averaged_over) == ("variant=vanilla", "variant=compact", "recipe")
     assert (recipe.label, recipe.against, recipe.averaged_over) == ("recipe=s1", "recipe=common", "variant")
     assert (variant.difference.mean, recipe.difference.mean) == pytest.approx((-0.05, 2.15))
@@ -342,7 +338,7 @@ def test_main_effects_by_hand(tmp_path: Path) -> None:
 def test_shares_of_the_variance_by_hand(tmp_path: Path) -> None:
     """Cells 60, 62 / 62, 60 with two seeds 1 above and below: no main effect, interaction 8 x 1, seeds 8 x 1."""
     write_rows(tmp_path, GRID, [(59.0, 61.0), (61.0, 63.0), (61.0, 63.0), (59.0, 61.0)])
-    shares = shares_of(only(tmp_path, GRID))
+    shares = only(tmp_path, GRID).shares
     assert [share.source for share in shares] == ["variant", "recipe", "variant × recipe", "seeds"]
     assert [share.found for share in shares] == pytest.approx([0, 0, 0.5, 0.5])
     assert [share.by_chance for share in shares] == pytest.approx([1 / 7, 1 / 7, 1 / 7, 4 / 7])
@@ -355,20 +351,20 @@ def test_shares_of_the_variance_by_hand(tmp_path: Path) -> None:
 def test_a_grid_with_a_hole_averages_over_what_both_sides_have(tmp_path: Path) -> None:
     write_rows(tmp_path, GRID, GRID_ROWS[:3])
     instance = only(tmp_path, GRID)
-    variant, recipe = effects_of(instance)
+    variant, recipe = instance.effects
     assert (variant.averaged_over, recipe.averaged_over) == ("recipe (common)", "variant (compact)")
     assert (variant.difference.mean, recipe.difference.mean) == pytest.approx((2.0, 4.2))
-    assert shares_of(instance) == [] and shared_seeds(instance) == []
+    assert instance.shares == [] and instance.shared_seeds == []
     assert len(conclusions(instance)) == 2
 
 
 def test_a_seed_that_one_cell_lacks_is_left_out_of_a_grid(tmp_path: Path) -> None:
     write_rows(tmp_path, GRID, [*GRID_ROWS[:3], GRID_ROWS[3][:1]])
     instance = only(tmp_path, GRID)
-    for effect, mean in zip(effects_of(instance), (0.0, 2.0)):
+    for effect, mean in zip(instance.effects, (0.0, 2.0)):
         assert (effect.difference.n, effect.difference.dropped, effect.verdict) == (1, 1, "undecided")
         assert effect.difference.mean == pytest.approx(mean, abs=1e-9)
-    assert shared_seeds(instance) == [0] and shares_of(instance) == []
+    assert instance.shared_seeds == [0] and instance.shares == []
 
 
 def test_a_level_that_was_not_run_is_called_so(tmp_path: Path) -> None:
@@ -389,9 +385,9 @@ def test_three_factors_have_main_effects_and_shares(tmp_path: Path) -> None:
     study = study_of_grid("?", Row("compact", "common"), {name: {"0": "", "1": one} for name, one in fields.items()})
     write_rows(tmp_path, study, [(60.0 + place, 61.0 + place) for place in range(8)])
     instance = only(tmp_path, study)
-    assert [effect.difference.mean for effect in effects_of(instance)] == pytest.approx([4, 2, 1])
-    assert [effect.averaged_over for effect in effects_of(instance)] == ["b and c", "a and c", "a and b"]
-    shares = shares_of(instance)
+    assert [effect.difference.mean for effect in instance.effects] == pytest.approx([4, 2, 1])
+    assert [effect.averaged_over for effect in instance.effects] == ["b and c", "a and c", "a and b"]
+    shares = instance.shares
     assert [share.source for share in shares] == ["a", "b", "c", "a × b", "a × c", "b × c", "a × b × c", "seeds"]
     assert [share.found for share in shares] == pytest.approx([of / 5.5 for of in (4, 1, 0.25, 0, 0, 0, 0, 0.25)])
     assert [share.by_chance for share in shares] == pytest.approx([1 / 15] * 7 + [8 / 15])
@@ -411,7 +407,7 @@ def test_the_best_cell_of_each_variant_is_chosen_by_held_out_images(tmp_path: Pa
     """compact: means 60.5, 63.2, 62.5. vanilla: a tie, and the first wins."""
     write_rows(tmp_path, TUNED, TUNED_ROWS, holdout=0.1)
     instance = only(tmp_path, TUNED)
-    compact, vanilla = choices_of(instance)
+    compact, vanilla = instance.choices
     assert (compact.best.label, compact.mean, compact.seeds) == ("variant=compact, lr=0.003", 63.2, 2)
     assert compact.next and compact.next.label == "variant=compact, lr=0.01"
     assert (compact.lead, compact.cells, compact.failed) == (pytest.approx(0.7), 3, 0)
@@ -429,18 +425,18 @@ def test_sums_in_another_order_are_a_tie(tmp_path: Path) -> None:
     first, again = ([100 * right / 5000 for right in of] for of in ((4071, 4481, 4018), (4105, 4447, 4018)))
     assert sum(first) > sum(again) and sum(first) == pytest.approx(sum(again), abs=1e-9)
     write_rows(tmp_path, TUNED, [again, first, (1.0,) * 3, *TUNED_ROWS[3:]], holdout=0.1)
-    assert choices_of(only(tmp_path, TUNED))[0].best.label == "variant=compact, lr=0.001"
+    assert only(tmp_path, TUNED).choices[0].best.label == "variant=compact, lr=0.001"
 
 
 def test_nothing_is_chosen_for_a_variant_before_all_of_its_cells_were_tried(tmp_path: Path) -> None:
     write_rows(tmp_path, TUNED, TUNED_ROWS[:-1], holdout=0.1)
     instance = only(tmp_path, TUNED)
-    assert [choice.variant for choice in choices_of(instance)] == ["compact"]
+    assert [choice.variant for choice in instance.choices] == ["compact"]
     write_rows(tmp_path / "fewer", TUNED, TUNED_ROWS[:3], holdout=0.1)
     told = conclusions(only(tmp_path / "fewer", TUNED))
     assert told[0] == "variant=vanilla: not run.", "a hole in a study of several seeds is told"
     write_rows(tmp_path, TUNED, [(), (), (), (), (), (69.0,)], holdout=0.1)
-    found = choices_of(only(tmp_path, TUNED))
+    found = only(tmp_path, TUNED).choices
     assert [(choice.seeds, choice.mean) for choice in found] == [(1, 63.0), (1, 70.0)], "seed 0 alone is everyone's"
 
 
@@ -448,7 +444,7 @@ def test_a_cell_that_failed_was_tried_and_is_not_chosen(tmp_path: Path) -> None:
     """compact's best diverges with its second seed; of vanilla's cells all but one do."""
     rows = [(60.0, 61.0), (63.0, None), (62.0, 63.0), (None, None), (70.0, 72.0), (None, 69.0)]
     write_rows(tmp_path, TUNED, rows, holdout=0.1)
-    compact, vanilla = choices_of(only(tmp_path, TUNED))
+    compact, vanilla = only(tmp_path, TUNED).choices
     assert (compact.best.label, compact.failed) == ("variant=compact, lr=0.01", 1)
     assert (vanilla.best.label, vanilla.failed, vanilla.next) == ("variant=vanilla, lr=0.003", 2, None)
     assert (
@@ -461,7 +457,7 @@ def test_nothing_is_chosen_on_test_images(tmp_path: Path) -> None:
     study = replace(TUNED, holdout=0.0)
     write_rows(tmp_path, study, TUNED_ROWS)
     instance = only(tmp_path, study)
-    assert shared_seeds(instance) == [0, 1] and choices_of(instance) == []
+    assert instance.shared_seeds == [0, 1] and instance.choices == []
     assert not [sentence for sentence in conclusions(instance) if "hosen" in sentence]
 
 
@@ -471,10 +467,10 @@ def test_tuning_another_model_is_found_once_all_of_its_cells_were_tried(tmp_path
     tuned = STUDIES["tuning"].narrowed([variant])
     *most, _ = [(float(60 + place),) for place in range(len(tuned.rows))]
     write_rows(tmp_path, tuned, most, holdout=0.1, epochs=100)
-    assert instances(read_evidence([tmp_path])) == []
+    assert findings(read_evidence([tmp_path])) == []
     write_rows(tmp_path, tuned, [*([()] * len(most)), (None,)], holdout=0.1, epochs=100)
-    (instance,) = instances(read_evidence([tmp_path]))
-    assert instance.title == f"tuning on CIFAR-10, validation images, {variant}, 100 passes, fp32"
+    (instance,) = findings(read_evidence([tmp_path]))
+    assert instance.title == f"tuning on CIFAR-10, validation images, {variant}, 100 epochs, fp32"
     (told,) = conclusions(instance)
     assert told.startswith(
         f"Chosen for {variant} among 12 cells (n = 1), 1 of which failed: regularisation=heavy, lr=2e-3,"
@@ -485,7 +481,7 @@ def test_a_choice_is_told_as_the_recipe_that_was_trained(tmp_path: Path) -> None
     """No study mirrors digits, and the passes are part of the recipe."""
     rows = [(80.0,), *[(70.0,)] * 11]
     write_rows(tmp_path, STUDIES["tuning"], rows, dataset="svhn", holdout=0.1, epochs=50)
-    (instance,) = instances(read_evidence([tmp_path]))
+    (instance,) = findings(read_evidence([tmp_path]))
     assert conclusions(instance)[-1].endswith(
         " As a recipe: common, epochs=50, recipe.augment=crop, recipe.lr=5e-4, recipe.mix=none."
     )
@@ -494,7 +490,7 @@ def test_a_choice_is_told_as_the_recipe_that_was_trained(tmp_path: Path) -> None
 def test_studies_that_choose_are_no_findings_of_the_abstract(tmp_path: Path) -> None:
     for variant in ("compact", "vanilla"):
         write_rows(tmp_path, STUDIES["tuning"].narrowed([variant]), [(60.0,)] * 12, holdout=0.1)
-    found = instances(read_evidence([tmp_path]))
+    found = findings(read_evidence([tmp_path]))
     assert [one.moved_to for one in found] == ["compact", "vanilla"], "and no other study takes their cells for its own"
     told = macros(read_evidence([tmp_path]), STUDIES["main"], found)["abstractFinding"]
     assert told == "No study of single ingredients has been run yet."

@@ -11,8 +11,8 @@ import pytest
 from harness.config import resolve
 from harness.datasets import DATASETS
 from harness.evidence import typeset as typesetting
-from harness.evidence.cells.groups import read_evidence
-from harness.evidence.findings.instances import instances
+from harness.evidence.cells import read_evidence
+from harness.evidence.findings import findings
 from harness.evidence.macros import macros, macros_text
 from harness.evidence.published import PUBLISHED_NUMBERS
 from harness.evidence.sections import NONE_YET, studies_text
@@ -38,7 +38,7 @@ def prose() -> str:
 
 def values(root: Path) -> dict[str, str]:
     evidence = read_evidence([root])
-    return macros(evidence, STUDY, instances(evidence))
+    return macros(evidence, STUDY, findings(evidence))
 
 
 def test_no_number_is_typed_by_hand():
@@ -76,7 +76,7 @@ def test_macros_are_escaped():
 def test_the_studies_are_told_and_quick_forms_are_not(tmp_path):
     assert NONE_YET in studies_text([], [])
     write_pooling(tmp_path)
-    found = instances(read_evidence([tmp_path]))
+    found = findings(read_evidence([tmp_path]))
     name = f"forest-{found[0].name}"
     text = studies_text(found, [name])
     assert STUDIES["pooling"].question in text and rf"\figureof{{{name}}}" in text

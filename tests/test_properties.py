@@ -26,7 +26,7 @@ from harness.records.check import problems_of
 from harness.records.read import Run, load_runs, run_state
 from harness.records.schema import EPOCH_FIELDS, RESULT_FIELDS
 from harness.records.write import RunWriter
-from harness.statistics import images, improvement, intervals, paired, power, variance
+from harness.statistics import images, intervals, paired
 from tests.properties import LONG_FORM, TEXT, Property, attempt, breaking
 from variants import fields as records
 from variants.catalog import CATALOG
@@ -470,7 +470,7 @@ def sum_of(bins: Any) -> images.Bins:
 
 def improvement_is_a_share(example: tuple[list[float], list[float], int]) -> None:
     x, y, seed = example
-    found, turned = (improvement.probability_of_improvement(*pair, seed, 200) for pair in ((x, y), (y, x)))
+    found, turned = (paired.probability_of_improvement(*pair, seed, 200) for pair in ((x, y), (y, x)))
     assert found.probability + turned.probability == near(1)
     assert found.probability == near(stats.mannwhitneyu(x, y).statistic / (len(x) * len(y)))
     assert (found.interval is None) == (min(len(x), len(y)) < 2)
@@ -486,18 +486,18 @@ def grids(draw: st.DrawFn) -> np.ndarray:
 
 
 def shares_add_up(grid: np.ndarray) -> None:
-    found = variance.variance_shares(grid)
+    found = paired.variance_shares(grid)
     assert (found is None) == bool((grid == grid.flat[0]).all())
     if found is None:
         return
     parts = [*found.effects.values(), found.residual]
     assert sum(parts) == near(1) and all(-1e-12 <= part <= 1 + 1e-12 for part in parts)
-    turned = variance.variance_shares(grid.swapaxes(0, 1)[:, ::-1])
+    turned = paired.variance_shares(grid.swapaxes(0, 1)[:, ::-1])
     assert turned is not None and turned.residual == near(found.residual, abs=1e-9)
     for axes, part in found.effects.items():
         elsewhere = tuple(sorted({0: 1, 1: 0}.get(axis, axis) for axis in axes))
         assert turned.effects[elsewhere] == near(part, abs=1e-9)
-    moved = variance.variance_shares(4 * grid - 7)
+    moved = paired.variance_shares(4 * grid - 7)
     assert moved is not None and [*moved.effects.values(), moved.residual] == near(parts, abs=1e-9)
     cells = grid.mean(-1, keepdims=True)
     assert found.residual == near(((grid - cells) ** 2).sum() / ((grid - grid.mean()) ** 2).sum(), abs=1e-9)
@@ -505,21 +505,23 @@ def shares_add_up(grid: np.ndarray) -> None:
 
 def power_rises(example: tuple[int, int, float, float]) -> None:
     seeds, more, difference, spread = example
-    found = power.power(seeds, difference, spread)
-    assert 0.05 - 1e-9 <= found <= 1 and found == power.power(seeds, -difference, spread)
-    assert power.power(seeds + more, difference, spread) >= found - 1e-7
-    assert power.power(seeds, 1.5 * difference, spread) >= found - 1e-7
-    assert power.power(seeds, difference, 1.5 * spread) <= found + 1e-7
+    found = paired.power(seeds, difference, spread)
+    assert 0.05 - 1e-9 <= found <= 1 and found == paired.power(seeds, -difference, spread)
+    assert paired.power(seeds + more, difference, spread) >= found - 1e-7
+    assert paired.power(seeds, 1.5 * difference, spread) >= found - 1e-7
+    assert paired.power(seeds, difference, 1.5 * spread) <= found + 1e-7
 
 
 def seeds_are_the_fewest(example: tuple[float, float]) -> None:
     difference, spread = example
-    found = power.seeds_needed(difference, spread)
+    found = paired.seeds_needed(difference, spread)
     if found is None:
-        assert not difference or spread <= 0 or power.power(power.MOST_SEEDS, difference, spread) < power.WANTED
+        assert not difference or spread <= 0 or paired.power(paired.MOST_SEEDS, difference, spread) < paired.WANTED
         return
-    assert power.power(found, difference, spread) >= power.WANTED and found == power.seeds_needed(-difference, spread)
-    assert found == 2 or power.power(found - 1, difference, spread) < power.WANTED
+    assert paired.power(found, difference, spread) >= paired.WANTED and found == paired.seeds_needed(
+        -difference, spread
+    )
+    assert found == 2 or paired.power(found - 1, difference, spread) < paired.WANTED
 
 
 def nothing_is_nan(sample: list[float]) -> None:
@@ -531,7 +533,7 @@ def nothing_is_nan(sample: list[float]) -> None:
     ]
     found += [paired.sign_flip_p(sample), paired.paired_t_p(sample), paired.paired(dict(enumerate(sample)), {0: 1.0})]
     if sample:
-        found += [intervals.mean_interval(sample), improvement.probability_of_improvement(sample, sample, 0, 50)]
+        found += [intervals.mean_interval(sample), paired.probability_of_improvement(sample, sample, 0, 50)]
     assert all(math.isfinite(number) for number in numbers_in(found))
     known = [number for number in (found[0].t_p, found[0].sign_flip_p) if number is not None]
     assert all(0 <= p <= 1 for p in known) and (found[0].half is None or found[0].half >= 0)
@@ -605,7 +607,7 @@ def test_holds_for_many_more(group, name, tried):
 # --- the properties bite ---------------------------------------------------------------------------------------------
 
 PLAN: Any = vars(RunConfig)["plan"].fget
-READ_EPOCHS, SEEDS_NEEDED = Run.epochs, power.seeds_needed
+READ_EPOCHS, SEEDS_NEEDED = Run.epochs, paired.seeds_needed
 
 
 def cut(settings: list[str]) -> dict[str, dict[str, str]]:
@@ -630,15 +632,15 @@ def half_a_sum(first: images.Bins, second: images.Bins) -> images.Bins:
     return images.Bins(first.images_B + second.images_B, first.confidence_B + second.confidence_B, first.right_B)
 
 
-def unweighted(grid: np.ndarray) -> variance.Shares | None:
+def unweighted(grid: np.ndarray) -> paired.Shares | None:
     cells = grid.mean(-1)
-    without = {axes: tuple(set(range(cells.ndim)) - set(axes)) for axes in variance.together(cells.ndim)}
+    without = {axes: tuple(set(range(cells.ndim)) - set(axes)) for axes in paired.together(cells.ndim)}
     effects = {axes: float(cells.mean(others).var()) for axes, others in without.items()}
-    return variance.Shares(effects, float(grid.var(-1).mean())) if np.ptp(grid) else None
+    return paired.Shares(effects, float(grid.var(-1).mean())) if np.ptp(grid) else None
 
 
-def ties_won(x: list[float], y: list[float], seed: int, resamples: int) -> improvement.Improvement:
-    return improvement.Improvement(float(np.greater_equal.outer(x, y).mean()), None)
+def ties_won(x: list[float], y: list[float], seed: int, resamples: int) -> paired.Improvement:
+    return paired.Improvement(float(np.greater_equal.outer(x, y).mean()), None)
 
 
 # Group, property, what is replaced, and by what.
@@ -712,25 +714,22 @@ PLANTED: dict[str, tuple[str, str, str, Any]] = {
     ),
     "bins that do not add": ("statistics", "calibration", "harness.statistics.images.Bins.__add__", half_a_sum),
     "a tie that counts as won": (
-        *("statistics", "probability of improvement", "harness.statistics.improvement.probability_of_improvement"),
+        *("statistics", "probability of improvement", "harness.statistics.paired.probability_of_improvement"),
         ties_won,
     ),
     "sums of squares without their weights": (
-        *("statistics", "shares of variance", "harness.statistics.variance.variance_shares"),
+        *("statistics", "shares of variance", "harness.statistics.paired.variance_shares"),
         unweighted,
     ),
     "a bound that knows no degrees of freedom": (
-        *("statistics", "power", "harness.statistics.power.t_quantile"),
+        *("statistics", "power", "harness.statistics.paired.t_quantile"),
         lambda degrees: 1.96,
     ),
     "one seed too many": (
-        *("statistics", "seeds needed", "harness.statistics.power.seeds_needed"),
+        *("statistics", "seeds needed", "harness.statistics.paired.seeds_needed"),
         lambda difference, spread: (found := SEEDS_NEEDED(difference, spread)) and found + 1,
     ),
-    "a spread by squares that underflow": (
-        *("statistics", "nothing is NaN", "harness.statistics.paired.sample_spread"),
-        lambda values: float(np.std(values, ddof=1)) if len(values) > 1 else None,
-    ),
+    "a spread whose square is 0": ("statistics", "nothing is NaN", "harness.statistics.paired.FLOOR", 0.0),
 }
 
 

@@ -15,10 +15,7 @@ import numpy as np
 import pytest
 
 from harness.augmentations import CORRUPTION_NAMES
-from harness.evidence.cells.corrupted import mean_corruption_error
-from harness.evidence.cells.course import Arrival
-from harness.evidence.cells.groups import read_evidence
-from harness.evidence.cells.quality import Quality, quality_of
+from harness.evidence.cells import read_evidence
 from harness.evidence.figures.confusion import confusion_data, shares
 from harness.evidence.figures.digest import data_digest, png_bytes
 from harness.evidence.figures.plans import Figures, plans
@@ -26,7 +23,7 @@ from harness.evidence.figures.reliability import reliability_data
 from harness.evidence.figures.robustness import robustness_data
 from harness.evidence.figures.style import RC, styles
 from harness.evidence.figures.tradeoffs import pareto_front, tradeoff_data
-from harness.evidence.processes import Processes
+from harness.evidence.quality import Quality, Reached, mean_corruption_error, quality_of
 from harness.evidence.tables.targets import chosen
 from harness.records.read import Run, read_run
 from harness.statistics.images import calibration_bins, calibration_error, confusion
@@ -56,7 +53,7 @@ def two_runs(root: Path) -> None:
 
 
 def quality(root: Path) -> Quality:
-    (group,) = read_evidence([root]).groups
+    (group,) = read_evidence([root]).cells
     assert group.quality
     return group.quality
 
@@ -160,7 +157,7 @@ def test_predictions_are_held_one_run_at_a_time(tmp_path: Path, monkeypatch: pyt
 def test_reliability_by_hand(tmp_path: Path) -> None:
     """Bins of both runs: .5 three times (one right), .9 twice (both right), 1 three times (one right)."""
     two_runs(tmp_path)
-    (panel,) = reliability_data(read_evidence([tmp_path]).groups, "c10")["panels"]
+    (panel,) = reliability_data(read_evidence([tmp_path]).cells, "c10")["panels"]
     assert panel["bin"] == [7, 13, 14]
     assert panel["share"] == pytest.approx([37.5, 25, 37.5])
     assert panel["confidence"] == pytest.approx([50, 90, 100])
@@ -171,7 +168,7 @@ def test_reliability_by_hand(tmp_path: Path) -> None:
 def test_the_error_of_a_diagram_is_the_table_s_and_not_that_of_the_pooled_images(tmp_path: Path) -> None:
     for seed, guess in enumerate((0, 1)):  # one run is always right and one always wrong: together they look honest
         predict(write_run(tmp_path, "compact", "c10", seed), [0, 0], [guess, guess], [0.5, 0.5])
-    (panel,) = reliability_data(read_evidence([tmp_path]).groups, "c10")["panels"]
+    (panel,) = reliability_data(read_evidence([tmp_path]).cells, "c10")["panels"]
     assert panel["accuracy"] == [50]
     assert panel["error"] == 50
     assert cell_of(table(tmp_path, "calibration"), "calibration error (%)", variant="compact") == "50.00 ± 0.00"
@@ -184,7 +181,7 @@ def test_shares_are_of_the_true_class() -> None:
 def test_at_most_eight_diagrams_and_four_matrices_say_so(tmp_path: Path) -> None:
     for number in range(9):
         predict(write_run(tmp_path, f"v{number}", "c10", 0), [0, 1], [0, 1], [1, 1])
-    groups = read_evidence([tmp_path]).groups
+    groups = read_evidence([tmp_path]).cells
     for data, most in ((reliability_data(groups, "c10"), 8), (confusion_data(groups, "c10"), 4)):
         assert [panel["row"][0] for panel in data["panels"]] == [f"v{number}" for number in range(most)]
         assert data["of"] == 9
@@ -213,7 +210,7 @@ def test_what_cannot_be_drawn_is_said_and_what_is_old_is_removed(tmp_path: Path)
     for name in names:
         (tmp_path / f"{name}.png").write_bytes(png_bytes(Figure((0.1, 0.1)), "a digest of ours"))
         (tmp_path / f"{name}.pdf").touch()
-    lines = Figures(read_evidence([tmp_path / "runs"]), MAIN, Processes(1)).write(tmp_path)
+    lines = Figures(read_evidence([tmp_path / "runs"]), MAIN).write(tmp_path)
     assert "figures/reliability-c10: skipped, no finished run has predictions" in lines
     assert "figures/robustness-c10: skipped, no finished run was tested on corrupted images" in lines
     assert [line for line in lines if "accuracy-vs-energy: skipped" in line]
@@ -235,7 +232,7 @@ def test_energy_is_of_one_device_and_alone(tmp_path: Path) -> None:
     write_run(tmp_path, "vanilla", "c10", 0, energy_joules=7200.0)
     write_run(tmp_path, "patch2", "c10", 0, energy_joules=1.0, env={"device_name": "GPU B"})
     write_run(tmp_path, "timm", "c10", 0, recipe="common", energy_joules=1.0, shared_device=True)
-    data = tradeoff_data(read_evidence([tmp_path]).groups, "energy")
+    data = tradeoff_data(read_evidence([tmp_path]).cells, "energy")
     (panel,) = data["panels"]
     assert [point["x"] for point in panel["points"]] == [1, 2]  # watt-hours
     assert panel["front"] == [[1, 50]]
@@ -272,10 +269,10 @@ def epochs(run: Path, accuracies: list[float | None], **columns: list[Any]) -> P
 def test_arrivals_are_the_first_and_stay(tmp_path: Path) -> None:
     """A target is reached by its very number; a later fall below it changes nothing."""
     epochs(write_run(tmp_path, "compact", "c10", 0), [0.2, None, 0.7, 0.1, 0.72])
-    (group,) = read_evidence([tmp_path]).groups
-    (arrivals,) = group.course.arrivals
-    assert arrivals[20] == Arrival(100_000, 60)
-    assert arrivals[50] == arrivals[70] == Arrival(300_000, 180)  # the pass without an accuracy took its time
+    (group,) = read_evidence([tmp_path]).cells
+    (arrivals,) = group.curves.reached
+    assert arrivals[20] == Reached(100_000, 60)
+    assert arrivals[50] == arrivals[70] == Reached(300_000, 180)  # the pass without an accuracy took its time
     assert 80 not in arrivals
 
 
@@ -388,7 +385,7 @@ def test_accuracy_against_strength_begins_with_the_clean_one(tmp_path: Path) -> 
     at = {"noise": [0.8, 0.6], "blur": [0.6, 0.2]}
     write_run(tmp_path, "compact", "c10", 0, 0.9, corruption_accuracy=at)
     write_run(tmp_path, "compact", "c10", 1, 0.7)  # not tested on corrupted images
-    (line,) = robustness_data(read_evidence([tmp_path]).groups, "c10")["lines"]
+    (line,) = robustness_data(read_evidence([tmp_path]).cells, "c10")["lines"]
     assert line["accuracy"] == pytest.approx([90, 70, 40])  # of the run that was
     assert line["n"] == 1
     assert cell_of(table(tmp_path, "robustness"), "clean (%)", variant="compact") == "90.00"

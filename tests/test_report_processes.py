@@ -18,16 +18,13 @@ import pytest
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from harness.evidence import processes
-from harness.evidence.cells import ahead
-from harness.evidence.cells.course import course_of
-from harness.evidence.cells.groups import read_evidence
-from harness.evidence.cells.numbers import finite
+from harness.evidence.cells import ahead, read_evidence
 from harness.evidence.figures import plans as figures
 from harness.evidence.figures.digest import png_bytes
 from harness.evidence.figures.fonts import WHOLE, families, write_part
 from harness.evidence.figures.plans import drawn, plans
 from harness.evidence.figures.style import styles
-from harness.evidence.processes import Processes
+from harness.evidence.quality import curves_of, finite
 from harness.records.read import read_run
 from harness.report import main
 from harness.studies import STUDIES
@@ -153,7 +150,7 @@ def lives(process: Path) -> bool:
 
 def some_figures(records: Path, part: Path | None) -> list[tuple[bytes, bytes, list[str]]]:
     evidence = read_evidence([records])
-    looks = styles(group.row for group in evidence.groups)
+    looks = styles(group.row for group in evidence.cells)
     planned = [plan for plan in plans(evidence, STUDIES["main"]) if not plan.lacking]
     chosen = [plan for plan in planned if plan.name in ("reliability-c10", "robustness-c10", "model-size")]
     assert len(chosen) == 3
@@ -206,7 +203,7 @@ def test_epochs_that_cannot_be_counted_have_no_curve(tmp_path: Path) -> None:
     text = '{"epoch": 1, "test_accuracy": 1, "test_loss": "much"}\n{"epoch": 2, "test_accuracy": 0.5, "test_loss": 2}\n'
     (run / "epochs.jsonl").write_text(lines + text)
     reseal(run)
-    series = course_of([read_run(run)]).series
+    series = curves_of([read_run(run)]).series
     assert series["test_accuracy"].to_plain() == {name: [100, 50] for name in ("mean", "low", "high")} | {
         "epoch": [1, 2]
     }

@@ -17,11 +17,19 @@ from harness.statistics.images import (
     difference_interval,
     mcnemar_p,
 )
-from harness.statistics.improvement import probability_of_improvement
 from harness.statistics.intervals import bca_interval, mean_interval, sample_spread
-from harness.statistics.paired import MOST_FLIPPED, holm, of_differences, paired, sign_flip_p, smallest_p
-from harness.statistics.power import power, seeds_needed
-from harness.statistics.variance import variance_shares
+from harness.statistics.paired import (
+    MOST_FLIPPED,
+    holm,
+    of_differences,
+    paired,
+    power,
+    probability_of_improvement,
+    seeds_needed,
+    sign_flip_p,
+    smallest_p,
+    variance_shares,
+)
 
 SKEWED = np.random.default_rng(5).exponential(size=25)
 COUNTS = Agreement(both=50, only_first=10, only_second=30, neither=10)

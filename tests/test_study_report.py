@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.evidence.cells.groups import read_evidence
+from harness.evidence.cells import read_evidence
 from harness.evidence.figures.digest import data_digest, read_digest
 from harness.evidence.figures.study import study_figures
-from harness.evidence.findings.instances import instances
+from harness.evidence.findings import findings
 from harness.evidence.paper import write_tables
 from harness.evidence.tables.study import study_tables
 from harness.evidence.writing.table import Table
@@ -78,7 +78,7 @@ def test_captions_say_what_was_run(tmp_path: Path) -> None:
         for name, of in (("short", POOLING), ("small", study), ("held", held_out))
     )
     for part in (
-        *("Which pool?", "Test accuracy on CIFAR-10", "Every row was given 10 passes instead of those that the study"),
+        *("Which pool?", "Test accuracy on CIFAR-10", "Every row was given 10 epochs instead of those that the study"),
         *("GPU A", "bf16", "torch 2.15.0", "n = 1 or 2", "10 passes", "500,000 images seen", "step was compiled"),
         "Nothing is tested: no two seeds are on both sides",
     ):
@@ -226,12 +226,12 @@ def test_the_report_has_every_study_that_was_run_whatever_the_main_table_is(tmp_
     write_pooling(tmp_path / "runs")
     out = report(tmp_path)
     printed = capsys.readouterr().out
-    sentences = [line.strip() for line in printed.split("pooling on CIFAR-10, 100 passes, fp32:\n")[1].splitlines()]
+    sentences = [line.strip() for line in printed.split("pooling on CIFAR-10, 100 epochs, fp32:\n")[1].splitlines()]
     assert len(sentences) == 2 and sentences[0].startswith("pool=cls: +0.50 ± 1.24 points against pool=seq (n = 3")
     markdown = (out / "tables/study-pooling.md").read_text()
     assert all(f"\n* {sentence.split(': ')[0]}: " in markdown for sentence in sentences)
     assert "such a difference" not in (out / "tables/study-pooling.tex").read_text()
-    (instance,) = instances(read_evidence([tmp_path / "runs"]))
+    (instance,) = findings(read_evidence([tmp_path / "runs"]))
     for name, data, _, _ in study_figures(instance):
         assert read_digest(out / f"figures/{name}.png") == data_digest(data)
         assert data_digest(data).encode() in (out / f"figures/{name}.pdf").read_bytes()

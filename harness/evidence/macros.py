@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from harness.augmentations import CORRUPTION_NAMES, CORRUPTION_STRENGTHS
-from harness.evidence.cells.groups import Evidence, Group, count
-from harness.evidence.cells.rows import datasets_of, rows_of
-from harness.evidence.findings.effects import BETTER, WORSE, effects_of
-from harness.evidence.findings.instances import Instance
+from harness.evidence.cells import Cell, Evidence, count, datasets_of, rows_of
+from harness.evidence.effects import BETTER, WORSE
+from harness.evidence.findings import Finding
 from harness.evidence.tables.captions import made_with
 from harness.evidence.tables.reproduced import COLUMNS as PUBLISHED_COLUMNS
 from harness.evidence.tables.reproduced import published_table
@@ -26,10 +25,10 @@ SIMULATED_STUDIES, SIMULATED_SEEDS = 2000, 5  # as `python -m harness.simulate` 
 
 
 def macros(
-    evidence: Evidence, study: Study, instances: Sequence[Instance], drawn: Sequence[Group] | None = None
+    evidence: Evidence, study: Study, instances: Sequence[Finding], drawn: Sequence[Cell] | None = None
 ) -> dict[str, str]:
     """Name -> text, not yet escaped. `drawn`: the groups that the figures show, where that is not all."""
-    made = made_with(evidence.groups if drawn is None else drawn)
+    made = made_with(evidence.cells if drawn is None else drawn)
     return {**_method(study), **_simulation(), **_records(evidence, study), "madeWith": made, **_found(instances)}
 
 
@@ -69,16 +68,16 @@ def _simulation() -> dict[str, str]:
 
 @cache
 def _simulated() -> Found:
-    return simulate(SIMULATED_STUDIES, SIMULATED_SEEDS)
+    return simulate(SIMULATED_STUDIES, SIMULATED_SEEDS, goals_only=True)
 
 
 def _records(evidence: Evidence, study: Study) -> dict[str, str]:
     numbers = [dict(zip(PUBLISHED_COLUMNS, row)) for row in published_table(evidence).rows]
     verdicts = [number["verdict"] for number in numbers if not number["published (%)"].startswith("none")]
     judged = {name: sum(verdict.startswith(name) for verdict in verdicts) for name in ("reached", "missed", "open")}
-    devices = devices_text(sorted({name for group in evidence.groups for name in group.devices if group.runs}))
+    devices = devices_text(sorted({name for group in evidence.cells for name in group.devices if group.runs}))
     return {
-        "runsDone": str(sum(len(group.runs) for group in evidence.groups)),
+        "runsDone": str(sum(len(group.runs) for group in evidence.cells)),
         "devices": devices,
         "publishedTotal": str(sum(judged.values())),
         **{f"published{name.capitalize()}": str(number) for name, number in judged.items()},
@@ -91,9 +90,9 @@ def _summary(evidence: Evidence, study: Study) -> str:
     planned = [row.name for row in study.rows]
     seeds = [
         len(group.accuracies)
-        for row in rows_of(evidence.groups, study)
+        for row in rows_of(evidence.cells, study)
         if (row.variant, row.recipe) in planned
-        for group in row.groups
+        for group in row.cells
         if group.dataset in datasets
     ]
     some, whole = sum(n > 0 for n in seeds), sum(n >= len(study.seeds) for n in seeds)
@@ -107,10 +106,10 @@ def _of(number: int) -> str:
     return "None has" if number == 0 else "One has" if number == 1 else f"{number} have"
 
 
-def _found(instances: Sequence[Instance]) -> dict[str, str]:
+def _found(instances: Sequence[Finding]) -> dict[str, str]:
     """Quick forms check the way and what is held out is for choosing: no findings. A row not run is no comparison."""
     full = [one for one in instances if not one.quick and not one.study.holdout]
-    run = [effect for one in full for effect in effects_of(one) if effect.difference.n]
+    run = [effect for one in full for effect in one.effects if effect.difference.n]
     decided = sum(effect.verdict in (BETTER, WORSE) for effect in run)
     single = sum(effect.difference.n == 1 for effect in run)
     alone = "has one seed and decides" if single == 1 else "have one seed and decide"

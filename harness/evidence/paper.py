@@ -5,8 +5,8 @@ Refuses to compute; and it never touches a file that it does not write itself.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.evidence.cells.groups import Evidence
-from harness.evidence.findings.instances import Instance
+from harness.evidence.cells import Evidence
+from harness.evidence.findings import Finding
 from harness.evidence.macros import macros_text
 from harness.evidence.sections import studies_text
 from harness.evidence.tables.benchmarks import Measured, benchmark_table, training_table
@@ -27,7 +27,7 @@ def all_tables(
     evidence: Evidence,
     study: Study,
     measured: Measured = (),
-    studied: Sequence[Instance] = (),
+    studied: Sequence[Finding] = (),
     beside: Evidence | None = None,
 ) -> list[Table]:
     """The main table first, of what stands `beside` the studies; the others show every cell there is.
@@ -52,7 +52,7 @@ def write_tables(tables: list[Table], folder: Path) -> list[str]:
     return [f"tables/{table.name}.md .tex .csv" for table in tables] + _remove_stale(folder, tables)
 
 
-def write_text(said: Mapping[str, str], studied: Sequence[Instance], folder: Path) -> list[str]:
+def write_text(said: Mapping[str, str], studied: Sequence[Finding], folder: Path) -> list[str]:
     """The paper's macros, and its part on the studies with those figures that are there."""
     figures = [path.stem for path in (folder / "figures").glob("*.pdf")]
     texts = {"numbers": macros_text(said), "studies": studies_text(studied, figures)}

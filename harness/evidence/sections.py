@@ -5,8 +5,8 @@ Refuses to judge: its sentences are those of conclusions.py.
 from collections.abc import Sequence
 from itertools import groupby
 
-from harness.evidence.findings.conclusions import conclusions
-from harness.evidence.findings.instances import Instance
+from harness.evidence.conclusions import conclusions
+from harness.evidence.findings import Finding
 from harness.evidence.tables.captions import made_with
 from harness.evidence.tables.study import study_tables
 from harness.evidence.writing.table import WRITTEN_BY, escape_latex
@@ -14,7 +14,7 @@ from harness.evidence.writing.table import WRITTEN_BY, escape_latex
 NONE_YET = "No study has been run yet."
 
 
-def studies_text(instances: Sequence[Instance], figures: Sequence[str]) -> str:
+def studies_text(instances: Sequence[Finding], figures: Sequence[str]) -> str:
     """`figures`: the names of those that the report draws. Quick forms check the way and are no finding."""
     full = [one for one in instances if not one.quick]
     parts = [f"% {WRITTEN_BY}"]
@@ -33,12 +33,12 @@ SHOWN = {
 }
 
 
-def _section(one: Instance, figures: Sequence[str]) -> list[str]:
+def _section(one: Finding, figures: Sequence[str]) -> list[str]:
     items = [rf"\item {escape_latex(sentence)}" for sentence in conclusions(one)]
     tables = [rf"\tableof{{{table.name}}}" for table in study_tables(one)]
     drawn = {name: what for kind, what in SHOWN.items() if (name := f"{kind}-{one.name}") in figures}
     pictures = [
-        rf"\figureof{{{name}}}{{{escape_latex(f'{what}: {one.title}. {made_with(one.groups)}')}}}"
+        rf"\figureof{{{name}}}{{{escape_latex(f'{what}: {one.title}. {made_with(one.cells)}')}}}"
         for name, what in drawn.items()
     ]
     head = rf"\paragraph{{{escape_latex(_upper(one.title))}.}}"

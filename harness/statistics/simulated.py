@@ -1,6 +1,5 @@
-"""Owns made-up studies whose truth is known, and how often the statistics of this room say it.
-Refuses formulas of its own: what is judged is what the tables and comparisons call.
-"""
+"""Made-up studies whose truth is known, and how often the interval and the test of this room say it. What is judged is
+what tables and comparisons call, not a formula of its own."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.statistics.intervals import ALPHA, bca_interval, mean_interval
-from harness.statistics.paired import holm, paired_t_p, smallest_p
-from harness.statistics.power import power
+from harness.statistics.paired import holm, paired_t_p, power, smallest_p
 
 BCA_RESAMPLES = 1000
 SEED_SPREAD = 1.0  # what all cells of one seed share (data order): pairing takes it away
@@ -35,7 +33,7 @@ CELLS = (
 
 
 @dataclass
-class Tally:
+class Count:
     """How often something held. None of the parts is independent of the others: cells of a study share seeds."""
 
     held: int = 0
@@ -47,7 +45,7 @@ class Tally:
 
     @property
     def share(self) -> float:
-        return self.held / self.of
+        return self.held / self.of if self.of else math.nan
 
 
 @dataclass
@@ -57,12 +55,12 @@ class Found:
     studies: int
     seeds: int
     draw: int
-    mean_covered: Tally = field(default_factory=Tally)
-    difference_covered: Tally = field(default_factory=Tally)
-    bca_covered: Tally = field(default_factory=Tally)
-    any_false: Tally = field(default_factory=Tally)  # studies of nulls alone, adjusted by Holm
-    any_false_unadjusted: Tally = field(default_factory=Tally)
-    seen: list[Tally] = field(default_factory=lambda: [Tally() for _ in CELLS])  # p <= .05 before Holm
+    mean_covered: Count = field(default_factory=Count)
+    difference_covered: Count = field(default_factory=Count)
+    bca_covered: Count = field(default_factory=Count)
+    any_false: Count = field(default_factory=Count)  # studies of nulls alone, adjusted by Holm
+    any_false_unadjusted: Count = field(default_factory=Count)
+    seen: list[Count] = field(default_factory=lambda: [Count() for _ in CELLS])  # p <= .05 before Holm
     half_paired: float = 0.0  # sums over all differences, for the gain of pairing
     half_unpaired: float = 0.0
 
@@ -77,18 +75,26 @@ class Found:
 
 
 def simulate(
-    studies: int, seeds: int, draw: int = 0, interval: Interval = mean_interval, test: Test = paired_t_p
+    studies: int,
+    seeds: int,
+    draw: int = 0,
+    interval: Interval = mean_interval,
+    test: Test = paired_t_p,
+    goals_only: bool = False,
 ) -> Found:
     """Half of the work are studies with effects, half the same studies with every effect taken out.
 
-    `interval` and `test` are there for a test to plant wrong ones.
+    `interval` and `test` are there for a test to plant wrong ones. `goals_only` leaves out the bootstrap and the power,
+    which take most of the time.
     """
     found = Found(studies, seeds, draw)
     rng = np.random.default_rng(draw)
     for number in range(studies):
         scores_CS = _scores(rng, seeds)
-        _judge_means(found, scores_CS, number, interval)
-        _judge_differences(found, scores_CS, interval, test)
+        _judge_intervals(found, scores_CS, interval)
+        if not goals_only:
+            _judge_power(found, scores_CS, test)
+            _judge_bca(found, scores_CS[0], number)
         _judge_family(found, _scores(rng, seeds, effects=0.0), test)
     return found
 
@@ -101,27 +107,33 @@ def _scores(rng: np.random.Generator, seeds: int, effects: float = 1.0) -> np.nd
     return effect_C1 + SEED_SPREAD * rng.normal(size=seeds) + noise_CS
 
 
-def _judge_means(found: Found, scores_CS: np.ndarray, number: int, interval: Interval) -> None:
-    for cell, scores in zip((BASELINE, *CELLS), scores_CS):
-        mean, half, _ = interval(scores.tolist())
+def _judge_intervals(found: Found, scores_CS: np.ndarray, interval: Interval) -> None:
+    means = [interval(scores) for scores in scores_CS.tolist()]
+    differences = [interval(scores) for scores in _differences(scores_CS)]
+    for cell, (mean, half, _) in zip((BASELINE, *CELLS), means):
         found.mean_covered.add(half is not None and abs(mean - cell.effect) <= half)
-    low, high = bca_interval(scores_CS[0], (found.draw, number), BCA_RESAMPLES) or (math.nan, math.nan)
+    for cell, own, (mean, half, _) in zip(CELLS, means[1:], differences):
+        found.difference_covered.add(half is not None and abs(mean - cell.effect) <= half)
+        found.half_paired += half or 0.0
+        found.half_unpaired += math.hypot(means[0][1] or 0.0, own[1] or 0.0)
+
+
+def _differences(scores_CS: np.ndarray) -> list[list[float]]:
+    return (scores_CS[1:] - scores_CS[0]).tolist()
+
+
+def _judge_power(found: Found, scores_CS: np.ndarray, test: Test) -> None:
+    for differences, seen in zip(_differences(scores_CS), found.seen):
+        seen.add(_rejects(test(differences)))
+
+
+def _judge_bca(found: Found, baseline_S: np.ndarray, number: int) -> None:
+    low, high = bca_interval(baseline_S, (found.draw, number), BCA_RESAMPLES) or (math.nan, math.nan)
     found.bca_covered.add(low <= BASELINE.effect <= high)
 
 
-def _judge_differences(found: Found, scores_CS: np.ndarray, interval: Interval, test: Test) -> None:
-    baseline_half = interval(scores_CS[0].tolist())[1] or 0.0
-    for cell, scores, seen in zip(CELLS, scores_CS[1:], found.seen):
-        differences = (scores - scores_CS[0]).tolist()
-        mean, half, _ = interval(differences)
-        found.difference_covered.add(half is not None and abs(mean - cell.effect) <= half)
-        seen.add(_rejects(test(differences)))
-        found.half_paired += half or 0.0
-        found.half_unpaired += math.hypot(baseline_half, interval(scores.tolist())[1] or 0.0)
-
-
 def _judge_family(found: Found, scores_CS: np.ndarray, test: Test) -> None:
-    p_values = [test(differences) for differences in (scores_CS[1:] - scores_CS[0]).tolist()]
+    p_values = [test(differences) for differences in _differences(scores_CS)]
     found.any_false.add(any(map(_rejects, holm(p_values))))
     found.any_false_unadjusted.add(any(map(_rejects, p_values)))
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.evidence.figures.forest import wrapped
 from harness.evidence.figures.style import COLUMN_IN, LEGEND_LINE_IN, Style, legend_columns, shortened, styles
-from harness.evidence.findings.grids import levels_of
-from harness.evidence.findings.instances import Instance
+from harness.evidence.findings import Finding
 from harness.statistics.intervals import LEVEL, mean_interval
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ SCALED = {
 }
 
 
-def scaling_data(instance: Instance) -> dict[str, Any] | None:
+def scaling_data(instance: Finding) -> dict[str, Any] | None:
     """None for a study that is not about a budget or a share: two of its rows have the same."""
     lines = [line for line in instance.lines if not line.same_as]
     for name, (label, unit) in SCALED.items():
@@ -34,16 +33,16 @@ def scaling_data(instance: Instance) -> dict[str, Any] | None:
     return None
 
 
-def interaction_data(instance: Instance) -> dict[str, Any] | None:
+def interaction_data(instance: Finding) -> dict[str, Any] | None:
     """The first factor's levels are lines, the second's are places; None for a study without two factors."""
     if instance.study.kind != "grid" or len(instance.study.factors) != 2:
         return None
-    levels = levels_of(instance, 1)
+    levels = instance.levels(1)
     placed = [((line.row.levels[0], levels.index(line.row.levels[1])), line) for line in instance.lines]
     return _data(instance, placed, instance.study.factors[1], dict(enumerate(levels)), log=False)
 
 
-def _data(instance: Instance, placed: Sequence, x_label: str, ticks: dict[Any, str], log: bool) -> dict[str, Any]:
+def _data(instance: Finding, placed: Sequence, x_label: str, ticks: dict[Any, str], log: bool) -> dict[str, Any]:
     """`placed` are the lines of the study with their place: the name of a series, and where on the axis."""
     points: dict[str, list[dict[str, Any]]] = {}
     for (name, x), line in placed:

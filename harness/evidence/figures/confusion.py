@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.datasets import title
-from harness.evidence.cells.groups import Group
+from harness.evidence.cells import Cell
 from harness.evidence.figures.style import COLUMN_IN, Style, in_lines
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ EVERY_TICK = 20  # with more classes, not each has a tick
 SHARES = (0, 1, 5, 20, 50, 100)  # percent, marked on the bar of colours
 
 
-def confusion_data(groups: Sequence[Group], dataset: str) -> dict[str, Any]:
+def confusion_data(groups: Sequence[Cell], dataset: str) -> dict[str, Any]:
     """Of the first groups that have predictions; all runs of a group in one matrix."""
     known = [(group, quality) for group in groups if group.dataset == dataset and (quality := group.quality)]
     panels = [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.datasets import title
-from harness.evidence.cells.groups import Group
+from harness.evidence.cells import Cell
 from harness.evidence.figures.style import LEGEND_LINE_IN, PAGE_IN, Style, legend_columns, shortened
 
 if TYPE_CHECKING:
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def curves_data(groups: Sequence[Group], dataset: str, split: str = "test") -> dict[str, Any]:
+def curves_data(groups: Sequence[Cell], dataset: str, split: str = "test") -> dict[str, Any]:
     """Plain data of the figure, for its digest and for drawing it."""
     names = {"accuracy": f"{split}_accuracy", "loss": f"{split}_loss", "train_loss": "train_loss"}
     lines = []
     for group in (group for group in groups if group.dataset == dataset and group.runs):
-        series = {kind: group.course.series[name].to_plain() for kind, name in names.items()}
+        series = {kind: group.curves.series[name].to_plain() for kind, name in names.items()}
         if any(part["epoch"] for part in series.values()):
-            lines.append({"row": list(group.row), "n": group.course.n, **series})
+            lines.append({"row": list(group.row), "n": group.curves.n, **series})
     return {"title": title(dataset), "split": split, "lines": lines}
 
 

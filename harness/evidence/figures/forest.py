@@ -4,9 +4,9 @@ Refuses to sort by size: rows stand as in the study, so that nothing looks like 
 
 from typing import TYPE_CHECKING, Any
 
+from harness.evidence.effects import BETTER, WORSE, Effect
 from harness.evidence.figures.style import COLUMN_IN, Style, shortened
-from harness.evidence.findings.effects import BETTER, WORSE, Effect, effects_of
-from harness.evidence.findings.instances import Instance
+from harness.evidence.findings import Finding
 from harness.statistics.intervals import LEVEL
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ COLOR = "#0072B2"
 LONGEST_LABEL = 26
 
 
-def forest_data(instance: Instance) -> dict[str, Any]:
-    effects = [effect for effect in effects_of(instance) if effect.difference.mean is not None]
+def forest_data(instance: Finding) -> dict[str, Any]:
+    effects = [effect for effect in instance.effects if effect.difference.mean is not None]
     against = dict.fromkeys(effect.against for effect in effects)
     split = "validation" if instance.split == "val" else "test"
     base = next(iter(against)) if len(against) == 1 else "the first level of each factor"

@@ -12,8 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harness.evidence.cells.groups import Evidence, Group
-from harness.evidence.cells.rows import datasets_of, rows_of
+from harness.evidence.cells import Cell, Evidence, datasets_of, rows_of
 from harness.evidence.figures import study as study_figures
 from harness.evidence.figures.benchmarks import benchmark_data, draw_benchmarks
 from harness.evidence.figures.confusion import confusion_data, draw_confusion
@@ -25,8 +24,7 @@ from harness.evidence.figures.robustness import draw_robustness, robustness_data
 from harness.evidence.figures.sizes import draw_sizes, sizes_data
 from harness.evidence.figures.style import RC, Style, styles
 from harness.evidence.figures.tradeoffs import AXES, draw_tradeoff, tradeoff_data
-from harness.evidence.findings.instances import Instance
-from harness.evidence.processes import Processes
+from harness.evidence.findings import Finding
 from harness.evidence.tables.benchmarks import Measured
 from harness.records.write import write_atomically
 from harness.study import Study
@@ -40,7 +38,6 @@ OF_A_DATASET: dict[str, tuple[Callable[..., dict[str, Any]], Callable[..., Any],
 PREFIXES = ("curves-", *(f"{name}-" for name in OF_A_DATASET), *study_figures.PREFIXES)
 MOST_ROWS = 24
 MOST_SIGNS = 80  # of a data set in a file's name
-FEWEST = 4  # figures: below, starting a process takes as long
 MANY = 12  # figures: below, cutting a font takes as long
 
 Looks = dict[tuple[str, str], Style]
@@ -54,14 +51,14 @@ class Plan:
     lacking: str = ""  # why it cannot be drawn
 
 
-def shown_groups(groups: Sequence[Group], study: Study) -> list[Group]:
+def shown_groups(groups: Sequence[Cell], study: Study) -> list[Cell]:
     """Those of the first rows of the main table: no one can tell apart a hundred lines."""
     rows = [row for row in rows_of(groups, study) if row.on]
-    return [group for row in rows[:MOST_ROWS] for group in row.groups]
+    return [group for row in rows[:MOST_ROWS] for group in row.cells]
 
 
-def plans(evidence: Evidence, study: Study, measured: Measured = (), studied: Sequence[Instance] = ()) -> list[Plan]:
-    groups = shown_groups(evidence.groups, study)
+def plans(evidence: Evidence, study: Study, measured: Measured = (), studied: Sequence[Finding] = ()) -> list[Plan]:
+    groups = shown_groups(evidence.cells, study)
     validation = shown_groups(evidence.validation, study)
     found = []
     for dataset in datasets_of((*groups, *validation)):
@@ -95,18 +92,17 @@ class Figures:
         self,
         evidence: Evidence,
         study: Study,
-        processes: Processes,
         measured: Measured = (),
-        studied: Sequence[Instance] = (),
+        studied: Sequence[Finding] = (),
     ):
         planned = plans(evidence, study, measured, studied)
         self.wanted = [plan for plan in planned if not plan.lacking]
         self.skipped = [f"figures/{plan.name}: skipped, {plan.lacking}" for plan in planned if plan.lacking]
-        self.rows = len({group.row for group in evidence.groups})
-        looks = styles(group.row for group in (*evidence.groups, *evidence.validation))
+        self.rows = len({group.row for group in evidence.cells})
+        looks = styles(group.row for group in (*evidence.cells, *evidence.validation))
         self.fonts = TemporaryDirectory(prefix="fonts-") if len(self.wanted) >= MANY else None
         part = write_part(Path(self.fonts.name)) if self.fonts else None
-        self.drawn = processes.each(drawn, [(plan, looks, part) for plan in self.wanted], FEWEST)
+        self.drawn = map(drawn, [(plan, looks, part) for plan in self.wanted])
 
     def write(self, folder: Path) -> list[str]:
         """Each figure as PDF and PNG; one line of text for each one written, skipped or removed."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.datasets import title
-from harness.evidence.cells.groups import Group
-from harness.evidence.cells.quality import Quality
+from harness.evidence.cells import Cell
 from harness.evidence.figures.style import COLUMN_IN, PAGE_IN, Style, in_lines
+from harness.evidence.quality import Quality
 from harness.statistics.images import CALIBRATION_BINS
 from harness.statistics.intervals import mean_interval
 
@@ -22,14 +22,14 @@ MOST_PANELS = 8
 FEW = 0.5  # percent of the images: in bins with fewer, accuracy says little, and no line goes through them
 
 
-def reliability_data(groups: Sequence[Group], dataset: str) -> dict[str, Any]:
+def reliability_data(groups: Sequence[Cell], dataset: str) -> dict[str, Any]:
     """Of the first groups that have predictions; all runs of a group in one diagram."""
     known = [(group, quality) for group in groups if group.dataset == dataset and (quality := group.quality)]
     panels = [_panel_data(*pair) for pair in known[:MOST_PANELS]]
     return {"title": title(dataset), "of": len(known), "panels": panels}
 
 
-def _panel_data(group: Group, quality: Quality) -> dict[str, Any]:
+def _panel_data(group: Cell, quality: Quality) -> dict[str, Any]:
     bins = quality.bins
     filled_B = bins.images_B > 0
     images_B = bins.images_B[filled_B]

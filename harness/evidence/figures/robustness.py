@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.datasets import title
-from harness.evidence.cells.corrupted import mean_by_kind, tested_runs
-from harness.evidence.cells.groups import Group
+from harness.evidence.cells import Cell
 from harness.evidence.figures.style import COLUMN_IN, LEGEND_LINE_IN, Style, legend_columns, shortened
+from harness.evidence.quality import mean_by_kind
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def robustness_data(groups: Sequence[Group], dataset: str) -> dict[str, Any]:
+def robustness_data(groups: Sequence[Cell], dataset: str) -> dict[str, Any]:
     """Means over kinds and seeds; strength 0 is the clean test set."""
     lines = []
     for group in (group for group in groups if group.dataset == dataset):
-        if runs := tested_runs(group):
+        if runs := group.corrupted:
             clean = sum(run.clean for run in runs) / len(runs)
             means = [clean, *(sum(at) / len(at) for at in zip(*mean_by_kind(runs).values()))]
             lines.append({"row": list(group.row), "n": len(runs), "accuracy": [100 * mean for mean in means]})

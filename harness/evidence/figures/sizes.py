@@ -5,8 +5,7 @@ run. Bars start at zero, on a linear axis.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.evidence.cells.catalogue import Costs
-from harness.evidence.cells.groups import Group
+from harness.evidence.cells import Cell, Costs
 from harness.evidence.figures.style import COLORS, COLUMN_IN, Style, shortened
 from harness.evidence.tables.costs import cost_lines
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def sizes_data(groups: Sequence[Group], costs: Costs, dataset: str) -> dict[str, Any]:
+def sizes_data(groups: Sequence[Cell], costs: Costs, dataset: str) -> dict[str, Any]:
     """Of each variant its shape on this data set, or else on the first that has it; smallest first."""
     lines = [line for line in cost_lines(groups, costs) if line.values["params"]]
     chosen: dict[str, Any] = {}

@@ -7,12 +7,12 @@ from typing import Any
 
 from harness.evidence.figures.along import draw_along, interaction_data, scaling_data
 from harness.evidence.figures.forest import draw_forest, forest_data
-from harness.evidence.findings.instances import Instance
+from harness.evidence.findings import Finding
 
 PREFIXES = ("forest-", "interaction-", "scaling-")
 
 
-def study_figures(instance: Instance) -> list[tuple[str, dict[str, Any], Callable[..., Any], str]]:
+def study_figures(instance: Finding) -> list[tuple[str, dict[str, Any], Callable[..., Any], str]]:
     """Name, data, how it is drawn, and why it cannot be."""
     effects = forest_data(instance)
     found = [(f"forest-{instance.name}", effects, draw_forest, "" if effects["rows"] else "no seed is on two sides")]

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.datasets import title
-from harness.evidence.cells.groups import Group, commonest_device, count
-from harness.evidence.cells.rows import datasets_of
+from harness.evidence.cells import Cell, commonest_device, count, datasets_of
 from harness.evidence.figures.style import COLUMN_IN, LEGEND_LINE_IN, PAGE_IN, Style, legend_columns, shortened
 from harness.statistics.intervals import mean_interval
 
@@ -26,7 +25,7 @@ MEASURED = {"time": ("train_seconds", 1 / 60), "energy": ("energy_joules", 1 / 3
 FRONT = {"color": "#888888", "linewidth": 0.8, "zorder": 1}
 
 
-def tradeoff_data(groups: Sequence[Group], against: str) -> dict[str, Any]:
+def tradeoff_data(groups: Sequence[Cell], against: str) -> dict[str, Any]:
     field = MEASURED[against][0] if against in MEASURED else ""
     device = commonest_device(groups, field) if field else None
     panels = []
@@ -40,7 +39,7 @@ def tradeoff_data(groups: Sequence[Group], against: str) -> dict[str, Any]:
     return {"x_label": AXES[against], "heading": heading if device else "", "panels": panels}
 
 
-def _point(group: Group, against: str, device: str | None) -> dict[str, Any] | None:
+def _point(group: Cell, against: str, device: str | None) -> dict[str, Any] | None:
     if against in MEASURED:
         values = group.timed(*MEASURED[against]) if group.timed_device == device else []
         x = mean_interval(values)[0] if values else None

@@ -5,9 +5,8 @@ Refuses a cell of which no run left its predictions.
 import numpy as np
 
 from harness.datasets import title
-from harness.evidence.cells.groups import Evidence, Group, count
-from harness.evidence.cells.quality import Quality
-from harness.evidence.cells.rows import cells_of
+from harness.evidence.cells import Cell, Evidence, count, in_order
+from harness.evidence.quality import Quality
 from harness.evidence.tables.captions import different_data, flag, made_with, sentences
 from harness.evidence.writing.table import HOLE, Table
 from harness.evidence.writing.text import mean, mean_difference, spread
@@ -22,7 +21,7 @@ COLUMNS = (
 
 
 def calibration_table(evidence: Evidence, study: Study) -> Table:
-    groups = cells_of(evidence.groups, study)
+    groups = in_order(evidence.cells, study)
     known = [(group, quality) for group in groups if (quality := group.quality)]
     without = sum(1 for group in groups if group.runs) - len(known)
     caption = sentences(
@@ -38,7 +37,7 @@ def calibration_table(evidence: Evidence, study: Study) -> Table:
     return Table("calibration", COLUMNS, tuple(_cells(*pair) for pair in known), caption)
 
 
-def _cells(group: Group, quality: Quality) -> tuple[str, ...]:
+def _cells(group: Cell, quality: Quality) -> tuple[str, ...]:
     worst, best = _extreme_classes(quality.class_accuracy_K)
     error = spread(quality.calibration_errors).rpartition(" (")[0] + flag(group)
     nll = mean(group.measured("test_nll"), ".3f")

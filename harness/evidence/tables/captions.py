@@ -5,8 +5,8 @@ Refuses to repeat what the columns say already.
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from harness.evidence.cells.groups import Group
-from harness.evidence.cells.numbers import finite
+from harness.evidence.cells import Cell
+from harness.evidence.quality import finite
 from harness.evidence.writing.text import DAGGER
 
 Part = Literal["device", "precision", "n", "passes", "images"]
@@ -14,13 +14,13 @@ Part = Literal["device", "precision", "n", "passes", "images"]
 MOST_NAMED = 4  # different budgets; of more, the lowest and the highest are named
 
 
-def made_with(groups: Sequence[Group], *in_columns: Part) -> str:
+def made_with(groups: Sequence[Cell], *in_columns: Part) -> str:
     """One sentence on the finished runs of these groups; none where there are none."""
     groups = [group for group in groups if group.runs]
     if not groups:
         return ""
     runs = [run for group in groups for run in group.runs]
-    passes = _numbers([group.passes for group in groups])
+    passes = _numbers([group.epochs for group in groups])
     images = _numbers([finite(run.result.get("images_seen")) for run in runs])
     parts: dict[str, str] = {
         "device": f"on {_names(name for group in groups for name in group.devices)}",
@@ -34,11 +34,11 @@ def made_with(groups: Sequence[Group], *in_columns: Part) -> str:
     return f"Trained {', '.join(told)}."
 
 
-def flag(group: Group) -> str:
+def flag(group: Cell) -> str:
     return f" {DAGGER}" if len(group.data_digests) > 1 else ""
 
 
-def different_data(groups: Sequence[Group]) -> list[str]:
+def different_data(groups: Sequence[Cell]) -> list[str]:
     """A sentence for the dagger, where a table has one."""
     return [f"{DAGGER} The runs of this cell did not all see the same data."] if any(map(flag, groups)) else []
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.datasets import DATASETS, title
-from harness.evidence.cells.catalogue import COSTS, Costs, changed_fields_of, cost_of_plain
-from harness.evidence.cells.groups import Evidence, Group
+from harness.evidence.cells import Cell, Costs, Evidence
+from harness.evidence.costs import COSTS, changed_fields_of, cost_of_plain
 from harness.evidence.tables.captions import sentences
 from harness.evidence.writing.table import HOLE, Table
 from harness.evidence.writing.text import whole
@@ -27,7 +27,7 @@ class CostLine:
     datasets: list[str] = field(default_factory=list)
 
 
-def cost_lines(groups: Sequence[Group], costs: Costs) -> list[CostLine]:
+def cost_lines(groups: Sequence[Cell], costs: Costs) -> list[CostLine]:
     """Data set by data set; two lines of one variant and shape differ in what they cost."""
     lines: dict[tuple, CostLine] = {}
     found = [*_of_catalogue(costs), *(_of_group(group, costs) for group in groups)]
@@ -43,13 +43,13 @@ def _of_catalogue(costs: Costs) -> Iterator[CostLine]:
         yield CostLine(variant, shape.image_size, shape.num_classes, values, [dataset])
 
 
-def _of_group(group: Group, costs: Costs) -> CostLine:
+def _of_group(group: Cell, costs: Costs) -> CostLine:
     shape, label = group.setting("variant") or {}, ", ".join((group.variant, *changed_fields_of(group.overrides)))
     pixels, classes = shape.get("image_size"), shape.get("num_classes")
-    return CostLine(label, pixels, classes, cost_of_group(group, costs), [group.dataset])
+    return CostLine(label, pixels, classes, cost_of_cell(group, costs), [group.dataset])
 
 
-def cost_of_group(group: Group, costs: Costs) -> Mapping[str, float | None]:
+def cost_of_cell(group: Cell, costs: Costs) -> Mapping[str, float | None]:
     """The catalogue's, of a variant as it stands there; of any other what its records hold. A model with other
     parameters is another model, whatever it is called."""
     own = {name: group.cost(name) for name in COSTS}
@@ -64,7 +64,7 @@ def dataset_order(name: str) -> tuple[int, str]:
 
 
 def cost_table(evidence: Evidence) -> Table:
-    lines = sorted(cost_lines(evidence.groups, evidence.costs), key=_order)
+    lines = sorted(cost_lines(evidence.cells, evidence.costs), key=_order)
     caption = sentences(
         "What each variant costs at each shape of data. MACs (multiply-accumulates; FLOPs = 2 x MACs) are those of one "
         "image and include the attention products. Activations are the outputs of layers and products, counted on the "

@@ -5,15 +5,13 @@ Refuses to judge by eye: what is bold, best.py's tests have told from the rest.
 from collections.abc import Mapping
 
 from harness.datasets import title
-from harness.evidence.cells.catalogue import Costs, cost_of_plain
-from harness.evidence.cells.contrast import accuracy_by_seed
-from harness.evidence.cells.groups import Evidence, Group, count
-from harness.evidence.cells.numbers import finite
-from harness.evidence.cells.rows import Row, cells_of, datasets_of, rows_of
-from harness.evidence.findings.best import Best, best_of, best_sentence
-from harness.evidence.findings.forms import planned_on
+from harness.evidence.cells import Cell, Costs, Evidence, Row, count, datasets_of, in_order, rows_of
+from harness.evidence.conclusions import best_sentence
+from harness.evidence.costs import cost_of_cell, cost_of_plain
+from harness.evidence.effects import Best, best_of
+from harness.evidence.findings import planned_on
+from harness.evidence.quality import finite
 from harness.evidence.tables.captions import flag, made_with, sentences
-from harness.evidence.tables.costs import cost_of_group
 from harness.evidence.writing.table import HOLE, Table
 from harness.evidence.writing.text import (
     DAGGER,
@@ -39,9 +37,9 @@ CELL_COLUMNS = (
 
 
 def main_table(evidence: Evidence, study: Study) -> Table:
-    rows, planned = rows_of(evidence.groups, study), {row.name: row for row in study.rows}
-    datasets = datasets_of(evidence.groups, study)
-    devices = sorted({group.timed_device or "" for group in evidence.groups if group.timed("train_seconds")})
+    rows, planned = rows_of(evidence.cells, study), {row.name: row for row in study.rows}
+    datasets = datasets_of(evidence.cells, study)
+    devices = sorted({group.timed_device or "" for group in evidence.cells if group.timed("train_seconds")})
     times = [f"minutes per run, {device}" for device in devices] if len(devices) > 1 else ["minutes per run"]
     columns = ("variant", "recipe", "passes", "params (M)", "MACs (G)", *(f"{title(name)} (%)" for name in datasets))
     body = [
@@ -49,7 +47,7 @@ def main_table(evidence: Evidence, study: Study) -> Table:
             *_head(row, datasets, planned, evidence.costs),
             *(_accuracy(row.on.get(name)) for name in datasets),
             *(_minutes(row, datasets, device) for device in devices or [""]),
-            devices_text(sorted({name for group in row.groups for name in group.devices})),
+            devices_text(sorted({name for group in row.cells for name in group.devices})),
         )
         for row in rows
     ]
@@ -60,11 +58,11 @@ def main_table(evidence: Evidence, study: Study) -> Table:
 
 
 def cells_table(evidence: Evidence, study: Study) -> Table:
-    body = [_cell(group) for group in cells_of(evidence.groups, study)]
+    body = [_cell(group) for group in in_order(evidence.cells, study)]
     caption = sentences(
         "Every cell: test accuracy after the last planned pass with its interval, and beside it what the best test "
         "epoch would have printed; nothing is chosen by it. Means over n seeds.",
-        made_with(evidence.groups, "device", "precision", "n", "passes", "images"),
+        made_with(evidence.cells, "device", "precision", "n", "passes", "images"),
         evidence.source,
     )
     return Table("cells", CELL_COLUMNS, tuple(body), caption)
@@ -78,26 +76,26 @@ def _head(
     plan = planned.get((row.variant, row.recipe))
     settings = ordered[0].overrides if ordered else plan.settings if plan else ()
     known = [
-        cost_of_group(row.on[name], costs) if name in row.on else cost_of_plain(costs, row.variant, settings, name)
+        cost_of_cell(row.on[name], costs) if name in row.on else cost_of_plain(costs, row.variant, settings, name)
         for name in datasets
     ]
     params, macs = (
         next((value for cost in known if (value := cost.get(name)) is not None), None) for name in ("params", "macs")
     )
-    passes = [group.passes for group in ordered] or [_planned_passes(plan, datasets)]
+    passes = [group.epochs for group in ordered] or [_planned_passes(plan, datasets)]
     return row.variant, row.recipe, joined(map(whole, passes), " / "), scaled(params, 1e6), scaled(macs, 1e9)
 
 
 def _planned_passes(row: PlannedRow | None, datasets: list[str]) -> int | None:
     found = planned_on(row, datasets[0], None, 0.0) if row else None
-    return found.config.recipe.epochs if found else None
+    return found.recipe.epochs if found else None
 
 
 def _best(rows: list[Row], dataset: str) -> Best:
-    return best_of([accuracy_by_seed(row.on[dataset], "test") if dataset in row.on else None for row in rows])
+    return best_of([row.on[dataset].by_seed("test") if dataset in row.on else None for row in rows])
 
 
-def _accuracy(group: Group | None) -> str:
+def _accuracy(group: Cell | None) -> str:
     if group is None:
         return HOLE
     return spread(group.accuracies, len(group.failed)) + flag(group)
@@ -121,19 +119,19 @@ def _caption(evidence: Evidence, study: Study, datasets: list[str], best: dict[s
         best_sentence({title(name): found for name, found in best.items()}),
         f"Parameters and MACs are those for {title(datasets[0])}, else for the row's first data set.",
         f"Minutes are for training only, in the order {order}, where all seeds of a cell ran alone on one device.",
-        made_with(evidence.groups, "device", "n", "passes"),
+        made_with(evidence.cells, "device", "n", "passes"),
         evidence.source,
     ]
-    if any(map(flag, evidence.groups)):
+    if any(map(flag, evidence.cells)):
         told.append(f"{DAGGER} The runs of this cell did not all see the same data (their data digests differ).")
     for name in datasets:
-        digests = {digest for group in evidence.groups if group.dataset == name for digest in group.data_digests}
+        digests = {digest for group in evidence.cells if group.dataset == name for digest in group.data_digests}
         if len(digests) > 1:
             told.append(f"Runs on {title(name)} saw {len(digests)} different copies of the data.")
     return sentences(*told)
 
 
-def _cell(group: Group) -> tuple[str, ...]:
+def _cell(group: Cell) -> tuple[str, ...]:
     pairs = [[finite(run.result.get(name)) for name in ("best_test_accuracy", "test_accuracy")] for run in group.runs]
     gains = [100 * (best - last) for best, last in pairs if best is not None and last is not None]
     labels = sorted({run.config["label"] for run in group.all_runs if run.config.get("label")})
@@ -141,7 +139,7 @@ def _cell(group: Group) -> tuple[str, ...]:
         *(*group.row, title(group.dataset), str(len(group.accuracies)), str(len(group.failed))),
         *(mean(group.accuracies), half_width(group.accuracies)),
         *(mean(group.measured("best_test_accuracy", 100)), mean_difference(gains)),
-        *(mean(group.measured("test_nll"), ".3f"), whole(group.passes), mean(group.measured("images_seen"), ",.0f")),
+        *(mean(group.measured("test_nll"), ".3f"), whole(group.epochs), mean(group.measured("images_seen"), ",.0f")),
         *(mean(group.timed("train_seconds", 1 / 60)), mean(group.timed("images_per_second"), ",.0f")),
         *(mean(group.timed("peak_memory_bytes", 1e-6), ",.0f"), str(group.setting("precision") or HOLE)),
         *("yes" if group.setting("compile") else "no", devices_text(group.devices), joined(labels)),

@@ -5,7 +5,7 @@ Refuses to compare a shortened or altered run with a published number, and to ca
 from collections.abc import Sequence
 
 from harness.datasets import title
-from harness.evidence.cells.groups import Evidence, Group
+from harness.evidence.cells import Cell, Evidence
 from harness.evidence.published import PUBLISHED_NUMBERS, Published
 from harness.evidence.tables.captions import different_data, flag, made_with, sentences
 from harness.evidence.writing.table import HOLE, Table
@@ -19,13 +19,13 @@ COLUMNS = (
 
 
 def published_table(evidence: Evidence, numbers: Sequence[Published] = PUBLISHED_NUMBERS) -> Table:
-    by_key: dict[tuple[str, str, str], list[Group]] = {}
-    for group in evidence.groups:
+    by_key: dict[tuple[str, str, str], list[Cell]] = {}
+    for group in evidence.cells:
         by_key.setdefault((group.variant, group.recipe, group.dataset), []).append(group)
-    rows, shown = [], list[Group]()
+    rows, shown = [], list[Cell]()
     for number in numbers:
         candidates = by_key.get((number.variant, number.recipe, number.dataset), [])
-        same = [group for group in candidates if group.passes == number.passes]
+        same = [group for group in candidates if group.epochs == number.passes]
         shown += same
         rows += [_row(number, group) for group in same] or [_row(number, None)]
     caption = sentences(
@@ -40,13 +40,13 @@ def published_table(evidence: Evidence, numbers: Sequence[Published] = PUBLISHED
     return Table("published", COLUMNS, tuple(rows), caption, ("run ids",))
 
 
-def _row(number: Published, group: Group | None) -> tuple[str, ...]:
+def _row(number: Published, group: Cell | None) -> tuple[str, ...]:
     values = group.accuracies if group else []
     variant = f"{number.variant} [{group.note}]" if group and group.note else number.variant
     difference, verdict = _verdict(number.accuracy, values)
     ours = spread(values, len(group.failed)) + flag(group) if group else HOLE
     published = "none published" if number.accuracy is None else f"{number.accuracy:.2f}"
-    passes = f"{number.passes} / {whole(group.passes) if group else HOLE}"
+    passes = f"{number.passes} / {whole(group.epochs) if group else HOLE}"
     ids = ", ".join(run.config.get("run_id") or run.folder.name for run in group.runs) if group else ""
     return (
         *(number.source, variant, title(number.dataset), published, ours, difference, passes),

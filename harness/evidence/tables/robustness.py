@@ -6,17 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from harness.augmentations import CORRUPTION_NAMES, CORRUPTION_STRENGTHS
 from harness.datasets import title
-from harness.evidence.cells.corrupted import (
-    ByKind,
-    Tested,
-    errors_of,
-    mean_accuracy,
-    mean_by_kind,
-    mean_corruption_error,
-    tested_runs,
-)
-from harness.evidence.cells.groups import Evidence, Group, count
-from harness.evidence.cells.rows import cells_of
+from harness.evidence.cells import Cell, Evidence, count, in_order
+from harness.evidence.quality import ByKind, Corrupted, errors_of, mean_accuracy, mean_by_kind, mean_corruption_error
 from harness.evidence.tables.captions import different_data, flag, made_with, sentences
 from harness.evidence.writing.table import HOLE, Table
 from harness.evidence.writing.text import mean, spread
@@ -30,13 +21,13 @@ COLUMNS = (
     *BY_KIND,
 )
 
-Reference = tuple[Group, ByKind]
+Reference = tuple[Cell, ByKind]
 References = Mapping[tuple[str, tuple[str, ...]], Sequence[Reference]]  # by data set and recipe
 
 
 def robustness_table(evidence: Evidence, study: Study) -> Table:
-    groups = cells_of(evidence.groups, study)
-    tested = [(group, runs) for group in groups if (runs := tested_runs(group))]
+    groups = in_order(evidence.cells, study)
+    tested = [(group, runs) for group in groups if (runs := group.corrupted)]
     without = sum(1 for group in groups if group.runs) - len(tested)
     shown = [group for group, _ in tested]
     references = _references(tested)
@@ -56,7 +47,7 @@ def robustness_table(evidence: Evidence, study: Study) -> Table:
     return Table("robustness", COLUMNS, tuple(rows), caption, too_wide_for_print=BY_KIND)
 
 
-def _cells(group: Group, runs: list[Tested], reference: Reference | None) -> tuple[str, ...]:
+def _cells(group: Cell, runs: list[Corrupted], reference: Reference | None) -> tuple[str, ...]:
     own = mean_by_kind(runs)
     kinds = [[100 * accuracy for accuracy in own.get(kind, [])] for kind in CORRUPTION_NAMES]
     error = mean_corruption_error(errors_of(own), errors_of(reference[1])) if reference else None
@@ -69,7 +60,7 @@ def _cells(group: Group, runs: list[Tested], reference: Reference | None) -> tup
     )
 
 
-def _references(tested: Sequence[tuple[Group, list[Tested]]]) -> References:
+def _references(tested: Sequence[tuple[Cell, list[Corrupted]]]) -> References:
     """The groups of the reference as it is, without changes of the variant."""
     found: dict[tuple[str, tuple[str, ...]], list[Reference]] = {}
     for group, runs in tested:
@@ -79,7 +70,7 @@ def _references(tested: Sequence[tuple[Group, list[Tested]]]) -> References:
     return found
 
 
-def reference_of(group: Group, references: References) -> Reference | None:
+def reference_of(group: Cell, references: References) -> Reference | None:
     """Under the same recipe, changes of the recipe included; else under 'published'."""
     for recipe in (_split_overrides(group)[0], ("published",)):
         same = references.get((group.dataset, recipe), ())
@@ -89,7 +80,7 @@ def reference_of(group: Group, references: References) -> Reference | None:
     return None
 
 
-def _split_overrides(group: Group) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _split_overrides(group: Cell) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The recipe with its changes, and the changes of the variant."""
     own = tuple(text for text in group.overrides if text.startswith("variant."))
     return (group.recipe_name, *(text for text in group.overrides if text not in own)), own

@@ -3,9 +3,8 @@ Refuses to print the gain as an accuracy of ours: it is what nothing here is cho
 """
 
 from harness.datasets import title
-from harness.evidence.cells.groups import Evidence, Group, count
-from harness.evidence.cells.numbers import finite
-from harness.evidence.cells.rows import cells_of
+from harness.evidence.cells import Cell, Evidence, count, in_order
+from harness.evidence.quality import finite
 from harness.evidence.tables.captions import made_with, sentences
 from harness.evidence.writing.table import Table
 from harness.evidence.writing.text import half_width, mean, mean_difference, signed
@@ -19,7 +18,7 @@ COLUMNS = (
 
 
 def selection_table(evidence: Evidence, study: Study) -> Table:
-    known = [(group, pairs) for group in cells_of(evidence.groups, study) if (pairs := _pairs(group))]
+    known = [(group, pairs) for group in in_order(evidence.cells, study) if (pairs := _pairs(group))]
     gains = [best - last for _, pairs in known for last, best in pairs]
     caption = sentences(
         "What one gains by printing the best test epoch, as most papers do: the test set has then chosen the epoch and "
@@ -32,13 +31,13 @@ def selection_table(evidence: Evidence, study: Study) -> Table:
     return Table("selection-bias", COLUMNS, tuple(_cells(*pair) for pair in known), caption)
 
 
-def _pairs(group: Group) -> list[tuple[float, float]]:
+def _pairs(group: Cell) -> list[tuple[float, float]]:
     """Last and best epoch of each run that has both, in percent."""
     pairs = ([finite(run.result.get(name)) for name in ("test_accuracy", "best_test_accuracy")] for run in group.runs)
     return [(100 * last, 100 * best) for last, best in pairs if last is not None and best is not None]
 
 
-def _cells(group: Group, pairs: list[tuple[float, float]]) -> tuple[str, ...]:
+def _cells(group: Cell, pairs: list[tuple[float, float]]) -> tuple[str, ...]:
     last, best = (list(values) for values in zip(*pairs))
     gains = [best - last for last, best in pairs]
     numbers = (mean(last), mean(best), mean_difference(gains), half_width(gains), signed(max(gains)))

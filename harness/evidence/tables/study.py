@@ -2,14 +2,10 @@
 of a grid also its cells and its variance. Refuses to judge: verdicts, shares and what is bold are given to it.
 """
 
-from harness.evidence.cells.groups import commonest_device, count
-from harness.evidence.findings.best import best_sentence
-from harness.evidence.findings.changed import changes, changes_text
-from harness.evidence.findings.conclusions import conclusions
-from harness.evidence.findings.effects import Effect, effects_of
-from harness.evidence.findings.gaps import gaps_of
-from harness.evidence.findings.grids import shared_seeds, shares_of
-from harness.evidence.findings.instances import Instance, Line
+from harness.evidence.cells import commonest_device, count
+from harness.evidence.conclusions import best_sentence, conclusions
+from harness.evidence.effects import Effect, Line
+from harness.evidence.findings import Finding, changes, changes_text
 from harness.evidence.tables.captions import sentences
 from harness.evidence.tables.study_text import (
     ACCURACY,
@@ -20,7 +16,6 @@ from harness.evidence.tables.study_text import (
     ON_TESTS,
     accuracy_cell,
     asked,
-    best_in,
     bold_in,
     cost_cells,
     effect_cells,
@@ -32,12 +27,12 @@ from harness.evidence.tables.study_text import (
 )
 from harness.evidence.writing.table import HOLE, Table
 from harness.evidence.writing.text import difference
-from harness.statistics.improvement import probability_of_improvement
+from harness.statistics.paired import probability_of_improvement
 
 RESAMPLES = 2000  # of the interval beside a probability of improvement: two digits need no more
 
 
-def study_tables(instance: Instance) -> list[Table]:
+def study_tables(instance: Finding) -> list[Table]:
     """The one with the effects first."""
     if instance.study.kind != "grid":
         return [_rows(instance)]
@@ -47,9 +42,9 @@ def study_tables(instance: Instance) -> list[Table]:
 # --- rows against the base -------------------------------------------------------------------------------------------
 
 
-def _rows(instance: Instance) -> Table:
-    effects, base = {effect.label: effect for effect in effects_of(instance)}, instance.base
-    device = commonest_device(instance.groups)
+def _rows(instance: Finding) -> Table:
+    effects, base = {effect.label: effect for effect in instance.effects}, instance.base
+    device = commonest_device(instance.cells)
     columns = ("row", "changed", ACCURACY, *EFFECT, IMPROVEMENT, *COST)
     body = [
         (
@@ -62,7 +57,7 @@ def _rows(instance: Instance) -> Table:
     caption = sentences(
         *(asked(instance), f"{judged(instance)}: {MEANS}."),
         f"Effects are differences from {base.label}, paired by seed, {tested(effects.values())}",
-        *(best_sentence({ACCURACY: best_in(instance)}), *made(instance)),
+        *(best_sentence({ACCURACY: instance.best}), *made(instance)),
     )
     on_wide = sentences(
         ON_TESTS,
@@ -95,8 +90,8 @@ def _improvement(base: Line, line: Line) -> str:
 # --- grids -----------------------------------------------------------------------------------------------------------
 
 
-def _main_effects(instance: Instance) -> Table:
-    effects = effects_of(instance)
+def _main_effects(instance: Finding) -> Table:
+    effects = instance.effects
     columns = ("level", "changed", "against", *EFFECT, "averaged over")
     body = [
         (
@@ -115,7 +110,7 @@ def _main_effects(instance: Instance) -> Table:
     return study_table(instance.name, columns, body, caption, **told)
 
 
-def _changed_by_level(instance: Instance, effect: Effect) -> str:
+def _changed_by_level(instance: Finding, effect: Effect) -> str:
     """What the level changes where every other factor is at its first one."""
     base, factors = instance.lines[0], instance.study.factors
     for line in instance.lines:
@@ -125,8 +120,8 @@ def _changed_by_level(instance: Instance, effect: Effect) -> str:
     return HOLE
 
 
-def _cells(instance: Instance) -> Table:
-    device = commonest_device(instance.groups)
+def _cells(instance: Finding) -> Table:
+    device = commonest_device(instance.cells)
     columns = (*instance.study.factors, ACCURACY, "passes", *COST)
     body = [
         (*line.row.levels, accuracy_cell(line), str(line.config.recipe.epochs), *cost_cells(line, device))
@@ -134,14 +129,14 @@ def _cells(instance: Instance) -> Table:
     ]
     caption = sentences(
         *(asked(instance), f"{judged(instance)}: {MEANS}."),
-        *(best_sentence({ACCURACY: best_in(instance)}), *made(instance)),
+        *(best_sentence({ACCURACY: instance.best}), *made(instance)),
     )
     told = {"bold": bold_in(instance, columns), "on_wide": on_minutes(device)}
     return study_table(f"{instance.name}-cells", columns, body, caption, **told)
 
 
-def _variance(instance: Instance) -> list[Table]:
-    shares, seeds = shares_of(instance), shared_seeds(instance)
+def _variance(instance: Finding) -> list[Table]:
+    shares, seeds = instance.shares, instance.shared_seeds
     body = [(share.source, f"{100 * share.found:.1f}", f"{100 * share.by_chance:.1f}") for share in shares]
     caption = sentences(
         *(asked(instance), f"{judged(instance)}: on what its variance falls, as shares of the sum of squares over"),
@@ -153,14 +148,14 @@ def _variance(instance: Instance) -> list[Table]:
     return [study_table(f"{instance.name}-variance", columns, body, caption)] if shares else []
 
 
-def _gaps(instance: Instance) -> list[Table]:
+def _gaps(instance: Finding) -> list[Table]:
     body = [
         (
             *(gap.first, gap.second),
             *(difference(part.mean or 0.0, part.half) for part in (gap.whole, gap.model, gap.recipe)),
             str(gap.whole.n),
         )
-        for gap in gaps_of(instance)
+        for gap in instance.gaps
     ]
     columns = ("from", "to", "gap (points)", "of the model", "of the recipe", "seeds")
     caption = sentences(

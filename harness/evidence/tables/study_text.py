@@ -5,16 +5,14 @@ Refuses to compute: effects, bold and shares are given to it.
 from collections.abc import Iterable
 
 from harness.datasets import title
-from harness.evidence.cells.groups import count
-from harness.evidence.findings.best import Best, best_of
-from harness.evidence.findings.effects import Effect
-from harness.evidence.findings.forms import planned_on
-from harness.evidence.findings.instances import Instance, Line
+from harness.evidence.cells import count
+from harness.evidence.effects import Best, Effect, Line, best_of
+from harness.evidence.findings import Finding, planned_on
 from harness.evidence.tables.captions import different_data, made_with, sentences
 from harness.evidence.writing.table import HOLE, Table
 from harness.evidence.writing.text import DAGGER, difference, minutes, p_value, scaled, spread
 from harness.statistics.intervals import ALPHA, LEVEL, mean_interval
-from harness.statistics.power import MOST_SEEDS, WANTED
+from harness.statistics.paired import MOST_SEEDS, WANTED
 
 ACCURACY = "accuracy (%)"
 SIGN_FLIP, RESOLVING = "sign-flip p (smallest)", "seeds to resolve"
@@ -41,45 +39,45 @@ def _seeds(effect: Effect) -> str:
 
 
 def accuracy_cell(line: Line) -> str:
-    if line.group is None:
+    if line.cell is None:
         return HOLE
-    flag = f" {DAGGER}" if len(line.group.data_digests) > 1 else ""
-    return spread(list(line.scores.values()), len(line.group.failed)) + flag
+    flag = f" {DAGGER}" if len(line.cell.data_digests) > 1 else ""
+    return spread(list(line.scores.values()), len(line.cell.failed)) + flag
 
 
 def cost_cells(line: Line, device: str | None) -> tuple[str, ...]:
-    if line.group is None:
+    if line.cell is None:
         return tuple(HOLE for _ in COST)
-    times = line.group.timed("train_seconds", 1 / 60) if device and line.group.timed_device == device else []
+    times = line.cell.timed("train_seconds", 1 / 60) if device and line.cell.timed_device == device else []
     time = minutes(mean_interval(times)[0]) if times else HOLE
-    return scaled(line.group.cost("params"), 1e6), scaled(line.group.cost("macs"), 1e9), time
+    return scaled(line.cell.cost("params"), 1e6), scaled(line.cell.cost("macs"), 1e9), time
 
 
-def best_in(instance: Instance) -> Best:
+def best_in(instance: Finding) -> Best:
     return best_of([None if line.same_as else line.scores for line in instance.lines])
 
 
-def bold_in(instance: Instance, columns: tuple[str, ...]) -> frozenset[tuple[int, int]]:
-    row = best_in(instance).row
+def bold_in(instance: Finding, columns: tuple[str, ...]) -> frozenset[tuple[int, int]]:
+    row = instance.best.row
     return frozenset() if row is None else frozenset({(row, columns.index(ACCURACY))})
 
 
 # --- captions --------------------------------------------------------------------------------------------------------
 
 
-def asked(instance: Instance) -> str:
+def asked(instance: Finding) -> str:
     lines = instance.lines
     planned = [planned_on(line.row, instance.dataset, None, instance.study.holdout) for line in lines]
-    shorter = any(one and one.config.recipe.epochs != line.config.recipe.epochs for one, line in zip(planned, lines))
+    shorter = any(one and one.recipe.epochs != line.config.recipe.epochs for one, line in zip(planned, lines))
     return sentences(
         instance.study.question,
         "The study's quick form." if instance.quick else "",
         f"On {instance.moved_to} instead of what the study plans." if instance.moved_to else "",
-        f"Every row was given {instance.passes} instead of those that the study plans." if shorter else "",
+        f"Every row was given {instance.budget} instead of those that the study plans." if shorter else "",
     )
 
 
-def judged(instance: Instance) -> str:
+def judged(instance: Finding) -> str:
     share = f", a holdout of {instance.study.holdout:.0%} of the training images" if instance.study.holdout else ""
     split = "Validation" if share else "Test"
     return f"{split} accuracy on {title(instance.dataset)} after the last planned pass{share}"
@@ -107,15 +105,15 @@ ON_TESTS = (
 )
 
 
-def made(instance: Instance) -> list[str]:
-    digests = {digest for group in instance.groups for digest in group.data_digests}
+def made(instance: Finding) -> list[str]:
+    digests = {digest for group in instance.cells for digest in group.data_digests}
     absent = len(instance.study.rows) - len(instance.lines)
     return [
-        made_with(instance.groups),
+        made_with(instance.cells),
         "The training step was compiled." if instance.compile else "",
         f"{count(absent, 'row')} of the study cannot be run on so few passes." if absent else "",
         f"The runs saw {len(digests)} different copies of the data." if len(digests) > 1 else "",
-        *different_data(instance.groups),
+        *different_data(instance.cells),
         f"{HOLE} marks what is missing.",
     ]
 

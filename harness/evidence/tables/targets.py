@@ -5,9 +5,8 @@ Refuses to choose anything by it, to average seeds that never arrived, and to pr
 from collections.abc import Sequence
 
 from harness.datasets import title
-from harness.evidence.cells.course import LADDER, LOW_LADDER
-from harness.evidence.cells.groups import Evidence, Group
-from harness.evidence.cells.rows import cells_of
+from harness.evidence.cells import Cell, Evidence, in_order
+from harness.evidence.quality import LADDER, LOW_LADDER
 from harness.evidence.tables.captions import made_with, sentences
 from harness.evidence.writing.table import HOLE, Table
 from harness.evidence.writing.text import minutes, scaled
@@ -18,10 +17,10 @@ MOST_TARGETS = 4  # of one data set
 
 
 def targets_table(evidence: Evidence, study: Study) -> Table:
-    groups = [group for group in cells_of(evidence.groups, study) if group.course.n]
+    groups = [group for group in in_order(evidence.cells, study) if group.curves.n]
     reached: dict[str, set[int]] = {}
     for group in groups:
-        reached.setdefault(group.dataset, set()).update(*group.course.arrivals)
+        reached.setdefault(group.dataset, set()).update(*group.curves.reached)
     targets = sorted({target for found in reached.values() for target in chosen(found)})
     columns = [name for target in targets for name in (f"{target}% (M)", f"{target}% (min)")]
     rows = [_cells(group, targets) for group in groups]
@@ -47,14 +46,14 @@ def chosen(reached: set[int]) -> list[int]:
     return [steps[round(i * (len(steps) - 1) / (MOST_TARGETS - 1))] for i in range(MOST_TARGETS)]
 
 
-def _cells(group: Group, targets: Sequence[int]) -> tuple[str, ...]:
+def _cells(group: Cell, targets: Sequence[int]) -> tuple[str, ...]:
     texts = (text for target in targets for text in _arrival(group, target))
     return (*group.row, title(group.dataset), *texts, group.timed_device or HOLE)
 
 
-def _arrival(group: Group, target: int) -> tuple[str, str]:
+def _arrival(group: Cell, target: int) -> tuple[str, str]:
     """Images and minutes."""
-    arrivals = group.course.arrivals
+    arrivals = group.curves.reached
     there = [run[target] for run in arrivals if target in run]
     images = [arrival.images for arrival in there if arrival.images is not None]
     seconds = [arrival.seconds for arrival in there if group.timed_device and arrival.seconds is not None]
