@@ -207,8 +207,8 @@ def _cells(runs: Sequence[Run]) -> list[Cell]:
 
 def _name(seeds: Sequence[Run]) -> Name:
     """The same fields may have been set in different words (1e-3 or 0.001): the plainest count."""
-    told = {str(run.config.get("overrides")): run.config for run in seeds}
-    return min(map(name_of, told.values()), key=lambda name: (len(name[2]), name))
+    configs = {str(run.config.get("overrides")): run.config for run in seeds}
+    return min(map(name_of, configs.values()), key=lambda name: (len(name[2]), name))
 
 
 def _notes(namesakes: Sequence[Sequence[Run]]) -> list[str]:

@@ -17,18 +17,23 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None, int]:
     n = len(values)
     if n == 0:
         raise ValueError("no values: nothing to average")
-    spread = sample_spread(values)
-    half = None if spread is None else t_quantile(n - 1) * spread / math.sqrt(n)
+    variance = _variance(values)
+    half = None if variance is None else t_quantile(n - 1) * math.sqrt(variance / n)
     return math.fsum(values) / n, half, n
 
 
 def sample_spread(values: Sequence[float]) -> float | None:
     """The standard deviation of a sample (ddof 1); none for fewer than two values."""
+    variance = _variance(values)
+    return None if variance is None else math.sqrt(variance)
+
+
+def _variance(values: Sequence[float]) -> float | None:
     n = len(values)
     if n < 2:
         return None
     mean = math.fsum(values) / n
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    return math.fsum((value - mean) ** 2 for value in values) / (n - 1)
 
 
 @cache
