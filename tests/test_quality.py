@@ -1,6 +1,5 @@
-"""Owns the proof of what stands beside accuracy: calibration, confusion, selection, time to targets, robustness.
-Refuses to train: every record and every prediction here is made up, every number worked out by hand.
-"""
+"""What stands beside accuracy: calibration, confusion, learning curves, selection, time to targets, robustness. Every
+record and every prediction here is made up, every number worked out by hand."""
 
 import gc
 import json
@@ -23,7 +22,7 @@ from harness.evidence.figures.reliability import reliability_data
 from harness.evidence.figures.robustness import robustness_data
 from harness.evidence.figures.style import RC, styles
 from harness.evidence.figures.tradeoffs import pareto_front, tradeoff_data
-from harness.evidence.quality import Quality, Reached, mean_corruption_error, quality_of
+from harness.evidence.quality import Quality, Reached, curves_of, finite, mean_corruption_error, quality_of
 from harness.evidence.tables.targets import chosen
 from harness.records.read import Run, read_run
 from harness.statistics.images import calibration_bins, calibration_error, confusion
@@ -53,9 +52,9 @@ def two_runs(root: Path) -> None:
 
 
 def quality(root: Path) -> Quality:
-    (group,) = read_evidence([root]).cells
-    assert group.quality
-    return group.quality
+    (cell,) = read_evidence([root]).cells
+    assert cell.quality
+    return cell.quality
 
 
 # --- what predictions add up to
@@ -254,7 +253,38 @@ def test_selection_bias_by_hand(tmp_path: Path) -> None:
     assert "Over all 3 runs: +1.33 points on average, +3.00 at most." in shown.caption
 
 
-# --- targets
+# --- curves and targets
+
+
+def test_a_number_too_long_for_a_float_is_none() -> None:
+    assert finite(10**400) is None
+    assert finite(10**300) == 10**300
+
+
+def test_epochs_that_cannot_be_counted_have_no_curve(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "compact", "c10", 0, 0.5)
+    odd = ('"epoch": true', '"epoch": 9223372036854775808', '"epoch": -1', '"epoch": 1.5', '"epoch": null')
+    lines = "".join(f'{{{text}, "test_accuracy": 0.9}}\n' for text in odd)
+    text = '{"epoch": 1, "test_accuracy": 1, "test_loss": "much"}\n{"epoch": 2, "test_accuracy": 0.5, "test_loss": 2}\n'
+    (run / "epochs.jsonl").write_text(lines + text)
+    series = curves_of([read_run(reseal(run))]).series
+    assert series["test_accuracy"].to_plain() == {"epoch": [1, 2], **dict.fromkeys(("mean", "low", "high"), [100, 50])}
+    assert series["test_loss"].epoch.tolist() == [2]
+
+
+def test_a_curve_has_the_epochs_that_every_seed_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """.2, .6 and .4 of three epochs; .4, none and .8: means .3 and .6 at the first and the last. A third is broken."""
+    epochs(write_run(tmp_path, "compact", "c10", 0), [0.2, 0.6, 0.4])
+    epochs(write_run(tmp_path, "compact", "c10", 1), [0.4, None, 0.8])
+    broken = write_run(tmp_path, "compact", "c10", 2)
+    (broken / "epochs.jsonl").write_text("[")
+    reseal(broken)
+    (cell,) = read_evidence([tmp_path]).cells
+    found = cell.curves.series["test_accuracy"].to_plain()
+    assert cell.curves is cell.curves and cell.curves.n == 2
+    assert (found["epoch"], found["mean"]) == ([1, 3], pytest.approx([30, 60]))
+    assert (found["low"], found["high"]) == ([20, 40], [40, 80])
+    assert capsys.readouterr().err.count("its curve cannot be read") == 1
 
 
 def epochs(run: Path, accuracies: list[float | None], **columns: list[Any]) -> Path:
@@ -266,18 +296,18 @@ def epochs(run: Path, accuracies: list[float | None], **columns: list[Any]) -> P
     return reseal(run)
 
 
-def test_arrivals_are_the_first_and_stay(tmp_path: Path) -> None:
+def test_a_target_is_reached_once_and_stays_reached(tmp_path: Path) -> None:
     """A target is reached by its very number; a later fall below it changes nothing."""
     epochs(write_run(tmp_path, "compact", "c10", 0), [0.2, None, 0.7, 0.1, 0.72])
-    (group,) = read_evidence([tmp_path]).cells
-    (arrivals,) = group.curves.reached
-    assert arrivals[20] == Reached(100_000, 60)
-    assert arrivals[50] == arrivals[70] == Reached(300_000, 180)  # the pass without an accuracy took its time
-    assert 80 not in arrivals
+    (cell,) = read_evidence([tmp_path]).cells
+    (reached,) = cell.curves.reached
+    assert reached[20] == Reached(100_000, 60)
+    assert reached[50] == reached[70] == Reached(300_000, 180)  # the epoch without an accuracy took its time
+    assert 80 not in reached
 
 
 def test_targets_by_hand(tmp_path: Path) -> None:
-    """compact: both seeds reach 50 %, after 1 and 2 passes of 100,000 images, in 1 and 3 minutes; 60 % one of them."""
+    """compact: both seeds reach 50 %, after 1 and 2 epochs of 100,000 images, in 1 and 3 minutes; 60 % one of them."""
     epochs(write_run(tmp_path, "compact", "c10", 0), [0.5, 0.6])
     epochs(write_run(tmp_path, "compact", "c10", 1), [0.4, 0.5], seconds=[60.0, 120.0])
     epochs(write_run(tmp_path, "vanilla", "c10", 0, shared_device=True), [0.3, 0.5])
@@ -293,7 +323,7 @@ def test_targets_by_hand(tmp_path: Path) -> None:
         ("compact", "CIFAR-100"): (*none, *none, *none, "GPU A"),
         ("compact", "SVHN"): ("0.100", "1.0", "0.100", "1.0", "0.100", "1.0", "GPU A"),
         ("vanilla", "CIFAR-10"): ("0.200", "—", *none, *none, "—"),
-        ("patch2", "CIFAR-10"): ("0.100", "—", "0.100", "—", *none, "GPU A"),  # its first pass has no time
+        ("patch2", "CIFAR-10"): ("0.100", "—", "0.100", "—", *none, "GPU A"),  # its first epoch has no time
     }
     assert "No run on CIFAR-100 reaches 10%." in shown.caption
     assert "nothing is chosen by it" in shown.caption
