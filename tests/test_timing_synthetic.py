@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from harness.config import run_config_from_plain
-from harness.evidence import processes
 from harness.evidence.cells import read_evidence
 from harness.evidence.figures import plans as figures
 from harness.evidence.paper import all_tables
@@ -39,7 +38,6 @@ def sixty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes seconds, the same for any number of records: figures show 24 rows."""
     monkeypatch.setattr(figures, "drawn", lambda _: (b"", b"", []))
-    monkeypatch.setattr(processes, "cores", lambda: 1)  # what another process does is not counted here
 
 
 def report(folder: Path) -> None:

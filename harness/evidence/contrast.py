@@ -3,7 +3,7 @@ and how sure that is, and on which images. Sides that were judged on other image
 
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,9 @@ from harness.evidence.cells import Cell, cell_of, unique, usable
 from harness.evidence.names import name_of
 from harness.evidence.quality import Predictions, predictions_of
 from harness.records.read import Run, load_runs, read_run
-from harness.statistics.images import (
-    Agreement,
-    agreement,
-    calibration_error,
-    class_accuracy,
-    difference_interval,
-    mcnemar_p,
-)
+from harness.statistics.images import agreement, calibration_error, class_accuracy, difference_interval, mcnemar_p
 from harness.statistics.intervals import mean_interval
-from harness.statistics.paired import Paired, paired, seeds_needed
+from harness.statistics.paired import paired, seeds_needed
 from variants.fields import UsageError, near_matches
 
 MOST_NAMES = 8
@@ -30,96 +23,29 @@ PARTS = ("variant", "recipe")
 SCALARS = ("variant_type", "precision", "compile", "holdout", "semantics")
 MADE_WITH = ("device_name", "torch", "source_digest", "data_digest")
 
-
-@dataclass(frozen=True)
-class Differing:
-    """A field with each side's values; absent on a side whose config has no such field."""
-
-    field: str
-    a: list[Any]
-    b: list[Any]
+Plain = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Mean:
-    mean: float
-    half: float | None
-    n: int
-
-
-@dataclass(frozen=True)
-class SideFacts:
-    """One side in numbers. Accuracy and calibration error in percent."""
-
-    run_ids: list[str]
-    label: str
-    seeds: list[int]
-    failed: int
-    accuracy: Mean | None
-    nll: Mean | None
-    calibration_error: Mean | None
-    params: float | None
-    macs: float | None
-    train_minutes: Mean | None  # of runs alone on one device
-    device: str | None  # where these minutes were measured
-
-
-@dataclass(frozen=True)
-class ImagePair:
-    """Two models on the same images."""
-
-    seed_a: int
-    seed_b: int
-    counts: Agreement
-    difference: float  # B - A, points
-    interval: tuple[float, float]
-    mcnemar_p: float
-
-
-@dataclass(frozen=True)
-class ClassDifference:
-    """Means over the compared pairs, percent."""
-
-    label: int
-    a: float
-    b: float
-    difference: float  # B - A
-
-
-@dataclass(frozen=True)
-class Contrast:
-    dataset: str
-    split: str
-    a: SideFacts
-    b: SideFacts
-    config: list[Differing]
-    made_with: list[Differing]
-    difference: Paired  # B - A by seed, points
-    seeds_to_resolve: int | None  # if the true difference and spread were those measured
-    images: list[ImagePair]
-    classes: list[ClassDifference]  # largest difference first
-    remarks: list[str]
-
-
-def contrast(a: Cell, b: Cell) -> Contrast:
+def contrast(a: Cell, b: Cell) -> Plain:
+    """As `--json` prints it. Accuracies and calibration errors are in percent, differences in points, B - A."""
     check_comparable(a, b)
     split, remarks = split_of(a), list[str]()
     difference = paired(a.by_seed(split), b.by_seed(split))
     predictions = {run_id(run): _predictions(run, remarks) for run in (*a.runs, *b.runs)}
-    compared = _comparable(_pairs_of_runs(a, b), predictions, remarks)
-    return Contrast(
-        dataset=a.dataset,
-        split=split,
-        a=_facts(a, split, predictions),
-        b=_facts(b, split, predictions),
-        config=_config_difference(a, b),
-        made_with=_differing(MADE_WITH, [run.env for run in a.runs], [run.env for run in b.runs]),
-        difference=difference,
-        seeds_to_resolve=seeds_needed(difference.mean or 0.0, difference.spread or 0.0),
-        images=[_image_pair(*pair) for pair in compared],
-        classes=_class_differences(compared),
-        remarks=remarks,
-    )
+    compared = _comparable(a, b, predictions, remarks)
+    return {
+        "dataset": a.dataset,
+        "split": split,
+        "a": _facts(a, split, predictions),
+        "b": _facts(b, split, predictions),
+        "config": _config_difference(a, b),
+        "made_with": _differing(MADE_WITH, [run.env for run in a.runs], [run.env for run in b.runs]),
+        "difference": asdict(difference),
+        "seeds_to_resolve": seeds_needed(difference.mean or 0.0, difference.spread or 0.0),
+        "images": [_of_images(seeds, *pair) for seeds, pair in compared],
+        "classes": _of_classes([pair for _, pair in compared]),
+        "remarks": remarks,
+    }
 
 
 # --- the sides -------------------------------------------------------------------------------------------------------
@@ -189,50 +115,52 @@ def run_id(run: Run) -> str:
     return run.config.get("run_id") or run.folder.name
 
 
-def _facts(side: Cell, split: str, predictions: dict[str, Predictions | None]) -> SideFacts:
+def _facts(side: Cell, split: str, predictions: dict[str, Predictions | None]) -> Plain:
+    """One side in numbers; `device` is where its minutes were measured, by runs alone on it."""
     known = [found for run in side.runs if (found := predictions[run_id(run)])]
     errors = [100 * calibration_error(p["confidence"], p["predicted"] == p["labels"]) for p in known]
-    return SideFacts(
-        run_ids=[run_id(run) for run in side.runs],
-        label=f"{side.variant}, {side.recipe}",
-        seeds=[run.config["seed"] for run in side.runs],
-        failed=len(side.failed),
-        accuracy=_mean(list(side.by_seed(split).values())),
-        nll=_mean(side.measured(f"{split}_nll")),
-        calibration_error=_mean(errors),
-        params=side.cost("params"),
-        macs=side.cost("macs"),
-        train_minutes=_mean(side.timed("train_seconds", 1 / 60)),
-        device=side.timed_device,
-    )
+    return {
+        "run_ids": [run_id(run) for run in side.runs],
+        "label": f"{side.variant}, {side.recipe}",
+        "seeds": [run.config["seed"] for run in side.runs],
+        "failed": len(side.failed),
+        "accuracy": _mean(list(side.by_seed(split).values())),
+        "nll": _mean(side.measured(f"{split}_nll")),
+        "calibration_error": _mean(errors),
+        "params": side.cost("params"),
+        "macs": side.cost("macs"),
+        "train_minutes": _mean(side.timed("train_seconds", 1 / 60)),
+        "device": side.timed_device,
+    }
 
 
-def _mean(values: Sequence[float]) -> Mean | None:
-    return Mean(*mean_interval(values)) if values else None
+def _mean(values: Sequence[float]) -> Plain | None:
+    return dict(zip(("mean", "half", "n"), mean_interval(values))) if values else None
 
 
 # --- what differs ----------------------------------------------------------------------------------------------------
 
 
-def _config_difference(a: Cell, b: Cell) -> list[Differing]:
+def _config_difference(a: Cell, b: Cell) -> list[Plain]:
     """Every field that can change a result and does not agree: the ablation, as the machine states it."""
     flat_a, flat_b = _flat(a.runs[0]), _flat(b.runs[0])
     found = _differing(list(dict.fromkeys([*flat_a, *flat_b])), [flat_a], [flat_b])
-    seeds = Differing("seed", *([run.config["seed"] for run in side.runs] for side in (a, b)))
-    return found if seeds.a == seeds.b else [*found, seeds]
+    seeds_a, seeds_b = ([run.config["seed"] for run in side.runs] for side in (a, b))
+    return found if seeds_a == seeds_b else [*found, {"field": "seed", "a": seeds_a, "b": seeds_b}]
 
 
-def _flat(run: Run) -> dict[str, Any]:
+def _flat(run: Run) -> Plain:
     fields = {name: run.config[name] for name in SCALARS if name in run.config}
     return {f"{part}.{name}": v for part in PARTS for name, v in (run.config.get(part) or {}).items()} | fields
 
 
-def _differing(names: Sequence[str], a: Sequence[dict[str, Any]], b: Sequence[dict[str, Any]]) -> list[Differing]:
-    rows = [Differing(name, *(_values(name, records) for records in (a, b))) for name in names]
-    return [row for row in rows if row.a != row.b]
+def _differing(names: Sequence[str], a: Sequence[Plain], b: Sequence[Plain]) -> list[Plain]:
+    """A field with each side's values; none on a side whose records have no such field."""
+    rows = [{"field": name, "a": _values(name, a), "b": _values(name, b)} for name in names]
+    return [row for row in rows if row["a"] != row["b"]]
 
 
-def _values(name: str, records: Sequence[dict[str, Any]]) -> list[Any]:
+def _values(name: str, records: Sequence[Plain]) -> list[Any]:
     """The different values in the order in which they come; some are lists, so that no set can hold them."""
     values: list[Any] = []
     for record in records:
@@ -243,13 +171,8 @@ def _values(name: str, records: Sequence[dict[str, Any]]) -> list[Any]:
 
 # --- images ----------------------------------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True)
-class Side:
-    """One run of a pair."""
-
-    seed: int
-    predictions: Predictions
+Seeds = tuple[int, int]
+Pair = tuple[Predictions, Predictions]
 
 
 def _predictions(run: Run, remarks: list[str]) -> Predictions | None:
@@ -260,6 +183,20 @@ def _predictions(run: Run, remarks: list[str]) -> Predictions | None:
     return found
 
 
+def _comparable(
+    a: Cell, b: Cell, predictions: dict[str, Predictions | None], remarks: list[str]
+) -> list[tuple[Seeds, Pair]]:
+    """Pairs of runs that judged the same images."""
+    kept = []
+    for first, second in _pairs_of_runs(a, b):
+        of_first, of_second = predictions[run_id(first)], predictions[run_id(second)]
+        if of_first and of_second and np.array_equal(of_first["labels"], of_second["labels"]):
+            kept.append(((first.config["seed"], second.config["seed"]), (of_first, of_second)))
+        elif of_first and of_second:
+            remarks.append(f"{run_id(first)} and {run_id(second)}: the data differ, so no image is compared")
+    return kept
+
+
 def _pairs_of_runs(a: Cell, b: Cell) -> list[tuple[Run, Run]]:
     """Those of one seed; two single runs are compared whatever their seeds, for then they are what was asked about."""
     by_seed = {run.config["seed"]: run for run in b.runs}
@@ -267,35 +204,30 @@ def _pairs_of_runs(a: Cell, b: Cell) -> list[tuple[Run, Run]]:
     return same or ([(a.runs[0], b.runs[0])] if len(a.runs) == len(b.runs) == 1 else [])
 
 
-def _comparable(
-    pairs: Sequence[tuple[Run, Run]], predictions: dict[str, Predictions | None], remarks: list[str]
-) -> list[tuple[Side, Side]]:
-    kept = []
-    for first, second in pairs:
-        a, b = predictions[run_id(first)], predictions[run_id(second)]
-        if a and b and np.array_equal(a["labels"], b["labels"]):
-            kept.append((Side(first.config["seed"], a), Side(second.config["seed"], b)))
-        elif a and b:
-            remarks.append(f"{run_id(first)} and {run_id(second)}: the data differ, so no image is compared")
-    return kept
+def _of_images(seeds: Seeds, a: Predictions, b: Predictions) -> Plain:
+    counts = agreement(a["labels"], a["predicted"], b["predicted"])
+    return {
+        "seed_a": seeds[0],
+        "seed_b": seeds[1],
+        "counts": asdict(counts),
+        "difference": 100 * counts.difference,
+        "interval": [100 * end for end in difference_interval(counts, seeds)],
+        "mcnemar_p": mcnemar_p(counts.only_first, counts.only_second),
+    }
 
 
-def _image_pair(a: Side, b: Side) -> ImagePair:
-    counts = agreement(a.predictions["labels"], a.predictions["predicted"], b.predictions["predicted"])
-    low, high = difference_interval(counts, (a.seed, b.seed))
-    p = mcnemar_p(counts.only_first, counts.only_second)
-    return ImagePair(a.seed, b.seed, counts, 100 * counts.difference, (100 * low, 100 * high), p)
-
-
-def _class_differences(pairs: Sequence[tuple[Side, Side]]) -> list[ClassDifference]:
+def _of_classes(pairs: Sequence[Pair]) -> list[Plain]:
+    """Accuracy by class, the mean over the pairs, largest difference first."""
     if not pairs:
         return []
-    classes = 1 + max(int(a.predictions["labels"].max()) for a, _ in pairs)
-    a_K, b_K = (100 * np.mean([_accuracy(side, classes) for side in sides], 0) for sides in zip(*pairs))
-    seen = (label for label in range(classes) if not np.isnan(a_K[label]))
-    rows = [ClassDifference(k, float(a_K[k]), float(b_K[k]), float(b_K[k] - a_K[k])) for k in seen]
-    return sorted(rows, key=lambda row: (-abs(row.difference), row.label))
-
-
-def _accuracy(side: Side, classes: int) -> np.ndarray:
-    return class_accuracy(side.predictions["labels"], side.predictions["predicted"], classes)
+    classes = 1 + max(int(a["labels"].max()) for a, _ in pairs)
+    a_K, b_K = (
+        100 * np.mean([class_accuracy(one["labels"], one["predicted"], classes) for one in side], 0)
+        for side in zip(*pairs)
+    )
+    rows = [
+        {"label": label, "a": float(a), "b": float(b), "difference": float(b - a)}
+        for label, (a, b) in enumerate(zip(a_K, b_K))
+        if not np.isnan(a)
+    ]
+    return sorted(rows, key=lambda row: (-abs(row["difference"]), row["label"]))

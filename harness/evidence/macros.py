@@ -60,9 +60,9 @@ def _simulation() -> dict[str, str]:
     return {
         "simStudies": f"{found.studies:,}",
         "simSeeds": str(found.seeds),
-        "simCoverage": f"{found.mean_covered.share:.2%}",
-        "simPairedCoverage": f"{found.difference_covered.share:.2%}",
-        "simFamilyError": f"{found.any_false.share:.2%}",
+        "simCoverage": f"{found.share('mean_covered'):.2%}",
+        "simPairedCoverage": f"{found.share('difference_covered'):.2%}",
+        "simFamilyError": f"{found.share('any_false'):.2%}",
     }
 
 

@@ -108,6 +108,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         adjusted[index] = least
     return adjusted
 
+
 # --- how many seeds a paired difference needs -------------------------------------------------------------------------
 
 
@@ -132,6 +133,7 @@ def seeds_needed(difference: float, spread: float, wanted: float = WANTED) -> in
         middle = (low + high) // 2
         low, high = (low, middle) if power(middle, difference, spread) >= wanted else (middle, high)
     return high
+
 
 # --- runs of different seeds ------------------------------------------------------------------------------------------
 
@@ -162,6 +164,7 @@ def probability_of_improvement(
     means = wins_XY[rows[:, :, None], columns[:, None, :]].mean((1, 2))
     low, high = np.quantile(means, [TAIL, 1 - TAIL])
     return Improvement(float(wins_XY.mean()), (float(low), float(high)))
+
 
 # --- the variance of a balanced grid ----------------------------------------------------------------------------------
 
