@@ -184,28 +184,17 @@ def _moved(name: str, study: Study, seen: Iterable[Pair]) -> Iterator[Form]:
 
 def _is_a_row_of(row: Row, study: Study) -> bool:
     """Such a row is no other base: compact-cls is the study of poolings' own change of compact."""
-    base, *rows = (_planned(one, study.datasets[0], None, study.holdout) for one in (row, *study.rows))
-    return base is not None and any(one and one[1] == base[1] for one in rows)
+    base, *rows = (planned_on(one, study.datasets[0], None, study.holdout) for one in (row, *study.rows))
+    return base is not None and any(one and one.plan_id == base.plan_id for one in rows)
 
 
+@cache  # each form is looked for at every budget
 def planned_on(row: Row, dataset: str, epochs: int | None, holdout: float) -> RunConfig | None:
     """None for a row that cannot be run like this: more warm restarts than epochs, say."""
-    planned = _planned(row, dataset, epochs, holdout)
-    return planned[0] if planned else None
-
-
-def _planned(row: Row, dataset: str, epochs: int | None, holdout: float) -> tuple[RunConfig, str] | None:
-    """With the identity by which its runs are found."""
-    return _resolved(replace(row, label="", levels=()), dataset, epochs, holdout)
-
-
-@cache  # many studies have the same base
-def _resolved(row: Row, dataset: str, epochs: int | None, holdout: float) -> tuple[RunConfig, str] | None:
     try:
-        config = row.resolve(DATASETS[dataset], epochs=epochs, holdout=holdout)
+        return row.resolve(DATASETS[dataset], epochs=epochs, holdout=holdout)
     except UsageError:
         return None
-    return config, config.plan_id
 
 
 # --- the runs of a form ----------------------------------------------------------------------------------------------
@@ -259,12 +248,13 @@ def _rows(form: Form, dataset: str, epochs: int | None, index: Index) -> list[Pl
     """
     rows: list[PlannedRow] = []
     for row in form.study.rows:
-        planned = _planned(row, dataset, epochs, form.study.holdout)
+        config = planned_on(row, dataset, epochs, form.study.holdout)
+        plan = config and config.plan_id
         needed = form.moved_to or (row is form.study.base and form.study.kind != "table")
-        if needed and (planned is None or planned[1] not in index.cells):
+        if needed and plan not in index.cells:
             return []
-        if planned:
-            rows.append((row, *planned))
+        if config and plan:
+            rows.append((row, config, plan))
     return rows
 
 
