@@ -19,8 +19,7 @@ from harness.commands import Parser, place, run_command
 from harness.datasets import title
 from harness.evidence.cells import count, folders_of
 from harness.evidence.contrast import Plain, contrast, side_of
-from harness.evidence.writing.table import HOLE
-from harness.evidence.writing.text import difference, minutes, signed, whole
+from harness.evidence.writing import HOLE, difference, minutes, signed, whole
 from harness.statistics.paired import MOST_SEEDS, WANTED
 
 MOST_CLASSES = 10

@@ -20,13 +20,19 @@ from harness.commands import Parser, directory, place, run_command
 from harness.evidence.cells import folders_of, read_evidence
 from harness.evidence.conclusions import headed
 from harness.evidence.costs import read_costs
-from harness.evidence.figures.plans import Figures
 from harness.evidence.findings import beside_studies, findings
-from harness.evidence.macros import macros
-from harness.evidence.paper import all_tables, write_tables, write_text
-from harness.evidence.readme import read_parts, write_results
-from harness.evidence.tables.benchmarks import read_measured
-from harness.evidence.typeset import typeset
+from harness.evidence.paper import (
+    all_figures,
+    all_tables,
+    read_parts,
+    typeset,
+    write_figures,
+    write_results,
+    write_tables,
+    write_text,
+)
+from harness.evidence.prose import macros
+from harness.evidence.tables.costs import read_measured
 from harness.studies import STUDIES
 from variants.fields import UsageError, near_matches
 
@@ -62,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     tables = all_tables(evidence, study, measured, found, beside)
     try:
         lines = write_tables(tables, args.out / "tables")
-        lines += Figures(pictured, study, measured, found).write(args.out / "figures")
+        lines += write_figures(all_figures(pictured, study, measured, found), pictured, args.out / "figures")
         lines += write_text(macros(evidence, study, found, pictured.cells), found, args.out)
         if args.readme:
             write_results(args.readme, tables[0], [headed(one) for one in found if not one.quick])

@@ -19,8 +19,8 @@ FLOW = (
 
 # The same inside the largest room.
 EVIDENCE = (
-    "processes", "folders", "published", "writing", "cells", "findings", "tables", "figures", "macros", "sections",
-    "paper", "readme", "typeset",
+    "writing", "names", "quality", "cells", "costs", "effects", "findings", "conclusions", "contrast", "tables",
+    "figures", "prose", "paper",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from harness.datasets import DATASETS
 from harness.evidence.cells import read_evidence
 from harness.evidence.conclusions import conclusions
 from harness.evidence.findings import changes, changes_text, findings
-from harness.evidence.macros import macros
+from harness.evidence.prose import macros
 from harness.studies import STUDIES
 from harness.studies import changes as study_of_changes
 from harness.study import Row, Study

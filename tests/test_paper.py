@@ -10,13 +10,14 @@ import pytest
 
 from harness.config import resolve
 from harness.datasets import DATASETS
-from harness.evidence import typeset as typesetting
+from harness.evidence import paper as typesetting
 from harness.evidence.cells import read_evidence
+from harness.evidence.figures import drawing
 from harness.evidence.findings import findings
-from harness.evidence.macros import macros, macros_text
-from harness.evidence.published import PUBLISHED_NUMBERS
-from harness.evidence.sections import NONE_YET, studies_text
-from harness.evidence.typeset import typeset
+from harness.evidence.paper import typeset
+from harness.evidence.prose import NONE_YET, macros, macros_text, studies_text
+from harness.evidence.tables.published import PUBLISHED_NUMBERS
+from harness.report import main
 from harness.statistics.simulated import simulate
 from harness.studies import STUDIES
 from harness.timing.synthetic import write_cell
@@ -60,7 +61,7 @@ def test_numbers_come_from_what_they_name(tmp_path):
     found = values(tmp_path)
     assert found["runsDone"] == "4" and found["plannedSeeds"] == "5" and found["devices"] == "no device"
     assert found["resultsSummary"] == (
-        "The main table plans 24 cells. 2 have at least one finished run, none has all of its seeds."
+        "The main table plans 24 cells: so far 2 with at least one finished run, 0 with all seeds."
     )
     judged = [int(found[f"published{name}"]) for name in ("Reached", "Missed", "Open")]
     assert int(found["publishedTotal"]) == sum(number.accuracy is not None for number in PUBLISHED_NUMBERS)
@@ -124,15 +125,13 @@ def test_the_pdf_comes_alone(tmp_path, monkeypatch):
 def test_tex_s_own_complaint_is_the_message(tmp_path, monkeypatch):
     (tmp_path / "complaint").write_text("! Undefined control sequence.\n<recently read>\nl.7 \\nonsense\n")
     a_latex(tmp_path, monkeypatch, "cp complaint main.log; exit 1")
-    with pytest.raises(UsageError, match=r"pdflatex refuses it: Undefined control sequence. l.7 \\nonsense"):
+    with pytest.raises(UsageError, match=r"pdflatex cannot typeset it: Undefined control sequence. l.7 \\nonsense"):
         typeset(tmp_path)
     assert not (tmp_path / "main.pdf").exists()
 
 
 @pytest.mark.skipif(typesetting.find_latex() is None, reason="needs a LaTeX")
 def test_the_paper_can_be_typeset(tmp_path):
-    from harness.report import main
-
     write_pooling(tmp_path / "runs")
     words = ["--results", str(tmp_path / "runs"), "--out", str(tmp_path / "paper"), "--bench", str(tmp_path), "--paper"]
     assert main(words) == 0
@@ -142,9 +141,8 @@ def test_the_paper_can_be_typeset(tmp_path):
 # --- what the main table leaves to the studies -----------------------------------------------------------------------
 
 
-def test_cells_of_a_study_stand_in_its_table_and_in_the_long_ones_alone(tmp_path, capsys):
-    from harness.report import main
-
+def test_cells_of_a_study_stand_in_its_table_and_in_the_long_ones_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(drawing, "drawn", lambda *_: (b"", b""))
     write_pooling(tmp_path / "runs")
     other = resolve("compact", DATASETS["c10"], "published", settings=["recipe.lr=0.5"])
     write_cell(tmp_path / "runs", other, seeds=1)

@@ -13,13 +13,13 @@ import pytest
 from harness.evidence import effects
 from harness.evidence.cells import read_evidence
 from harness.evidence.conclusions import RULE
-from harness.evidence.figures.digest import data_digest, read_digest
-from harness.evidence.figures.study import study_figures
+from harness.evidence.figures.drawing import data_digest, read_digest
+from harness.evidence.figures.studies import study_figures
 from harness.evidence.findings import findings
 from harness.evidence.paper import write_tables
 from harness.evidence.tables.captions import made_with
 from harness.evidence.tables.study import study_tables
-from harness.evidence.writing.table import Table
+from harness.evidence.writing import Table
 from harness.report import main
 from harness.studies import STUDIES
 from harness.studies import changes as study_of_changes
@@ -85,7 +85,7 @@ def test_captions_say_what_was_run(tmp_path: Path) -> None:
     )
     for part in (
         *("Which pool?", "Test accuracy on CIFAR-10", "Every row was given 10 epochs instead of those that the study"),
-        *("GPU A", "bf16", "torch 2.15.0", "n = 1 or 2", "10 passes", "500,000 images seen", "step was compiled"),
+        *("GPU A", "bf16", "torch 2.15.0", "n = 1 or 2", "10 epochs", "500,000 images seen", "step was compiled"),
         "Nothing is tested: no two seeds are on both sides",
     ):
         assert part in short
@@ -94,7 +94,7 @@ def test_captions_say_what_was_run(tmp_path: Path) -> None:
     write_rows(tmp_path / "one", POOLING, [(60.0, 61.0, 62.5), (61.0, 61.5, 62.0)])
     assert "adjusted for the one comparison of this table" in study_tables(only(tmp_path / "one"))[0].caption
     assert "quick form" in quick and "instead of" not in quick
-    assert "Validation accuracy on CIFAR-10 after the last planned pass, a holdout of 10%" in held
+    assert "Validation accuracy on CIFAR-10 after the last planned epoch, a holdout of 10%" in held
 
 
 def test_a_row_that_is_the_base_on_this_data_set_says_so(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_differences_are_numbers_in_every_form() -> None:
 
 
 def figures(root: Path, study: Study) -> dict[str, dict]:
-    return {name: data for name, data, _, lacking in study_figures(only(root, study)) if not lacking}
+    return {plan.name: plan.data for plan in study_figures(only(root, study)) if not plan.lacking}
 
 
 def test_a_forest_has_a_line_for_each_comparison_in_the_order_of_the_study(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_the_report_has_every_study_that_was_run_whatever_the_main_table_is(tmp_
     assert all(f"\n* {sentence.split(': ')[0]}: " in markdown for sentence in sentences)
     assert "such a difference" not in (out / "tables/study-pooling.tex").read_text()
     (instance,) = findings(read_evidence([tmp_path / "runs"]))
-    for name, data, _, _ in study_figures(instance):
+    for name, data in ((plan.name, plan.data) for plan in study_figures(instance)):
         assert read_digest(out / f"figures/{name}.png") == data_digest(data)
         assert data_digest(data).encode() in (out / f"figures/{name}.pdf").read_bytes()
 
@@ -336,10 +336,9 @@ def test_what_runs_were_made_with(tmp_path: Path) -> None:
     write_run(tmp_path, "vanilla", "c10", 0, None, env={"device_name": "never finished"})
     groups = read_evidence([tmp_path]).cells
     assert made_with(groups) == (
-        "Trained on GPU A, in bf16, with torch 2.15.0, n = 2, 100 passes over the training images, "
-        "5,000,000 images seen."
+        "Trained on GPU A, in bf16, with torch 2.15.0, n = 2, 100 epochs, 5,000,000 images seen."
     )
-    assert made_with(groups, "device", "precision", "n", "passes", "images") == "Trained with torch 2.15.0."
+    assert made_with(groups, "device", "precision", "n", "epochs", "images") == "Trained with torch 2.15.0."
     assert made_with([]) == ""
 
 
@@ -350,5 +349,5 @@ def test_mixed_and_unknown_things_are_named_in_captions(tmp_path: Path) -> None:
         write_run(tmp_path, f"v{number}", "c10", 0, epochs=20 + number, images_seen=7)
     sentence = made_with(read_evidence([tmp_path]).cells)
     assert "on CPU B and GPU A, in bf16 and fp32, with torch 2.15.0 and unknown," in sentence
-    assert "10 to 100 passes" in sentence  # more budgets than one names one by one
+    assert "10 to 100 epochs" in sentence  # more budgets than one names one by one
     assert "7 or 500,000 or unknown images seen" in sentence

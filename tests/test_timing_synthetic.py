@@ -15,7 +15,7 @@ import pytest
 
 from harness.config import run_config_from_plain
 from harness.evidence.cells import read_evidence
-from harness.evidence.figures import plans as figures
+from harness.evidence.figures import drawing as figures
 from harness.evidence.paper import all_tables
 from harness.records.read import load_runs, read_run, run_state
 from harness.records.schema import FILES
@@ -37,7 +37,7 @@ def sixty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes seconds, the same for any number of records: figures show 24 rows."""
-    monkeypatch.setattr(figures, "drawn", lambda _: (b"", b"", []))
+    monkeypatch.setattr(figures, "drawn", lambda *_: (b"", b""))
 
 
 def report(folder: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from harness.evidence.cells import count
 from harness.evidence.effects import NEITHER, NOT_RUN, UNDECIDED, Best, Choice, Effect, Gap, Share
 from harness.evidence.findings import Finding
-from harness.evidence.writing.text import difference, joined, p_value
+from harness.evidence.writing import difference, joined, p_value
 from harness.statistics.intervals import ALPHA
 from harness.statistics.paired import MOST_SEEDS, WANTED
 

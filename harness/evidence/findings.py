@@ -24,7 +24,7 @@ from harness.evidence.effects import (
     gaps_of,
     shares_of,
 )
-from harness.evidence.writing.table import HOLE
+from harness.evidence.writing import HOLE
 from harness.studies import STUDIES
 from harness.study import Row, Study, changed_fields
 from variants.catalog import CATALOG
