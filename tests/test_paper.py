@@ -156,5 +156,5 @@ def test_cells_of_a_study_stand_in_its_table_and_in_the_long_ones_alone(tmp_path
     assert "| compact | published | 100 |" in tables["main"], "a row of the main table, although a study has it too"
     assert "| compact-cls | published |" in tables["cells"] and "pool=cls" in tables["study-pooling"]
     text = readme.read_text()
-    assert "\n* Study pooling on CIFAR-10, 100 passes, fp32: pool=cls: " in text and text.endswith("end -->\n")
+    assert "\n* Study pooling on CIFAR-10, 100 epochs, fp32: pool=cls: " in text and text.endswith("end -->\n")
     capsys.readouterr()

@@ -8,8 +8,8 @@ from typing import Any
 from harness.datasets import title
 from harness.evidence.cells import commonest_device, count
 from harness.evidence.conclusions import best_sentence, conclusions
-from harness.evidence.effects import Effect, Gap, Line, Share, best_of
-from harness.evidence.findings import Finding, changes, changes_text, planned_on
+from harness.evidence.effects import Effect, Gap, Line, Share
+from harness.evidence.findings import Finding, changes, changes_text
 from harness.evidence.tables.captions import different_data, flag, made_with
 from harness.evidence.writing import (
     HOLE,
@@ -98,7 +98,7 @@ def _costs(device: str | None) -> Columns[Line]:
 
 def _best(finding: Finding, columns: Mapping[str, Callable]) -> tuple[frozenset[tuple[int, int]], str]:
     """The cell that is bold, if any, and the caption's sentence on it."""
-    best = best_of([None if line.same_as else line.scores for line in finding.lines])
+    best = finding.best
     bold = frozenset() if best.row is None else frozenset({(best.row, [*columns].index(ACCURACY))})
     return bold, best_sentence({ACCURACY: best})
 
@@ -240,9 +240,7 @@ def _gaps(finding: Finding) -> list[Table]:
 
 def _judged(finding: Finding, end: str) -> str:
     """What the study asks, how it was run, and on which images it is judged."""
-    study, lines = finding.study, finding.lines
-    planned = [planned_on(line.row, finding.dataset, None, study.holdout) for line in lines]
-    shorter = any(one and one.recipe.epochs != line.config.recipe.epochs for one, line in zip(planned, lines))
+    study = finding.study
     split, share = "Test", ""
     if study.holdout:
         split, share = "Validation", f", a holdout of {study.holdout:.0%} of the training images"
@@ -250,7 +248,7 @@ def _judged(finding: Finding, end: str) -> str:
         study.question,
         "The study's quick form." if finding.quick else "",
         f"On {finding.moved_to} instead of what the study plans." if finding.moved_to else "",
-        f"Every row was given {finding.budget} instead of those that the study plans." if shorter else "",
+        f"Every row was given {finding.budget} instead of those that the study plans." if finding.shortened else "",
         f"{split} accuracy on {title(finding.dataset)} after the last planned epoch{share}{end}",
     )
 
