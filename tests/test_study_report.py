@@ -224,6 +224,7 @@ def write_pooling(root: Path, seeds: int = 3) -> None:
 def test_a_report_computes_each_finding_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables, figures, sentences, macros and the README read the same one."""
     write_pooling(tmp_path / "runs")
+    monkeypatch.setattr("harness.evidence.figures.drawing.drawn", lambda *_: (b"", b""))
     calls: Counter[str] = Counter()
     for name in ("effects_of", "gaps_of", "choices_of", "best_of"):
         monkeypatch.setattr(f"harness.evidence.findings.{name}", counted(name, calls))
