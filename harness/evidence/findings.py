@@ -188,9 +188,13 @@ def _is_a_row_of(row: Row, study: Study) -> bool:
     return base is not None and any(one and one.plan_id == base.plan_id for one in rows)
 
 
-@cache  # each form is looked for at every budget
 def planned_on(row: Row, dataset: str, epochs: int | None, holdout: float) -> RunConfig | None:
     """None for a row that cannot be run like this: more warm restarts than epochs, say."""
+    return _resolved(replace(row, label="", levels=()), dataset, epochs, holdout)
+
+
+@cache  # many studies have the same base, and each form is looked for at every budget
+def _resolved(row: Row, dataset: str, epochs: int | None, holdout: float) -> RunConfig | None:
     try:
         return row.resolve(DATASETS[dataset], epochs=epochs, holdout=holdout)
     except UsageError:
