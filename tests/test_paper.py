@@ -1,4 +1,4 @@
-"""The paper: its prose holds no number, its macros are all there and all used, and LaTeX is asked politely."""
+"""The paper and the README: prose without numbers, macros all defined and all used, LaTeX where there is one."""
 
 import os
 import re
@@ -21,6 +21,7 @@ from harness.report import main
 from harness.statistics.simulated import simulate
 from harness.studies import STUDIES
 from harness.timing.synthetic import write_cell
+from tests.test_report import write_run
 from variants.fields import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,3 +159,33 @@ def test_cells_of_a_study_stand_in_its_table_and_in_the_long_ones_alone(tmp_path
     text = readme.read_text()
     assert "\n* Study pooling on CIFAR-10, 100 epochs, fp32: pool=cls: " in text and text.endswith("end -->\n")
     capsys.readouterr()
+
+
+# --- the README's part ------------------------------------------------------------------------------------------------
+
+
+def test_readme_is_rewritten_between_its_markers(tmp_path, monkeypatch):
+    monkeypatch.setattr(drawing, "drawn", lambda *_: (b"", b""))
+    readme, (begin, end) = tmp_path / "README.md", ("<!-- results:begin -->", "<!-- results:end -->")
+    readme.write_text(f"# Title\n{begin}\nold\n{end}\nrest\n")
+    write_run(tmp_path / "runs", "compact", "c10", 0, 0.5)
+    arguments = ["--results", str(tmp_path / "runs"), "--out", str(tmp_path / "paper"), "--readme", str(readme)]
+    main(arguments)
+    once = readme.read_text(encoding="utf-8")
+    assert once.startswith(f"# Title\n{begin}\n")
+    assert once.endswith(f"{end}\nrest\n")
+    assert "| 50.00 (1) |" in once
+    assert "1 run done" in once
+    assert "\nold\n" not in once
+    main(arguments)
+    assert readme.read_text(encoding="utf-8") == once
+
+
+@pytest.mark.parametrize("text", ["no markers", "<!-- results:end -->\n<!-- results:begin -->\n", None])
+def test_a_readme_without_markers_is_refused_before_anything_is_written(tmp_path, text):
+    readme = tmp_path / "README.md"
+    if text is not None:
+        readme.write_text(text)
+    with pytest.raises(UsageError, match=r"README\.md"):
+        main(["--results", str(tmp_path), "--out", str(tmp_path / "paper"), "--readme", str(readme)])
+    assert not (tmp_path / "paper").exists()

@@ -1,6 +1,4 @@
-"""Owns the proof that tables and figures say what the records say, by values worked out by hand.
-Refuses to train: every record here is synthetic.
-"""
+"""Tables and figures say what the records say: made-up records, and values worked out by hand."""
 
 import csv
 import math
@@ -469,32 +467,6 @@ def test_own_runs_come_before_the_reference(tmp_path: Path, monkeypatch: pytest.
     assert folders_of(None) == [Path("results/reference")]
     write_run(Path("results/runs"), "compact", "c10", 1, 0.6)
     assert folders_of(None) == [Path("results/runs")]
-
-
-def test_readme_is_rewritten_between_its_markers(tmp_path: Path, undrawn: None) -> None:
-    readme, (begin, end) = tmp_path / "README.md", ("<!-- results:begin -->", "<!-- results:end -->")
-    readme.write_text(f"# Title\n{begin}\nold\n{end}\nrest\n")
-    write_run(tmp_path / "runs", "compact", "c10", 0, 0.5)
-    arguments = ["--results", str(tmp_path / "runs"), "--out", str(tmp_path / "paper"), "--readme", str(readme)]
-    main(arguments)
-    once = readme.read_text(encoding="utf-8")
-    assert once.startswith(f"# Title\n{begin}\n")
-    assert once.endswith(f"{end}\nrest\n")
-    assert "| 50.00 (1) |" in once
-    assert "1 run done" in once
-    assert "\nold\n" not in once
-    main(arguments)
-    assert readme.read_text(encoding="utf-8") == once
-
-
-@pytest.mark.parametrize("text", ["no markers", "<!-- results:end -->\n<!-- results:begin -->\n", None])
-def test_a_readme_without_markers_is_refused_before_anything_is_written(tmp_path: Path, text: str | None) -> None:
-    readme = tmp_path / "README.md"
-    if text is not None:
-        readme.write_text(text)
-    with pytest.raises(UsageError, match=r"README\.md"):
-        main(["--results", str(tmp_path), "--out", str(tmp_path / "paper"), "--readme", str(readme)])
-    assert not (tmp_path / "paper").exists()
 
 
 def test_figures_of_many_rows_show_the_first(tmp_path: Path, undrawn: None, capsys) -> None:
