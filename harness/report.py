@@ -17,11 +17,10 @@ examples:
 from pathlib import Path
 
 from harness.commands import Parser, directory, place, run_command
-from harness.evidence.cells.catalogue import read_costs
-from harness.evidence.cells.groups import read_evidence
-from harness.evidence.findings.conclusions import headed
-from harness.evidence.findings.instances import beside_studies, instances
-from harness.evidence.folders import folders_of
+from harness.evidence.cells import folders_of, read_evidence
+from harness.evidence.conclusions import headed
+from harness.evidence.costs import read_costs
+from harness.evidence.findings import beside_studies, findings
 from harness.evidence.paper import (
     all_figures,
     all_tables,
@@ -62,27 +61,24 @@ def main(arguments: list[str] | None = None) -> int:
     if args.readme:
         read_parts(args.readme)  # a README without markers is refused before anything is written
     evidence = read_evidence(folders_of(args.results), read_costs(args.cost))
-    print(evidence.source if evidence.groups else f"{evidence.source} The tables hold no results.")
-    measured, studied = read_measured(args.bench), instances(evidence)
-    beside = beside_studies(evidence, args.study, studied)
-    pictured = beside if beside.groups else evidence  # while the main table is empty, what the studies have
-    tables = all_tables(evidence, study, measured, studied, beside)
-    figures = all_figures(pictured, study, measured, studied)
-    told = [headed(instance) for instance in studied]
-    said = macros(evidence, study, studied, pictured.groups)
+    print(evidence.source if evidence.cells else f"{evidence.source} The tables hold no results.")
+    measured, found = read_measured(args.bench), findings(evidence)
+    beside = beside_studies(evidence, args.study, found)
+    pictured = beside if beside.cells else evidence  # while the main table is empty, what the studies have
+    tables = all_tables(evidence, study, measured, found, beside)
     try:
         lines = write_tables(tables, args.out / "tables")
-        lines += write_figures(figures, pictured, args.out / "figures")
-        lines += write_text(said, studied, args.out)
+        lines += write_figures(all_figures(pictured, study, measured, found), pictured, args.out / "figures")
+        lines += write_text(macros(evidence, study, found, pictured.cells), found, args.out)
         if args.readme:
-            write_results(args.readme, tables[0], [lines for one, lines in zip(studied, told) if not one.quick])
+            write_results(args.readme, tables[0], [headed(one) for one in found if not one.quick])
             lines.append(f"{args.readme}: the results between its markers")
         if args.paper:
             lines.append(typeset(args.out))
     except OSError as error:
         raise UsageError(f"cannot write {error.filename or args.out}: {error.strerror or error}") from None
-    found = [line for one in told for line in ("", *one)]
-    print("\n".join([f"wrote below {args.out}:", *lines, "", tables[0].to_markdown().rstrip("\n"), *found]))
+    sentences = [line for one in found for line in ("", *headed(one))]
+    print("\n".join([f"wrote below {args.out}:", *lines, "", tables[0].to_markdown().rstrip("\n"), *sentences]))
     return 0
 
 

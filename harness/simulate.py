@@ -39,21 +39,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def to_plain(found: Found) -> dict[str, Any]:
-    told = ("studies", "seeds", "draw", "pairing_gain", "smallest_sign_flip_p")
-    tallies = ("mean_covered", "difference_covered", "bca_covered", "any_false", "any_false_unadjusted")
+    facts = ("studies", "seeds", "draw", "pairing_gain", "smallest_sign_flip_p")
+    shares = ("mean_covered", "difference_covered", "bca_covered", "any_false", "any_false_unadjusted")
     return {
-        **{name: getattr(found, name) for name in told},
-        **{name: getattr(found, name).share for name in tallies},
+        **{name: getattr(found, name) for name in facts},
+        **{name: found.share(name) for name in shares},
         "power": [
-            {"effect": cell.effect, "noise": cell.noise, "seen": seen.share, "predicted": predicted(found, index)}
-            for index, (cell, seen) in enumerate(zip(CELLS, found.seen))
+            {"effect": cell.effect, "noise": cell.noise, "seen": seen, "predicted": predicted_power(cell, found.seeds)}
+            for cell, seen in zip(CELLS, found.power)
         ],
         "goals": [{**vars(goal), "reached": goal.reached} for goal in goals(found)],
     }
-
-
-def predicted(found: Found, index: int) -> float:
-    return predicted_power(CELLS[index], found.seeds)
 
 
 def lines_of(found: Found) -> list[str]:
@@ -62,9 +58,10 @@ def lines_of(found: Found) -> list[str]:
     for goal in goals(found):
         asked = f"at most {goal.high:.0%}" if goal.low == 0 else f"{goal.low:.0%} to {goal.high:.0%}"
         lines.append(f"{goal.name:<56} {goal.share:7.2%}  goal {asked}: {'reached' if goal.reached else 'MISSED'}")
+    bca, unadjusted = found.share("bca_covered"), found.share("any_false_unadjusted")
     lines += [
-        f"{'the BCa interval of a mean covers the truth':<56} {found.bca_covered.share:7.2%}  no goal; 95% is its name",
-        f"{'any false finding among all nulls, without Holm':<56} {found.any_false_unadjusted.share:7.2%}",
+        f"{'the BCa interval of a mean covers the truth':<56} {bca:7.2%}  no goal; 95% is its name",
+        f"{'any false finding among all nulls, without Holm':<56} {unadjusted:7.2%}",
         "",
         f"pairing: the interval of a difference is {found.pairing_gain:.1f} times as long without it",
         f"sign-flip test: the smallest p at {found.seeds} seeds is {found.smallest_sign_flip_p:.4g}",
@@ -73,8 +70,9 @@ def lines_of(found: Found) -> list[str]:
         f"what seeds share {SEED_SPREAD})",
         "effect  noise     seen  predicted",
     ]
-    for index, (cell, seen) in enumerate(zip(CELLS, found.seen)):
-        lines.append(f"{cell.effect:6.1f} {cell.noise:6.1f}  {seen.share:7.2%}  {predicted(found, index):8.2%}")
+    for cell, seen in zip(CELLS, found.power):
+        predicted = predicted_power(cell, found.seeds)
+        lines.append(f"{cell.effect:6.1f} {cell.noise:6.1f}  {seen:7.2%}  {predicted:8.2%}")
     return lines
 
 

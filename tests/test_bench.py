@@ -24,12 +24,7 @@ from harness.data.pipeline import scaling, to_device
 from harness.datasets import DATASETS
 from harness.evidence.figures.costs import benchmark_data, draw_benchmarks
 from harness.evidence.figures.drawing import read_digest
-from harness.evidence.tables.costs import (
-    TRAINING,
-    benchmark_table,
-    read_measured,
-    training_table,
-)
+from harness.evidence.tables.costs import TRAINING, benchmark_table, read_measured, training_table
 from harness.recipe import fitted
 from harness.recipes import RECIPES
 from harness.records.benchmarks import RECKONED, USABLE, Comparison, file_of, read_comparisons, write_comparisons

@@ -1,6 +1,5 @@
-"""Owns the proof that harness.compare says what two sides' records say, by values worked out by hand.
-Refuses to train: records come from the real writer, or are the reference runs.
-"""
+"""harness.compare says what two sides' records say, by values worked out by hand. Records come from the real writer, or
+are the reference runs."""
 
 import json
 import shutil

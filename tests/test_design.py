@@ -19,7 +19,8 @@ FLOW = (
 
 # The same inside the largest room.
 EVIDENCE = (
-    "folders", "writing", "cells", "findings", "tables", "figures", "prose", "paper",
+    "writing", "names", "quality", "cells", "costs", "effects", "findings", "conclusions", "contrast", "tables",
+    "figures", "prose", "paper",
 )  # fmt: skip
 
 

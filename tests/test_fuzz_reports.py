@@ -16,8 +16,8 @@ import pytest
 from harness import compare, verify
 from harness.config import resolve
 from harness.datasets import DATASETS
-from harness.evidence.cells.groups import read_evidence
-from harness.evidence.findings.instances import instances
+from harness.evidence.cells import read_evidence
+from harness.evidence.findings import findings
 from harness.evidence.paper import all_figures, all_tables
 from harness.records import read
 from harness.records.read import Run
@@ -72,7 +72,7 @@ def laid_out(folder: Path, records: Records) -> Path:
 def reported(folder: Path) -> list[str]:
     """All tables, and the data of all figures."""
     evidence = read_evidence([folder])
-    studied = instances(evidence, {"pooling": POOLING, "main": STUDIES["main"]})
+    studied = findings(evidence, {"pooling": POOLING, "main": STUDIES["main"]})
     figures = all_figures(evidence, STUDIES["main"])
     tables = all_tables(evidence, STUDIES["main"], (), studied)
     return [table.to_markdown() for table in tables] + [f"{figure.name} {figure.data}" for figure in figures]

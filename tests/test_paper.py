@@ -11,9 +11,9 @@ import pytest
 from harness.config import resolve
 from harness.datasets import DATASETS
 from harness.evidence import paper as typesetting
-from harness.evidence.cells.groups import read_evidence
+from harness.evidence.cells import read_evidence
 from harness.evidence.figures import drawing
-from harness.evidence.findings.instances import instances
+from harness.evidence.findings import findings
 from harness.evidence.paper import typeset
 from harness.evidence.prose import NONE_YET, macros, macros_text, studies_text
 from harness.evidence.tables.published import PUBLISHED_NUMBERS
@@ -40,7 +40,7 @@ def prose() -> str:
 
 def values(root: Path) -> dict[str, str]:
     evidence = read_evidence([root])
-    return macros(evidence, STUDY, instances(evidence))
+    return macros(evidence, STUDY, findings(evidence))
 
 
 def test_no_number_is_typed_by_hand():
@@ -68,7 +68,7 @@ def test_numbers_come_from_what_they_name(tmp_path):
     assert int(found["publishedTotal"]) == sum(number.accuracy is not None for number in PUBLISHED_NUMBERS)
     assert sum(judged) == int(found["publishedTotal"]) and judged[0] + judged[1] == 3, "two sources printed vanilla's"
     truth = simulate(2000, 5)
-    assert found["simFamilyError"] == f"{truth.any_false.share:.2%}"
+    assert found["simFamilyError"] == f"{truth.share('any_false'):.2%}"
 
 
 def test_macros_are_escaped():
@@ -78,7 +78,7 @@ def test_macros_are_escaped():
 def test_the_studies_are_told_and_quick_forms_are_not(tmp_path):
     assert NONE_YET in studies_text([], [])
     write_pooling(tmp_path)
-    found = instances(read_evidence([tmp_path]))
+    found = findings(read_evidence([tmp_path]))
     name = f"forest-{found[0].name}"
     text = studies_text(found, [name])
     assert STUDIES["pooling"].question in text and rf"\figureof{{{name}}}" in text
@@ -157,7 +157,7 @@ def test_cells_of_a_study_stand_in_its_table_and_in_the_long_ones_alone(tmp_path
     assert "| compact | published | 100 |" in tables["main"], "a row of the main table, although a study has it too"
     assert "| compact-cls | published |" in tables["cells"] and "pool=cls" in tables["study-pooling"]
     text = readme.read_text()
-    assert "\n* Study pooling on CIFAR-10, 100 passes, fp32: pool=cls: " in text and text.endswith("end -->\n")
+    assert "\n* Study pooling on CIFAR-10, 100 epochs, fp32: pool=cls: " in text and text.endswith("end -->\n")
     capsys.readouterr()
 
 

@@ -1,6 +1,5 @@
-"""Owns the proof of what stands beside accuracy: calibration, confusion, selection, time to targets, robustness.
-Refuses to train: every record and every prediction here is made up, every number worked out by hand.
-"""
+"""What stands beside accuracy: calibration, confusion, learning curves, selection, time to targets, robustness. Every
+record and every prediction here is made up, every number worked out by hand."""
 
 import gc
 import json
@@ -15,14 +14,12 @@ import numpy as np
 import pytest
 
 from harness.augmentations import CORRUPTION_NAMES
-from harness.evidence.cells.corrupted import mean_corruption_error
-from harness.evidence.cells.course import Arrival
-from harness.evidence.cells.groups import read_evidence
-from harness.evidence.cells.quality import Quality, quality_of
+from harness.evidence.cells import read_evidence
 from harness.evidence.figures.cells import confusion_data, reliability_data, robustness_data, shares
 from harness.evidence.figures.costs import pareto_front, tradeoff_data
 from harness.evidence.figures.drawing import RC, data_digest, png_bytes, styles
 from harness.evidence.paper import all_figures, write_figures
+from harness.evidence.quality import Quality, Reached, curves_of, finite, mean_corruption_error, quality_of
 from harness.evidence.tables.quality import chosen
 from harness.records.read import Run, read_run
 from harness.statistics.images import calibration_bins, calibration_error, confusion
@@ -52,9 +49,9 @@ def two_runs(root: Path) -> None:
 
 
 def quality(root: Path) -> Quality:
-    (group,) = read_evidence([root]).groups
-    assert group.quality
-    return group.quality
+    (cell,) = read_evidence([root]).cells
+    assert cell.quality
+    return cell.quality
 
 
 # --- what predictions add up to
@@ -156,7 +153,7 @@ def test_predictions_are_held_one_run_at_a_time(tmp_path: Path, monkeypatch: pyt
 def test_reliability_by_hand(tmp_path: Path) -> None:
     """Bins of both runs: .5 three times (one right), .9 twice (both right), 1 three times (one right)."""
     two_runs(tmp_path)
-    (panel,) = reliability_data(read_evidence([tmp_path]).groups, "c10")["panels"]
+    (panel,) = reliability_data(read_evidence([tmp_path]).cells, "c10")["panels"]
     assert panel["bin"] == [7, 13, 14]
     assert panel["share"] == pytest.approx([37.5, 25, 37.5])
     assert panel["confidence"] == pytest.approx([50, 90, 100])
@@ -167,7 +164,7 @@ def test_reliability_by_hand(tmp_path: Path) -> None:
 def test_the_error_of_a_diagram_is_the_table_s_and_not_that_of_the_pooled_images(tmp_path: Path) -> None:
     for seed, guess in enumerate((0, 1)):  # one run is always right and one always wrong: together they look honest
         predict(write_run(tmp_path, "compact", "c10", seed), [0, 0], [guess, guess], [0.5, 0.5])
-    (panel,) = reliability_data(read_evidence([tmp_path]).groups, "c10")["panels"]
+    (panel,) = reliability_data(read_evidence([tmp_path]).cells, "c10")["panels"]
     assert panel["accuracy"] == [50]
     assert panel["error"] == 50
     assert cell_of(table(tmp_path, "calibration"), "calibration error (%)", variant="compact") == "50.00 ± 0.00"
@@ -180,7 +177,7 @@ def test_shares_are_of_the_true_class() -> None:
 def test_at_most_eight_diagrams_and_four_matrices_say_so(tmp_path: Path) -> None:
     for number in range(9):
         predict(write_run(tmp_path, f"v{number}", "c10", 0), [0, 1], [0, 1], [1, 1])
-    groups = read_evidence([tmp_path]).groups
+    groups = read_evidence([tmp_path]).cells
     for data, most in ((reliability_data(groups, "c10"), 8), (confusion_data(groups, "c10"), 4)):
         assert [panel["row"][0] for panel in data["panels"]] == [f"v{number}" for number in range(most)]
         assert data["of"] == 9
@@ -232,7 +229,7 @@ def test_energy_is_of_one_device_and_alone(tmp_path: Path) -> None:
     write_run(tmp_path, "vanilla", "c10", 0, energy_joules=7200.0)
     write_run(tmp_path, "patch2", "c10", 0, energy_joules=1.0, env={"device_name": "GPU B"})
     write_run(tmp_path, "timm", "c10", 0, recipe="common", energy_joules=1.0, shared_device=True)
-    data = tradeoff_data(read_evidence([tmp_path]).groups, "energy")
+    data = tradeoff_data(read_evidence([tmp_path]).cells, "energy")
     (panel,) = data["panels"]
     assert [point["x"] for point in panel["points"]] == [1, 2]  # watt-hours
     assert panel["front"] == [[1, 50]]
@@ -254,7 +251,43 @@ def test_selection_bias_by_hand(tmp_path: Path) -> None:
     assert "Over all 3 runs: +1.33 points on average, +3.00 at most." in shown.caption
 
 
-# --- targets
+# --- curves and targets
+
+
+def test_a_number_too_long_for_a_float_is_none() -> None:
+    assert finite(10**400) is None
+    assert finite(10**300) == 10**300
+
+
+def test_epochs_that_cannot_be_counted_have_no_curve(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "compact", "c10", 0, 0.5)
+    odd = ('"epoch": true', '"epoch": 9223372036854775808', '"epoch": -1', '"epoch": 1.5', '"epoch": null')
+    lines = "".join(f'{{{text}, "test_accuracy": 0.9}}\n' for text in odd)
+    text = '{"epoch": 1, "test_accuracy": 1, "test_loss": "much"}\n{"epoch": 2, "test_accuracy": 0.5, "test_loss": 2}\n'
+    (run / "epochs.jsonl").write_text(lines + text)
+    series = curves_of([read_run(reseal(run))]).series
+    assert series["test_accuracy"].to_plain() == {
+        "epoch": [1, 2],
+        "mean": [100, 50],
+        "low": [100, 50],
+        "high": [100, 50],
+    }
+    assert series["test_loss"].epoch.tolist() == [2]
+
+
+def test_a_curve_has_the_epochs_that_every_seed_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """.2, .6 and .4 of three epochs; .4, none and .8: means .3 and .6 at the first and the last. A third is broken."""
+    epochs(write_run(tmp_path, "compact", "c10", 0), [0.2, 0.6, 0.4])
+    epochs(write_run(tmp_path, "compact", "c10", 1), [0.4, None, 0.8])
+    broken = write_run(tmp_path, "compact", "c10", 2)
+    (broken / "epochs.jsonl").write_text("[")
+    reseal(broken)
+    (cell,) = read_evidence([tmp_path]).cells
+    found = cell.curves.series["test_accuracy"].to_plain()
+    assert cell.curves is cell.curves and cell.curves.n == 2
+    assert (found["epoch"], found["mean"]) == ([1, 3], pytest.approx([30, 60]))
+    assert (found["low"], found["high"]) == ([20, 40], [40, 80])
+    assert capsys.readouterr().err.count("its curve cannot be read") == 1
 
 
 def epochs(run: Path, accuracies: list[float | None], **columns: list[Any]) -> Path:
@@ -266,18 +299,18 @@ def epochs(run: Path, accuracies: list[float | None], **columns: list[Any]) -> P
     return reseal(run)
 
 
-def test_arrivals_are_the_first_and_stay(tmp_path: Path) -> None:
+def test_a_target_is_reached_once_and_stays_reached(tmp_path: Path) -> None:
     """A target is reached by its very number; a later fall below it changes nothing."""
     epochs(write_run(tmp_path, "compact", "c10", 0), [0.2, None, 0.7, 0.1, 0.72])
-    (group,) = read_evidence([tmp_path]).groups
-    (arrivals,) = group.course.arrivals
-    assert arrivals[20] == Arrival(100_000, 60)
-    assert arrivals[50] == arrivals[70] == Arrival(300_000, 180)  # the pass without an accuracy took its time
-    assert 80 not in arrivals
+    (cell,) = read_evidence([tmp_path]).cells
+    (reached,) = cell.curves.reached
+    assert reached[20] == Reached(100_000, 60)
+    assert reached[50] == reached[70] == Reached(300_000, 180)  # the epoch without an accuracy took its time
+    assert 80 not in reached
 
 
 def test_targets_by_hand(tmp_path: Path) -> None:
-    """compact: both seeds reach 50 %, after 1 and 2 passes of 100,000 images, in 1 and 3 minutes; 60 % one of them."""
+    """compact: both seeds reach 50 %, after 1 and 2 epochs of 100,000 images, in 1 and 3 minutes; 60 % one of them."""
     epochs(write_run(tmp_path, "compact", "c10", 0), [0.5, 0.6])
     epochs(write_run(tmp_path, "compact", "c10", 1), [0.4, 0.5], seconds=[60.0, 120.0])
     epochs(write_run(tmp_path, "vanilla", "c10", 0, shared_device=True), [0.3, 0.5])
@@ -293,7 +326,7 @@ def test_targets_by_hand(tmp_path: Path) -> None:
         ("compact", "CIFAR-100"): (*none, *none, *none, "GPU A"),
         ("compact", "SVHN"): ("0.100", "1.0", "0.100", "1.0", "0.100", "1.0", "GPU A"),
         ("vanilla", "CIFAR-10"): ("0.200", "—", *none, *none, "—"),
-        ("patch2", "CIFAR-10"): ("0.100", "—", "0.100", "—", *none, "GPU A"),  # its first pass has no time
+        ("patch2", "CIFAR-10"): ("0.100", "—", "0.100", "—", *none, "GPU A"),  # its first epoch has no time
     }
     assert "No run on CIFAR-100 reaches 10%." in shown.caption
     assert "nothing is chosen by it" in shown.caption
@@ -385,7 +418,7 @@ def test_accuracy_against_strength_begins_with_the_clean_one(tmp_path: Path) -> 
     at = {"noise": [0.8, 0.6], "blur": [0.6, 0.2]}
     write_run(tmp_path, "compact", "c10", 0, 0.9, corruption_accuracy=at)
     write_run(tmp_path, "compact", "c10", 1, 0.7)  # not tested on corrupted images
-    (line,) = robustness_data(read_evidence([tmp_path]).groups, "c10")["lines"]
+    (line,) = robustness_data(read_evidence([tmp_path]).cells, "c10")["lines"]
     assert line["accuracy"] == pytest.approx([90, 70, 40])  # of the run that was
     assert line["n"] == 1
     assert cell_of(table(tmp_path, "robustness"), "clean (%)", variant="compact") == "90.00"

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from harness.evidence.cells.groups import read_evidence
+from harness.evidence.cells import folders_of, read_evidence
 from harness.evidence.figures import drawing
 from harness.evidence.figures.cells import curves_data
 from harness.evidence.figures.drawing import data_digest, read_digest, slug, styles
-from harness.evidence.folders import folders_of
 from harness.evidence.paper import all_figures, all_tables, write_figures, write_tables
 from harness.evidence.writing import Table, signed, spread
 from harness.recipes import recipe_of
@@ -234,7 +233,7 @@ def test_one_cell_reached_by_two_names_has_the_plainer_one(tmp_path: Path) -> No
 def test_same_cell_and_seed_counts_once_and_the_first_folder_wins(tmp_path: Path, capsys) -> None:
     write_run(tmp_path / "b", "compact", "c10", 0, 0.6)
     write_run(tmp_path / "a", "compact", "c10", 0, 0.9)
-    (group,) = read_evidence([tmp_path / "b", tmp_path / "a"]).groups
+    (group,) = read_evidence([tmp_path / "b", tmp_path / "a"]).cells
     assert group.accuracies == [60]
     assert "left out" in capsys.readouterr().err
 
@@ -243,7 +242,7 @@ def test_a_failed_record_hides_no_done_one(tmp_path: Path, capsys) -> None:
     write_run(tmp_path / "b", "compact", "c10", 0, outcome="failed", reason="it fell")
     write_run(tmp_path / "a", "compact", "c10", 0, 0.9)
     for folders in (["b", "a"], ["a", "b"]):
-        (group,) = read_evidence([tmp_path / name for name in folders]).groups
+        (group,) = read_evidence([tmp_path / name for name in folders]).cells
         assert group.accuracies == [90] and not group.failed
         assert f"left out {tmp_path / 'b'}" in capsys.readouterr().err
 
@@ -306,8 +305,8 @@ def test_unusable_records_are_named_and_skipped(tmp_path: Path, capsys) -> None:
     write_run(tmp_path, "compact", "c10", 0, config={"cell_id": None})
     write_run(tmp_path, "compact", "c10", 1, 0.5).joinpath("epochs.jsonl").write_text("not json\n")
     evidence = read_evidence([tmp_path])
-    assert [len(group.runs) for group in evidence.groups] == [1]
-    assert curves_data(evidence.groups, "c10")["lines"] == []
+    assert [len(group.runs) for group in evidence.cells] == [1]
+    assert curves_data(evidence.cells, "c10")["lines"] == []
     errors = capsys.readouterr().err
     assert "no usable cell_id" in errors
     assert "its curve cannot be read" in errors
@@ -351,7 +350,7 @@ def test_curves_are_means_over_the_seeds(tmp_path: Path) -> None:
     with (tmp_path / "compact-c10-published-s0" / "epochs.jsonl").open("a") as file:
         file.write('{"epoch": 3, "test_accuracy": 0.9}\n')  # only one seed was evaluated there
     reseal(tmp_path / "compact-c10-published-s0")
-    (line,) = curves_data(read_evidence([tmp_path]).groups, "c10")["lines"]
+    (line,) = curves_data(read_evidence([tmp_path]).cells, "c10")["lines"]
     assert line["n"] == 2
     assert line["accuracy"] == {"epoch": [1, 2], "mean": [25, 50], "low": [20, 40], "high": [30, 60]}
     assert line["train_loss"]["mean"] == [3, 1.5]
@@ -364,7 +363,7 @@ def test_epochs_that_cannot_be_counted_have_no_curve(tmp_path: Path) -> None:
     text = '{"epoch": 1, "test_accuracy": 1, "test_loss": "much"}\n{"epoch": 2, "test_accuracy": 0.5, "test_loss": 2}\n'
     (run / "epochs.jsonl").write_text(lines + text)
     reseal(run)
-    (line,) = curves_data(read_evidence([tmp_path]).groups, "c10")["lines"]
+    (line,) = curves_data(read_evidence([tmp_path]).cells, "c10")["lines"]
     assert line["accuracy"] == {"epoch": [1, 2], "mean": [100, 50], "low": [100, 50], "high": [100, 50]}
     assert line["loss"]["epoch"] == [2]
 

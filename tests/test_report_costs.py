@@ -10,8 +10,8 @@ import pytest
 
 from harness.config import resolve
 from harness.datasets import DATASETS
-from harness.evidence.cells.catalogue import read_costs
-from harness.evidence.cells.groups import Evidence, read_evidence
+from harness.evidence.cells import Evidence, read_evidence
+from harness.evidence.costs import read_costs
 from harness.evidence.figures.costs import sizes_data
 from harness.evidence.paper import all_tables
 from harness.evidence.writing import Table
@@ -118,7 +118,7 @@ def test_a_run_of_a_catalogue_variant_adds_no_line(tmp_path: Path) -> None:
 
 def test_the_sizes_are_those_of_the_whole_catalogue_at_the_study_s_first_data_set(tmp_path: Path) -> None:
     write_run(tmp_path, "compact", "c10", config={"overrides": ["variant.width=96"]}, cost=of_params(400_000))
-    groups = read_evidence([tmp_path]).groups
+    groups = read_evidence([tmp_path]).cells
     bars = {bar["variant"]: bar for bar in sizes_data(groups, COSTS, "c10")["bars"]}
     assert bars.keys() == {*CATALOG, "compact, width=96"}
     assert {(bar["pixels"], bar["classes"]) for bar in bars.values()} == {(32, 10)}

@@ -14,8 +14,8 @@ from harness.config import LATER_FIELDS, plan_id, resolve, run_config_from_plain
 from harness.data.augment.mixing import Mix
 from harness.data.pipeline import Batch
 from harness.datasets import DATASETS
-from harness.evidence.cells.groups import read_evidence
-from harness.evidence.cells.names import name_of
+from harness.evidence.cells import read_evidence
+from harness.evidence.names import name_of
 from harness.evidence.tables.published import PUBLISHED_NUMBERS, published_table
 from harness.recipe import Recipe, shortened
 from harness.recipes import PUBLISHED, RECIPES
@@ -220,7 +220,7 @@ def test_no_normed_record_meets_a_published_number_of_a_model_without():
     evidence = read_evidence([REFERENCE])
     for row in published_table(evidence).rows:
         assert not normed & set(row[-1].split(", ")), row
-    for group in evidence.groups:
+    for group in evidence.cells:
         if {run.config["run_id"] for run in group.runs} & normed:
             assert "variant.final_norm=tokens" in group.recipe
 

@@ -12,9 +12,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.statistics import images, intervals, paired
-from harness.statistics.improvement import probability_of_improvement
-from harness.statistics.power import MOST_SEEDS, WANTED, power, seeds_needed
-from harness.statistics.variance import variance_shares
+from harness.statistics.paired import (
+    MOST_SEEDS,
+    WANTED,
+    power,
+    probability_of_improvement,
+    seeds_needed,
+    variance_shares,
+)
 from tests.properties import LONG_FORM, Property, attempt
 
 # Accuracies in percent and their differences, exact in binary, so that shifting and doubling them rounds nothing.

@@ -1,18 +1,23 @@
-"""Owns the proof that a study's tables and figures show its effects, and that the report writes and removes them.
-Refuses to train: every record here is made up.
-"""
+"""A study's tables and figures show what it found, the report writes and removes them, bold means best and
+distinguishable, and captions say how a table came about. Every record here is made up."""
 
 import csv
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.evidence.cells.groups import read_evidence
+from harness.evidence import effects
+from harness.evidence.cells import read_evidence
+from harness.evidence.conclusions import RULE
 from harness.evidence.figures.drawing import data_digest, read_digest
 from harness.evidence.figures.studies import study_figures
-from harness.evidence.findings.instances import instances
+from harness.evidence.findings import findings
 from harness.evidence.paper import write_tables
+from harness.evidence.tables.captions import made_with
 from harness.evidence.tables.study import study_tables
 from harness.evidence.writing import Table
 from harness.report import main
@@ -21,6 +26,7 @@ from harness.studies import changes as study_of_changes
 from harness.studies import grid as study_of_grid
 from harness.study import Row, Study
 from tests.test_effects import BY_HAND, GRID, GRID_ROWS, POOLING, only, write_row, write_rows
+from tests.test_report import table, write_run
 
 
 def cells(table: Table, row: int) -> dict[str, str]:
@@ -78,7 +84,7 @@ def test_captions_say_what_was_run(tmp_path: Path) -> None:
         for name, of in (("short", POOLING), ("small", study), ("held", held_out))
     )
     for part in (
-        *("Which pool?", "Test accuracy on CIFAR-10", "Every row was given 10 passes instead of those that the study"),
+        *("Which pool?", "Test accuracy on CIFAR-10", "Every row was given 10 epochs instead of those that the study"),
         *("GPU A", "bf16", "torch 2.15.0", "n = 1 or 2", "10 epochs", "500,000 images seen", "step was compiled"),
         "Nothing is tested: no two seeds are on both sides",
     ):
@@ -215,6 +221,27 @@ def write_pooling(root: Path, seeds: int = 3) -> None:
         write_row(root, row, [60 + place + seed / (1 + place) for seed in range(seeds)])
 
 
+def test_a_report_computes_each_finding_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables, figures, sentences, macros and the README read the same one."""
+    write_pooling(tmp_path / "runs")
+    monkeypatch.setattr("harness.evidence.figures.drawing.drawn", lambda *_: (b"", b""))
+    calls: Counter[str] = Counter()
+    for name in ("effects_of", "gaps_of", "choices_of", "best_of"):
+        monkeypatch.setattr(f"harness.evidence.findings.{name}", counted(name, calls))
+    report(tmp_path)
+    assert calls == {"effects_of": 1, "gaps_of": 1, "choices_of": 1, "best_of": 1}
+
+
+def counted(name: str, calls: Counter[str]) -> Callable[..., Any]:
+    real = getattr(effects, name)
+
+    def call(*arguments: Any) -> Any:
+        calls[name] += 1
+        return real(*arguments)
+
+    return call
+
+
 def report(tmp_path: Path, runs: str = "runs", out: str = "paper") -> Path:
     (tmp_path / runs).mkdir(exist_ok=True)
     words = ["--results", str(tmp_path / runs), "--out", str(tmp_path / out), "--bench", str(tmp_path / "nothing")]
@@ -226,12 +253,12 @@ def test_the_report_has_every_study_that_was_run_whatever_the_main_table_is(tmp_
     write_pooling(tmp_path / "runs")
     out = report(tmp_path)
     printed = capsys.readouterr().out
-    sentences = [line.strip() for line in printed.split("pooling on CIFAR-10, 100 passes, fp32:\n")[1].splitlines()]
+    sentences = [line.strip() for line in printed.split("pooling on CIFAR-10, 100 epochs, fp32:\n")[1].splitlines()]
     assert len(sentences) == 2 and sentences[0].startswith("pool=cls: +0.50 ± 1.24 points against pool=seq (n = 3")
     markdown = (out / "tables/study-pooling.md").read_text()
     assert all(f"\n* {sentence.split(': ')[0]}: " in markdown for sentence in sentences)
     assert "such a difference" not in (out / "tables/study-pooling.tex").read_text()
-    (instance,) = instances(read_evidence([tmp_path / "runs"]))
+    (instance,) = findings(read_evidence([tmp_path / "runs"]))
     for name, data in ((plan.name, plan.data) for plan in study_figures(instance)):
         assert read_digest(out / f"figures/{name}.png") == data_digest(data)
         assert data_digest(data).encode() in (out / f"figures/{name}.pdf").read_bytes()
@@ -264,3 +291,64 @@ def test_write_tables_says_what_it_removed(tmp_path: Path) -> None:
     lines = write_tables([Table("study-b", ("x",), (("1",),), "")], tmp_path)
     assert lines[-1] == "tables/study-a: removed, it was made of other records"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["study-b.csv", "study-b.md", "study-b.tex"]
+
+
+# --- bold in the main table, and how it is written --------------------------------------------------------------------
+
+
+def test_the_main_table_is_bold_in_one_column_and_undecided_in_another(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.60, 0.61, 0.62)):
+        write_run(tmp_path, "compact", "c10", seed, accuracy)
+        write_run(tmp_path, "vanilla", "c10", seed, 0.9 + seed / 1000)
+        write_run(tmp_path, "vanilla", "c100", seed, 0.5)
+    write_run(tmp_path, "vanilla", "c10", 3, None)
+    write_run(tmp_path, "compact", "svhn", 0, 0.6)
+    write_run(tmp_path, "vanilla", "svhn", 0, 0.9)
+    shown = table(tmp_path, "main")
+    assert [(shown.rows[i][0], shown.columns[j]) for i, j in shown.bold] == [("vanilla", "CIFAR-10 (%)")]
+    assert "| **90.10 ± 0.25 (3, 1 failed)** |" in shown.to_markdown()
+    assert r"& \textbf{90.10 $\pm$ 0.25 (3, 1 failed)} &" in shown.to_latex()
+    assert "**" not in shown.to_csv() and "90.10 ± 0.25" in shown.to_csv()
+    assert RULE in shown.caption and "Undecided for SVHN: " in shown.caption
+
+
+def test_bold_cells_are_escaped_like_others() -> None:
+    shown = Table("t", ("name", "x"), (("a_b*c & 5%", "-1.50"), ("plain", "2")), "", bold=frozenset({(0, 0), (0, 1)}))
+    assert shown.to_markdown().splitlines()[1:4] == [
+        "| --- | ---: |",
+        r"| **a\_b\*c &amp; 5%** | **-1.50** |",
+        "| plain | 2 |",
+    ]
+    assert r"\textbf{a\_b*c \& 5\%} & \textbf{$-$1.50} \\" in shown.to_latex()
+    assert shown.to_csv().splitlines()[1] == "a_b*c & 5%,-1.50"
+
+
+def test_bold_follows_its_column_when_latex_leaves_one_out() -> None:
+    shown = Table("t", ("a", "b", "c"), (("1", "2", "3"),), "", ("b",), frozenset({(0, 2)}))
+    assert r"1 & \textbf{3} \\" in shown.to_latex()
+
+
+# --- what captions say ------------------------------------------------------------------------------------------------
+
+
+def test_what_runs_were_made_with(tmp_path: Path) -> None:
+    write_run(tmp_path, "compact", "c10", 0, epochs=100)
+    write_run(tmp_path, "compact", "c10", 1, epochs=100)
+    write_run(tmp_path, "vanilla", "c10", 0, None, env={"device_name": "never finished"})
+    groups = read_evidence([tmp_path]).cells
+    assert made_with(groups) == (
+        "Trained on GPU A, in bf16, with torch 2.15.0, n = 2, 100 epochs, 5,000,000 images seen."
+    )
+    assert made_with(groups, "device", "precision", "n", "epochs", "images") == "Trained with torch 2.15.0."
+    assert made_with([]) == ""
+
+
+def test_mixed_and_unknown_things_are_named_in_captions(tmp_path: Path) -> None:
+    write_run(tmp_path, "compact", "c10", 0, env={"torch": None, "device_name": "CPU B"}, images_seen=None)
+    write_run(tmp_path, "vanilla", "c10", 0, epochs=10, config={"precision": "fp32"})
+    for number in range(5):
+        write_run(tmp_path, f"v{number}", "c10", 0, epochs=20 + number, images_seen=7)
+    sentence = made_with(read_evidence([tmp_path]).cells)
+    assert "on CPU B and GPU A, in bf16 and fp32, with torch 2.15.0 and unknown," in sentence
+    assert "10 to 100 epochs" in sentence  # more budgets than one names one by one
+    assert "7 or 500,000 or unknown images seen" in sentence

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness.config import run_config_from_plain
-from harness.evidence.cells.groups import read_evidence
+from harness.evidence.cells import read_evidence
 from harness.evidence.figures import drawing as figures
 from harness.evidence.paper import all_tables
 from harness.records.read import load_runs, read_run, run_state
@@ -92,7 +92,7 @@ def test_no_two_records_are_one_run(tmp_path: Path) -> None:
 
 def test_more_seeds_make_fewer_cells(tmp_path: Path) -> None:
     write_records(tmp_path, 20, epochs=1, seeds=10)
-    assert [len(group.runs) for group in read_evidence([tmp_path]).groups] == [10, 10]
+    assert [len(group.runs) for group in read_evidence([tmp_path]).cells] == [10, 10]
 
 
 def test_writing_needs_no_torch(tmp_path: Path) -> None:

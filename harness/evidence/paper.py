@@ -9,13 +9,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.evidence.cells.groups import Evidence, Group
-from harness.evidence.cells.rows import rows_of
+from harness.evidence.cells import Cell, Evidence, rows_of
 from harness.evidence.figures.cells import cell_figures
 from harness.evidence.figures.costs import benchmark_figures, cost_figures
 from harness.evidence.figures.drawing import Plan, styles, write_plans
 from harness.evidence.figures.studies import study_figures
-from harness.evidence.findings.instances import Instance
+from harness.evidence.findings import Finding
 from harness.evidence.prose import macros_text, studies_text
 from harness.evidence.tables.costs import Measured, benchmark_table, cost_table, training_table
 from harness.evidence.tables.main import cells_table, main_table
@@ -34,7 +33,7 @@ def all_tables(
     evidence: Evidence,
     study: Study,
     measured: Measured = (),
-    studied: Sequence[Instance] = (),
+    findings: Sequence[Finding] = (),
     beside: Evidence | None = None,
 ) -> list[Table]:
     """The main table first, of what stands `beside` the studies; the others show every cell there is.
@@ -43,7 +42,7 @@ def all_tables(
     """
     runs = [main_table(beside or evidence, study), cells_table(evidence, study), cost_table(evidence)]
     runs += [published_table(evidence), *quality_tables(evidence, study)]
-    runs += [table for instance in studied for table in study_tables(instance)]
+    runs += [table for finding in findings for table in study_tables(finding)]
     return runs + ([benchmark_table(measured), training_table(measured)] if measured else [])
 
 
@@ -75,23 +74,23 @@ MOST_ROWS = 24  # of the main table: nobody can tell a hundred lines apart
 
 
 def all_figures(
-    evidence: Evidence, study: Study, measured: Measured = (), studied: Sequence[Instance] = ()
+    evidence: Evidence, study: Study, measured: Measured = (), findings: Sequence[Finding] = ()
 ) -> list[Plan]:
-    groups, validation = (_first_rows(groups, study) for groups in (evidence.groups, evidence.validation))
-    found = [*cell_figures(groups, validation), *cost_figures(groups, evidence.costs, study.datasets[0])]
-    found += [figure for instance in studied for figure in study_figures(instance)]
+    cells, validation = (_first_rows(cells, study) for cells in (evidence.cells, evidence.validation))
+    found = [*cell_figures(cells, validation), *cost_figures(cells, evidence.costs, study.datasets[0])]
+    found += [figure for finding in findings for figure in study_figures(finding)]
     return found + benchmark_figures(measured)
 
 
-def _first_rows(groups: Sequence[Group], study: Study) -> list[Group]:
-    rows = [row for row in rows_of(groups, study) if row.on]
-    return [group for row in rows[:MOST_ROWS] for group in row.groups]
+def _first_rows(cells: Sequence[Cell], study: Study) -> list[Cell]:
+    rows = [row for row in rows_of(cells, study) if row.on]
+    return [cell for row in rows[:MOST_ROWS] for cell in row.cells]
 
 
 def write_figures(plans: Sequence[Plan], evidence: Evidence, folder: Path) -> list[str]:
     """One line of text for each figure, and one where not all rows of the main table are shown."""
-    lines = write_plans(plans, styles(group.row for group in (*evidence.groups, *evidence.validation)), folder)
-    rows = len({group.row for group in evidence.groups})
+    lines = write_plans(plans, styles(cell.row for cell in (*evidence.cells, *evidence.validation)), folder)
+    rows = len({cell.row for cell in evidence.cells})
     more = [f"figures show the first {MOST_ROWS} of {rows} rows of the main table"] if rows > MOST_ROWS else []
     return [*lines, *more]
 
@@ -99,10 +98,10 @@ def write_figures(plans: Sequence[Plan], evidence: Evidence, folder: Path) -> li
 # --- text ------------------------------------------------------------------------------------------------------------
 
 
-def write_text(said: Mapping[str, str], studied: Sequence[Instance], folder: Path) -> list[str]:
+def write_text(said: Mapping[str, str], findings: Sequence[Finding], folder: Path) -> list[str]:
     """The paper's macros, and its part on the studies with those figures that are there."""
     figures = [path.stem for path in (folder / "figures").glob("*.pdf")]
-    texts = {"numbers": macros_text(said), "studies": studies_text(studied, figures)}
+    texts = {"numbers": macros_text(said), "studies": studies_text(findings, figures)}
     for name, text in texts.items():
         write_atomically(folder / f"{name}.tex", text.encode())
     return [f"{name}.tex" for name in texts]

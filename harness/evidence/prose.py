@@ -8,11 +8,10 @@ from functools import cache
 from itertools import groupby
 
 from harness.augmentations import CORRUPTION_NAMES, CORRUPTION_STRENGTHS
-from harness.evidence.cells.groups import Evidence, Group, count
-from harness.evidence.cells.rows import datasets_of, rows_of
-from harness.evidence.findings.conclusions import conclusions
-from harness.evidence.findings.effects import BETTER, WORSE, effects_of
-from harness.evidence.findings.instances import Instance
+from harness.evidence.cells import Cell, Evidence, count, datasets_of, rows_of
+from harness.evidence.conclusions import conclusions
+from harness.evidence.effects import BETTER, WORSE
+from harness.evidence.findings import Finding
 from harness.evidence.tables.captions import made_with
 from harness.evidence.tables.published import compared
 from harness.evidence.tables.study import study_tables
@@ -37,11 +36,11 @@ SHOWN = {
 
 
 def macros(
-    evidence: Evidence, study: Study, instances: Sequence[Instance], drawn: Sequence[Group] | None = None
+    evidence: Evidence, study: Study, findings: Sequence[Finding], drawn: Sequence[Cell] | None = None
 ) -> dict[str, str]:
     """Name -> text, not yet escaped. `drawn`: the cells that the figures show, where these are not all."""
-    made = made_with(evidence.groups if drawn is None else drawn)
-    return {**_method(study), **_simulation(), **_records(evidence, study), "madeWith": made, **_found(instances)}
+    made = made_with(evidence.cells if drawn is None else drawn)
+    return {**_method(study), **_simulation(), **_records(evidence, study), "madeWith": made, **_found(findings)}
 
 
 def macros_text(values: Mapping[str, str]) -> str:
@@ -72,22 +71,22 @@ def _simulation() -> dict[str, str]:
     return {
         "simStudies": f"{found.studies:,}",
         "simSeeds": str(found.seeds),
-        "simCoverage": f"{found.mean_covered.share:.2%}",
-        "simPairedCoverage": f"{found.difference_covered.share:.2%}",
-        "simFamilyError": f"{found.any_false.share:.2%}",
+        "simCoverage": f"{found.share('mean_covered'):.2%}",
+        "simPairedCoverage": f"{found.share('difference_covered'):.2%}",
+        "simFamilyError": f"{found.share('any_false'):.2%}",
     }
 
 
 @cache
 def _simulated() -> Found:
-    return simulate(SIMULATED_STUDIES, SIMULATED_SEEDS)
+    return simulate(SIMULATED_STUDIES, SIMULATED_SEEDS, goals_only=True)
 
 
 def _records(evidence: Evidence, study: Study) -> dict[str, str]:
-    judged = Counter(pair.verdict for pair in compared(evidence.groups) if pair.published.accuracy is not None)
+    judged = Counter(pair.verdict for pair in compared(evidence.cells) if pair.published.accuracy is not None)
     return {
-        "runsDone": str(sum(len(group.runs) for group in evidence.groups)),
-        "devices": devices_text(sorted({name for group in evidence.groups for name in group.devices if group.runs})),
+        "runsDone": str(sum(len(cell.runs) for cell in evidence.cells)),
+        "devices": devices_text(sorted({name for cell in evidence.cells for name in cell.devices if cell.runs})),
         "publishedTotal": str(judged.total()),
         **{f"published{verdict.capitalize()}": str(judged[verdict]) for verdict in ("reached", "missed", "open")},
         "resultsSummary": _summary(evidence, study),
@@ -98,23 +97,23 @@ def _summary(evidence: Evidence, study: Study) -> str:
     datasets = datasets_of((), study)
     planned = [row.name for row in study.rows]
     seeds = [
-        len(group.accuracies)
-        for row in rows_of(evidence.groups, study)
+        len(cell.accuracies)
+        for row in rows_of(evidence.cells, study)
         if (row.variant, row.recipe) in planned
-        for group in row.groups
-        if group.dataset in datasets
+        for cell in row.cells
+        if cell.dataset in datasets
     ]
     some, whole = sum(n > 0 for n in seeds), sum(n >= len(study.seeds) for n in seeds)
     cells = count(len(planned) * len(datasets), "cell")
     return f"The main table plans {cells}: so far {some} with at least one finished run, {whole} with all seeds."
 
 
-def _found(instances: Sequence[Instance]) -> dict[str, str]:
+def _found(findings: Sequence[Finding]) -> dict[str, str]:
     """Quick forms only check that a study runs, and what is held out is for choosing: neither is a finding."""
-    full = [one for one in instances if not one.quick and not one.study.holdout]
+    full = [one for one in findings if not one.quick and not one.study.holdout]
     if not full:
         return {"abstractFinding": "No study of single ingredients has been run yet."}
-    run = [effect for one in full for effect in effects_of(one) if effect.difference.n]
+    run = [effect for one in full for effect in one.effects if effect.difference.n]
     decided = sum(effect.verdict in (BETTER, WORSE) for effect in run)
     single = sum(effect.difference.n == 1 for effect in run)
     alone = "has one seed and decides" if single == 1 else "have one seed and decide"
@@ -130,9 +129,9 @@ def _found(instances: Sequence[Instance]) -> dict[str, str]:
 # --- studies ---------------------------------------------------------------------------------------------------------
 
 
-def studies_text(instances: Sequence[Instance], figures: Sequence[str]) -> str:
+def studies_text(findings: Sequence[Finding], figures: Sequence[str]) -> str:
     """`figures`: the names of those that the report draws. Quick forms are left out."""
-    full = [one for one in instances if not one.quick]
+    full = [one for one in findings if not one.quick]
     parts = [f"% {WRITTEN_BY}"]
     for _, of_study in groupby(full, key=lambda one: one.study_name):
         members = list(of_study)
@@ -142,12 +141,12 @@ def studies_text(instances: Sequence[Instance], figures: Sequence[str]) -> str:
     return "\n\n".join(parts if full else [*parts, NONE_YET]) + "\n"
 
 
-def _section(one: Instance, figures: Sequence[str]) -> list[str]:
+def _section(one: Finding, figures: Sequence[str]) -> list[str]:
     items = [rf"\item {escape_latex(sentence)}" for sentence in conclusions(one)]
     tables = [rf"\tableof{{{table.name}}}" for table in study_tables(one)]
     drawn = {name: what for kind, what in SHOWN.items() if (name := f"{kind}-{one.name}") in figures}
     pictures = [
-        rf"\figureof{{{name}}}{{{escape_latex(f'{what}: {one.title}. {made_with(one.groups)}')}}}"
+        rf"\figureof{{{name}}}{{{escape_latex(f'{what}: {one.title}. {made_with(one.cells)}')}}}"
         for name, what in drawn.items()
     ]
     head = rf"\paragraph{{{escape_latex(one.title[:1].upper() + one.title[1:])}.}}"

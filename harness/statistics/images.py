@@ -1,6 +1,5 @@
-"""Owns what predictions on one set of images say: two models against each other, calibration, accuracy by class.
-Refuses to speak of seeds: these p values and intervals are about two trained models, not about two recipes.
-"""
+"""What predictions on one set of images say: two models against each other, calibration, accuracy by class. Their
+p values and intervals are about two trained models, not about two recipes: no seeds are in them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,7 +95,7 @@ def calibration_error(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int
 
 
 def confusion(labels_N: np.ndarray, predicted_N: np.ndarray, classes: int) -> np.ndarray:
-    """How many images of each class (row) were taken for which class (column)."""
+    """The confusion matrix: images by true class (row) and predicted class (column)."""
     if labels_N.size and max(labels_N.max(), predicted_N.max()) >= classes:
         raise ValueError(f"a label or a prediction is outside 0 to {classes - 1}")
     pair_N = labels_N.astype(np.int64) * classes + predicted_N

@@ -1,6 +1,4 @@
-"""Owns the interval of a mean: Student's t, and the bootstrap corrected for bias and skew (BCa).
-Refuses to know what the numbers mean, and to put an interval around a single one.
-"""
+"""The interval of a mean: Student's t, and the bootstrap corrected for bias and skew (BCa)."""
 
 import math
 from collections.abc import Sequence
@@ -19,27 +17,23 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None, int]:
     n = len(values)
     if n == 0:
         raise ValueError("no values: nothing to average")
-    mean, scaled = math.fsum(values) / n, _variance(values)
-    if scaled is None:
-        return mean, None, n
-    return mean, t_quantile(n - 1) * math.ldexp(math.sqrt(scaled[0] / n), scaled[1]), n
+    variance = _variance(values)
+    half = None if variance is None else t_quantile(n - 1) * math.sqrt(variance / n)
+    return math.fsum(values) / n, half, n
 
 
 def sample_spread(values: Sequence[float]) -> float | None:
     """The standard deviation of a sample (ddof 1); none for fewer than two values."""
-    scaled = _variance(values)
-    return None if scaled is None else math.ldexp(math.sqrt(scaled[0]), scaled[1])
+    variance = _variance(values)
+    return None if variance is None else math.sqrt(variance)
 
 
-def _variance(values: Sequence[float]) -> tuple[float, int] | None:
-    """Of the values over a power of two, and its exponent: the squares of tiny numbers would be 0."""
+def _variance(values: Sequence[float]) -> float | None:
     n = len(values)
     if n < 2:
         return None
     mean = math.fsum(values) / n
-    deviations = [value - mean for value in values]
-    exponent = math.frexp(max(map(abs, deviations)))[1]
-    return math.fsum(math.ldexp(deviation, -exponent) ** 2 for deviation in deviations) / (n - 1), exponent
+    return math.fsum((value - mean) ** 2 for value in values) / (n - 1)
 
 
 @cache

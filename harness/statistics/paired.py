@@ -1,19 +1,26 @@
-"""Owns two treatments over the same seeds: differences, their interval, their p values, and Holm's adjustment of many.
-Refuses to pair what has no partner, and to decide from one pair.
-"""
+"""Two treatments over the same seeds: their differences with interval and p values, Holm's adjustment of many, and how
+many seeds it would take. Beside it what runs of different seeds can say (the probability of improvement), and how the
+variance of a grid falls on its factors."""
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
-from harness.statistics.intervals import mean_interval, sample_spread
+from harness.statistics.intervals import RESAMPLES, TAIL, mean_interval, sample_spread, t_quantile
 
 MOST_FLIPPED = 20  # 2^19 sums; above, Student's t needs no companion
-ROUNDING = 1e-9  # of the largest difference: a spread below it is the floating point's, and so is one below FLOOR
-FLOOR = sys.float_info.min  # where the precision of numbers ends
+ROUNDING = 1e-9  # of the largest difference: a spread below it is the floating point's
+FLOOR = 1e-100  # and so is one below this, whose square is 0
+
+WANTED = 0.8  # power
+MOST_SEEDS = 10_000  # nobody trains more; above, the answer is none
+FAR = 1e6  # spreads: nothing is missed there
+NO_DISTANCE = 1e-9  # from the null; closer to it, SciPy has a power of 0 for two seeds, where it is .05
+
+Axes = tuple[int, ...]  # of a grid: the factors that act together; one alone is a main effect
 
 
 @dataclass(frozen=True)
@@ -100,3 +107,101 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         least = max(least, min(1.0, (len(known) - rank) * p))
         adjusted[index] = least
     return adjusted
+
+
+# --- how many seeds a paired difference needs -------------------------------------------------------------------------
+
+
+def power(seeds: int, difference: float, spread: float) -> float:
+    """How often the two-sided paired t-test at .05 sees a true difference, given the true spread of differences."""
+    from scipy.special import ncfdtr  # t squared is F; nctdtr has no value far out in the tail
+
+    if seeds < 2 or spread <= 0:
+        raise ValueError("a test needs two pairs and a spread")
+    away = seeds * min(abs(difference) / spread, FAR) ** 2
+    away = away if away > NO_DISTANCE else 0.0
+    missed = float(ncfdtr(1, seeds - 1, away, t_quantile(seeds - 1) ** 2))
+    return 1.0 if math.isnan(missed) else 1 - missed  # far out it underflows, which SciPy now and then calls NaN
+
+
+def seeds_needed(difference: float, spread: float, wanted: float = WANTED) -> int | None:
+    """The fewest seeds with the wanted power; none for no difference, no spread, or more than 10,000."""
+    if not difference or spread <= 0 or power(MOST_SEEDS, difference, spread) < wanted:
+        return None
+    low, high = 1, MOST_SEEDS  # low has too little power, high has enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle, difference, spread) >= wanted else (middle, high)
+    return high
+
+
+# --- runs of different seeds ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Improvement:
+    probability: float  # of X > Y, a tie counting half
+    interval: tuple[float, float] | None  # 95 % percentile bootstrap over the runs of each side; none for a single run
+
+
+def probability_of_improvement(
+    x: Sequence[float] | np.ndarray,
+    y: Sequence[float] | np.ndarray,
+    seed: int | Sequence[int],
+    resamples: int = RESAMPLES,
+) -> Improvement:
+    """P(X > Y) over independent runs (Agarwal et al. 2021, for one task).
+
+    Where every x beats every y, so does every resample: the interval has no width and says less than it seems to.
+    """
+    if not len(x) or not len(y):
+        raise ValueError("at least one run of each side is needed")
+    wins_XY = (np.sign(np.subtract.outer(np.asarray(x, float), np.asarray(y, float))) + 1) / 2
+    if min(wins_XY.shape) < 2:
+        return Improvement(float(wins_XY.mean()), None)
+    rng = np.random.default_rng(seed)
+    rows, columns = (rng.integers(size, size=(resamples, size)) for size in wins_XY.shape)
+    means = wins_XY[rows[:, :, None], columns[:, None, :]].mean((1, 2))
+    low, high = np.quantile(means, [TAIL, 1 - TAIL])
+    return Improvement(float(wins_XY.mean()), (float(low), float(high)))
+
+
+# --- the variance of a balanced grid ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of the total sum of squares (eta squared); they add up to 1.
+
+    Noise alone gives each part about its degrees of freedom over the total's: a small share is no effect.
+    """
+
+    effects: dict[Axes, float]  # main effects first, then what pairs add to them, ...
+    residual: float
+
+
+def variance_shares(values: np.ndarray) -> Shares | None:
+    """An axis for each factor, the last one for the replicates; none where all values are equal."""
+    values = np.asarray(values, float)
+    if values.ndim < 3 or min(values.shape) < 2 or not np.isfinite(values).all():
+        raise ValueError("a full grid is needed: at least two levels of each factor, two replicates, no hole")
+    if np.ptp(values) == 0:
+        return None
+    deviations = values - values.mean()
+    cells = deviations.mean(-1)
+    parts: dict[Axes, np.ndarray] = {}
+    for axes in together(cells.ndim):
+        others = tuple(axis for axis in range(cells.ndim) if axis not in axes)
+        smaller = (part for within, part in parts.items() if set(within) < set(axes))
+        parts[axes] = cells.mean(others, keepdims=True) - sum(smaller)
+    total = (deviations**2).sum()
+
+    def share(part: np.ndarray) -> float:
+        return float(values.size / part.size * (part**2).sum() / total)
+
+    return Shares({axes: share(part) for axes, part in parts.items()}, share(deviations - cells[..., None]))
+
+
+def together(factors: int) -> list[Axes]:
+    """Every choice of one factor or more, the small ones first."""
+    return [axes for size in range(1, factors + 1) for axes in combinations(range(factors), size)]

@@ -1,6 +1,5 @@
-"""Owns made-up studies whose truth is known, and how often the statistics of this room say it.
-Refuses formulas of its own: what is judged is what the tables and comparisons call.
-"""
+"""Made-up studies whose truth is known, and how often the interval and the test of this room say it. What is judged is
+what tables and comparisons call, not a formula of its own."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.statistics.intervals import ALPHA, bca_interval, mean_interval
-from harness.statistics.paired import holm, paired_t_p, smallest_p
-from harness.statistics.power import power
+from harness.statistics.paired import holm, paired_t_p, power, smallest_p
 
 BCA_RESAMPLES = 1000
 SEED_SPREAD = 1.0  # what all cells of one seed share (data order): pairing takes it away
@@ -32,39 +30,33 @@ CELLS = (
     *(Cell(0.0, 0.2), Cell(0.0, 0.4), Cell(0.0, 1.0)),
     *(Cell(0.5, 0.3), Cell(0.5, 0.6), Cell(1.0, 0.3), Cell(1.0, 0.6)),
 )
-
-
-@dataclass
-class Tally:
-    """How often something held. None of the parts is independent of the others: cells of a study share seeds."""
-
-    held: int = 0
-    of: int = 0
-
-    def add(self, held: bool) -> None:
-        self.held += bool(held)
-        self.of += 1
-
-    @property
-    def share(self) -> float:
-        return self.held / self.of
+EFFECTS, NOISES = ([getattr(cell, name) for cell in (BASELINE, *CELLS)] for name in ("effect", "noise"))
 
 
 @dataclass
 class Found:
-    """What the simulated studies showed."""
+    """What the simulated studies showed: of each thing, whether it held, study by study. None of these is independent
+    of the others, since the cells of a study share seeds."""
 
     studies: int
     seeds: int
     draw: int
-    mean_covered: Tally = field(default_factory=Tally)
-    difference_covered: Tally = field(default_factory=Tally)
-    bca_covered: Tally = field(default_factory=Tally)
-    any_false: Tally = field(default_factory=Tally)  # studies of nulls alone, adjusted by Holm
-    any_false_unadjusted: Tally = field(default_factory=Tally)
-    seen: list[Tally] = field(default_factory=lambda: [Tally() for _ in CELLS])  # p <= .05 before Holm
+    mean_covered: list[bool] = field(default_factory=list)
+    difference_covered: list[bool] = field(default_factory=list)
+    bca_covered: list[bool] = field(default_factory=list)
+    any_false: list[bool] = field(default_factory=list)  # studies of nulls alone, adjusted by Holm
+    any_false_unadjusted: list[bool] = field(default_factory=list)
+    seen: list[list[bool]] = field(default_factory=list)  # of each study and cell: p <= .05 before Holm
     half_paired: float = 0.0  # sums over all differences, for the gain of pairing
     half_unpaired: float = 0.0
+
+    def share(self, name: str) -> float:
+        return float(np.mean(getattr(self, name)))
+
+    @property
+    def power(self) -> list[float]:
+        """Of each cell, how often the test saw its effect."""
+        return np.mean(self.seen, 0).tolist()
 
     @property
     def pairing_gain(self) -> float:
@@ -77,53 +69,55 @@ class Found:
 
 
 def simulate(
-    studies: int, seeds: int, draw: int = 0, interval: Interval = mean_interval, test: Test = paired_t_p
+    studies: int,
+    seeds: int,
+    draw: int = 0,
+    interval: Interval = mean_interval,
+    test: Test = paired_t_p,
+    goals_only: bool = False,
 ) -> Found:
     """Half of the work are studies with effects, half the same studies with every effect taken out.
 
-    `interval` and `test` are there for a test to plant wrong ones.
+    `interval` and `test` are there for a test to plant wrong ones. `goals_only` leaves out the bootstrap and the power,
+    which take most of the time.
     """
-    found = Found(studies, seeds, draw)
-    rng = np.random.default_rng(draw)
+    found, rng = Found(studies, seeds, draw), np.random.default_rng(draw)
     for number in range(studies):
         scores_CS = _scores(rng, seeds)
-        _judge_means(found, scores_CS, number, interval)
-        _judge_differences(found, scores_CS, interval, test)
-        _judge_family(found, _scores(rng, seeds, effects=0.0), test)
+        _judge_intervals(found, scores_CS, interval)
+        if not goals_only:
+            found.seen.append([_rejects(test(differences)) for differences in _differences(scores_CS)])
+            low, high = bca_interval(scores_CS[0], (draw, number), BCA_RESAMPLES) or (math.nan, math.nan)
+            found.bca_covered.append(low <= BASELINE.effect <= high)
+        p_values = [test(differences) for differences in _differences(_scores(rng, seeds, effects=0.0))]
+        found.any_false.append(any(map(_rejects, holm(p_values))))
+        found.any_false_unadjusted.append(any(map(_rejects, p_values)))
     return found
 
 
 def _scores(rng: np.random.Generator, seeds: int, effects: float = 1.0) -> np.ndarray:
     """Baseline first; a cell's scores are its effect, what its seeds share with the other cells', and its own noise."""
-    cells = (BASELINE, *CELLS)
-    noise_CS = rng.normal(size=(len(cells), seeds)) * np.array([[cell.noise] for cell in cells])
-    effect_C1 = effects * np.array([[cell.effect] for cell in cells])
-    return effect_C1 + SEED_SPREAD * rng.normal(size=seeds) + noise_CS
+    noise_CS = rng.normal(size=(len(NOISES), seeds)) * np.array(NOISES)[:, None]
+    return effects * np.array(EFFECTS)[:, None] + SEED_SPREAD * rng.normal(size=seeds) + noise_CS
 
 
-def _judge_means(found: Found, scores_CS: np.ndarray, number: int, interval: Interval) -> None:
-    for cell, scores in zip((BASELINE, *CELLS), scores_CS):
-        mean, half, _ = interval(scores.tolist())
-        found.mean_covered.add(half is not None and abs(mean - cell.effect) <= half)
-    low, high = bca_interval(scores_CS[0], (found.draw, number), BCA_RESAMPLES) or (math.nan, math.nan)
-    found.bca_covered.add(low <= BASELINE.effect <= high)
+def _differences(scores_CS: np.ndarray) -> list[list[float]]:
+    return (scores_CS[1:] - scores_CS[0]).tolist()
 
 
-def _judge_differences(found: Found, scores_CS: np.ndarray, interval: Interval, test: Test) -> None:
-    baseline_half = interval(scores_CS[0].tolist())[1] or 0.0
-    for cell, scores, seen in zip(CELLS, scores_CS[1:], found.seen):
-        differences = (scores - scores_CS[0]).tolist()
-        mean, half, _ = interval(differences)
-        found.difference_covered.add(half is not None and abs(mean - cell.effect) <= half)
-        seen.add(_rejects(test(differences)))
-        found.half_paired += half or 0.0
-        found.half_unpaired += math.hypot(baseline_half, interval(scores.tolist())[1] or 0.0)
+def _judge_intervals(found: Found, scores_CS: np.ndarray, interval: Interval) -> None:
+    means, differences = ([interval(of) for of in each] for each in (scores_CS.tolist(), _differences(scores_CS)))
+    found.mean_covered += map(_covers, means, EFFECTS)
+    found.difference_covered += map(_covers, differences, EFFECTS[1:])
+    (_, base, _), *own = means
+    for (_, half, _), (_, half_paired, _) in zip(own, differences):
+        found.half_paired += half_paired or 0.0
+        found.half_unpaired += math.hypot(base or 0.0, half or 0.0)
 
 
-def _judge_family(found: Found, scores_CS: np.ndarray, test: Test) -> None:
-    p_values = [test(differences) for differences in (scores_CS[1:] - scores_CS[0]).tolist()]
-    found.any_false.add(any(map(_rejects, holm(p_values))))
-    found.any_false_unadjusted.add(any(map(_rejects, p_values)))
+def _covers(found: tuple[float, float | None, int], truth: float) -> bool:
+    mean, half, _ = found
+    return half is not None and abs(mean - truth) <= half
 
 
 def _rejects(p: float | None) -> bool:
@@ -150,7 +144,7 @@ class Goal:
 def goals(found: Found) -> list[Goal]:
     """BCa has none: at few seeds it is known to be short, and is shown as measured."""
     return [
-        Goal("the t-interval of a mean covers the truth", found.mean_covered.share, 0.93, 0.97),
-        Goal("the t-interval of a paired difference covers the truth", found.difference_covered.share, 0.93, 0.97),
-        Goal("any false finding among all nulls, after Holm", found.any_false.share, 0.0, 0.06),
+        Goal("the t-interval of a mean covers the truth", found.share("mean_covered"), 0.93, 0.97),
+        Goal("the t-interval of a paired difference covers the truth", found.share("difference_covered"), 0.93, 0.97),
+        Goal("any false finding among all nulls, after Holm", found.share("any_false"), 0.0, 0.06),
     ]

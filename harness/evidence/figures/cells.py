@@ -15,10 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from harness.datasets import title
-from harness.evidence.cells.corrupted import mean_by_kind, tested_runs
-from harness.evidence.cells.groups import Group
-from harness.evidence.cells.quality import Quality
-from harness.evidence.cells.rows import datasets_of
+from harness.evidence.cells import Cell, datasets_of
 from harness.evidence.figures.drawing import (
     COLUMN_IN,
     PAGE_IN,
@@ -30,23 +27,24 @@ from harness.evidence.figures.drawing import (
     slug,
     without_owners,
 )
+from harness.evidence.quality import Quality, mean_by_kind
 from harness.statistics.images import CALIBRATION_BINS
 from harness.statistics.intervals import mean_interval
 
 
-def cell_figures(groups: Sequence[Group], validation: Sequence[Group]) -> list[Plan]:
+def cell_figures(cells: Sequence[Cell], validation: Sequence[Cell]) -> list[Plan]:
     """Learning curves are those of the validation images where nothing was run that is judged on test images."""
     found = []
-    for dataset in datasets_of((*groups, *validation)):
-        tested = any(group.dataset == dataset and group.runs for group in groups)
-        data = curves_data(*((groups, dataset, "test") if tested else (validation, dataset, "val")))
+    for dataset in datasets_of((*cells, *validation)):
+        tested = any(cell.dataset == dataset and cell.runs for cell in cells)
+        data = curves_data(*((cells, dataset, "test") if tested else (validation, dataset, "val")))
         found.append(Plan(f"curves-{slug(dataset)}", data, draw_curves, "no finished run has epochs"))
-    for dataset in datasets_of(groups):
+    for dataset in datasets_of(cells):
         of, none = slug(dataset), "no finished run has predictions"
-        found.append(Plan(f"reliability-{of}", reliability_data(groups, dataset), draw_reliability, none))
-        found.append(Plan(f"confusion-{of}", confusion_data(groups, dataset), draw_confusion, none))
+        found.append(Plan(f"reliability-{of}", reliability_data(cells, dataset), draw_reliability, none))
+        found.append(Plan(f"confusion-{of}", confusion_data(cells, dataset), draw_confusion, none))
         none = "no finished run was tested on corrupted images"
-        found.append(Plan(f"robustness-{of}", robustness_data(groups, dataset), draw_robustness, none))
+        found.append(Plan(f"robustness-{of}", robustness_data(cells, dataset), draw_robustness, none))
     return found
 
 
@@ -59,13 +57,13 @@ def _rows_legend(figure: Figure, lines: Sequence[dict[str, Any]], looks: Looks) 
 # --- learning curves -------------------------------------------------------------------------------------------------
 
 
-def curves_data(groups: Sequence[Group], dataset: str, split: str = "test") -> dict[str, Any]:
+def curves_data(cells: Sequence[Cell], dataset: str, split: str = "test") -> dict[str, Any]:
     names = {"accuracy": f"{split}_accuracy", "loss": f"{split}_loss", "train_loss": "train_loss"}
     lines = []
-    for group in (group for group in groups if group.dataset == dataset and group.runs):
-        series = {kind: group.course.series[name].to_plain() for kind, name in names.items()}
+    for cell in (cell for cell in cells if cell.dataset == dataset and cell.runs):
+        series = {kind: cell.curves.series[name].to_plain() for kind, name in names.items()}
         if any(part["epoch"] for part in series.values()):
-            lines.append({"row": list(group.row), "n": group.course.n, **series})
+            lines.append({"row": list(cell.row), "n": cell.curves.n, **series})
     return {"title": title(dataset), "split": split, "lines": lines}
 
 
@@ -107,24 +105,24 @@ MOST_DIAGRAMS = 8
 FEW = 0.5  # percent of the images: in bins with fewer, accuracy says little, and no line goes through them
 
 
-def reliability_data(groups: Sequence[Group], dataset: str) -> dict[str, Any]:
+def reliability_data(cells: Sequence[Cell], dataset: str) -> dict[str, Any]:
     """Of the first cells that have predictions; all runs of a cell in one diagram."""
-    known = _with_predictions(groups, dataset)
+    known = _with_predictions(cells, dataset)
     diagrams = [_diagram_data(*pair) for pair in known[:MOST_DIAGRAMS]]
     return {"title": title(dataset), "of": len(known), "panels": diagrams}
 
 
-def _with_predictions(groups: Sequence[Group], dataset: str) -> list[tuple[Group, Quality]]:
-    return [(group, quality) for group in groups if group.dataset == dataset and (quality := group.quality)]
+def _with_predictions(cells: Sequence[Cell], dataset: str) -> list[tuple[Cell, Quality]]:
+    return [(cell, quality) for cell in cells if cell.dataset == dataset and (quality := cell.quality)]
 
 
-def _diagram_data(group: Group, quality: Quality) -> dict[str, Any]:
+def _diagram_data(cell: Cell, quality: Quality) -> dict[str, Any]:
     """An empty bin has no point."""
     bins = quality.bins
     filled_B = bins.images_B > 0
     images_B = bins.images_B[filled_B]
     return {
-        "row": list(group.row),
+        "row": list(cell.row),
         "n": quality.n,
         "error": mean_interval(quality.calibration_errors)[0],
         "bin": np.flatnonzero(filled_B).tolist(),
@@ -182,12 +180,12 @@ EVERY_TICK = 20  # with more classes, not each has a tick
 SHARES = (0, 1, 5, 20, 50, 100)  # percent, marked on the colour bar
 
 
-def confusion_data(groups: Sequence[Group], dataset: str) -> dict[str, Any]:
+def confusion_data(cells: Sequence[Cell], dataset: str) -> dict[str, Any]:
     """Of the first cells that have predictions; all runs of a cell in one matrix."""
-    known = _with_predictions(groups, dataset)
+    known = _with_predictions(cells, dataset)
     matrices = [
-        {"row": list(group.row), "n": quality.n, "share": shares(quality.confusion_KK).round(4).tolist()}
-        for group, quality in known[:MOST_MATRICES]
+        {"row": list(cell.row), "n": quality.n, "share": shares(quality.confusion_KK).round(4).tolist()}
+        for cell, quality in known[:MOST_MATRICES]
     ]
     return {"title": title(dataset), "of": len(known), "panels": matrices}
 
@@ -223,14 +221,14 @@ def draw_confusion(data: dict[str, Any], looks: Looks) -> Figure:
 # --- robustness ------------------------------------------------------------------------------------------------------
 
 
-def robustness_data(groups: Sequence[Group], dataset: str) -> dict[str, Any]:
+def robustness_data(cells: Sequence[Cell], dataset: str) -> dict[str, Any]:
     """Means over kinds and seeds; strength 0 is the clean test set."""
     lines = []
-    for group in (group for group in groups if group.dataset == dataset):
-        if runs := tested_runs(group):
+    for cell in (cell for cell in cells if cell.dataset == dataset):
+        if runs := cell.corrupted:
             clean = sum(run.clean for run in runs) / len(runs)
             means = [clean, *(sum(at) / len(at) for at in zip(*mean_by_kind(runs).values()))]
-            lines.append({"row": list(group.row), "n": len(runs), "accuracy": [100 * mean for mean in means]})
+            lines.append({"row": list(cell.row), "n": len(runs), "accuracy": [100 * mean for mean in means]})
     return {"title": title(dataset), "lines": lines}
 
 

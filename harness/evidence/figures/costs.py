@@ -11,9 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from harness.datasets import title
-from harness.evidence.cells.catalogue import Costs
-from harness.evidence.cells.groups import Group, commonest_device, count
-from harness.evidence.cells.rows import datasets_of
+from harness.evidence.cells import Cell, Costs, commonest_device, count, datasets_of
 from harness.evidence.figures.drawing import (
     COLORS,
     COLUMN_IN,
@@ -29,13 +27,13 @@ from harness.evidence.tables.costs import Measured, cost_lines, ratio_text
 from harness.statistics.intervals import mean_interval
 
 
-def cost_figures(groups: Sequence[Group], costs: Costs, dataset: str) -> list[Plan]:
+def cost_figures(cells: Sequence[Cell], costs: Costs, dataset: str) -> list[Plan]:
     """`dataset`: on whose shape the sizes of the models are compared."""
     found = []
     for against, (_, need) in AXES.items():
         none = f"no finished run has a test accuracy and {need}"
-        found.append(Plan(f"accuracy-vs-{against}", tradeoff_data(groups, against), draw_tradeoff, none))
-    return [*found, Plan("model-size", sizes_data(groups, costs, dataset), draw_sizes, "no parameter count is known")]
+        found.append(Plan(f"accuracy-vs-{against}", tradeoff_data(cells, against), draw_tradeoff, none))
+    return [*found, Plan("model-size", sizes_data(cells, costs, dataset), draw_sizes, "no parameter count is known")]
 
 
 def benchmark_figures(measured: Measured) -> list[Plan]:
@@ -55,32 +53,32 @@ MEASURED = {"time": ("train_seconds", 1 / 60), "energy": ("energy_joules", 1 / 3
 FRONT = {"color": "#888888", "linewidth": 0.8, "zorder": 1}
 
 
-def tradeoff_data(groups: Sequence[Group], against: str) -> dict[str, Any]:
+def tradeoff_data(cells: Sequence[Cell], against: str) -> dict[str, Any]:
     """Times and energies of the commonest device alone."""
     field = MEASURED[against][0] if against in MEASURED else ""
-    device = commonest_device(groups, field) if field else None
+    device = commonest_device(cells, field) if field else None
     found = []
-    for dataset in datasets_of(groups):
-        here = [group for group in groups if group.dataset == dataset]
-        points = [point for group in here if (point := _point(group, against, device))]
+    for dataset in datasets_of(cells):
+        here = [cell for cell in cells if cell.dataset == dataset]
+        points = [point for cell in here if (point := _point(cell, against, device))]
         if points:
             found.append({"title": title(dataset), "points": points, "front": pareto_front(points)})
-    elsewhere = sum(1 for group in groups if device and group.timed(field) and group.timed_device != device)
+    elsewhere = sum(1 for cell in cells if device and cell.timed(field) and cell.timed_device != device)
     heading = f"on {device}" + (f"; {count(elsewhere, 'cell')} measured elsewhere left out" if elsewhere else "")
     return {"x_label": AXES[against][0], "heading": heading if device else "", "panels": found}
 
 
-def _point(group: Group, against: str, device: str | None) -> dict[str, Any] | None:
+def _point(cell: Cell, against: str, device: str | None) -> dict[str, Any] | None:
     if against in MEASURED:
-        values = group.timed(*MEASURED[against]) if group.timed_device == device else []
+        values = cell.timed(*MEASURED[against]) if cell.timed_device == device else []
         x = mean_interval(values)[0] if values else None
     else:
-        cost = group.cost(against)
+        cost = cell.cost(against)
         x = None if cost is None else cost / COUNTED[against]
-    if not x or x < 0 or not group.accuracies:
+    if not x or x < 0 or not cell.accuracies:
         return None
-    mean, half, n = mean_interval(group.accuracies)
-    return {"row": list(group.row), "x": x, "mean": mean, "half": half, "n": n}
+    mean, half, n = mean_interval(cell.accuracies)
+    return {"row": list(cell.row), "x": x, "mean": mean, "half": half, "n": n}
 
 
 def pareto_front(points: Sequence[dict[str, Any]]) -> list[list[float]]:
@@ -131,9 +129,9 @@ def _tradeoff(axes: Axes, panel: dict[str, Any], looks: Looks) -> None:
 # --- sizes -----------------------------------------------------------------------------------------------------------
 
 
-def sizes_data(groups: Sequence[Group], costs: Costs, dataset: str) -> dict[str, Any]:
+def sizes_data(cells: Sequence[Cell], costs: Costs, dataset: str) -> dict[str, Any]:
     """Of each variant its shape on this data set, or else on the first that has it; smallest first."""
-    lines = [line for line in cost_lines(groups, costs) if line.values["params"]]
+    lines = [line for line in cost_lines(cells, costs) if line.values["params"]]
     chosen: dict[str, Any] = {}
     for line in sorted(lines, key=lambda line: dataset not in line.datasets):
         shape = {"pixels": line.pixels, "classes": line.classes}

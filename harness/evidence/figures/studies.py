@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from harness.evidence.effects import BETTER, WORSE, Effect, Line
 from harness.evidence.figures.drawing import (
     COLUMN_IN,
     Looks,
@@ -22,9 +23,7 @@ from harness.evidence.figures.drawing import (
     styles,
     wrapped,
 )
-from harness.evidence.findings.effects import BETTER, WORSE, Effect, effects_of
-from harness.evidence.findings.grids import levels_of
-from harness.evidence.findings.instances import Instance, Line
+from harness.evidence.findings import Finding
 from harness.statistics.intervals import LEVEL, mean_interval
 
 COLOR = "#0072B2"
@@ -37,30 +36,30 @@ SCALED = {
 }
 
 
-def study_figures(instance: Instance) -> list[Plan]:
+def study_figures(finding: Finding) -> list[Plan]:
     """A grid that is drawn over epochs is not drawn from level to level as well."""
-    found = [Plan(f"forest-{instance.name}", forest_data(instance), draw_forest, "no seed is on two sides")]
+    found = [Plan(f"forest-{finding.name}", forest_data(finding), draw_forest, "no seed is on two sides")]
     for kind, data_of in (("scaling", scaling_data), ("interaction", interaction_data)):
-        if data := data_of(instance):
-            return [*found, Plan(f"{kind}-{instance.name}", data, draw_along, "no cell has a finished run")]
+        if data := data_of(finding):
+            return [*found, Plan(f"{kind}-{finding.name}", data, draw_along, "no cell has a finished run")]
     return found
 
 
-def _split(instance: Instance) -> str:
-    return "validation" if instance.split == "val" else "test"
+def _split(finding: Finding) -> str:
+    return "validation" if finding.split == "val" else "test"
 
 
 # --- effects ---------------------------------------------------------------------------------------------------------
 
 
-def forest_data(instance: Instance) -> dict[str, Any]:
+def forest_data(finding: Finding) -> dict[str, Any]:
     """A row for each comparison, in the order of the study."""
-    effects = [effect for effect in effects_of(instance) if effect.difference.mean is not None]
+    effects = [effect for effect in finding.effects if effect.difference.mean is not None]
     against = list(dict.fromkeys(effect.against for effect in effects))
     base = against[0] if len(against) == 1 else "the first level of each factor"
     return {
-        "title": instance.title,
-        "x_label": f"points of {_split(instance)} accuracy against {shortened(base, 30)}",
+        "title": finding.title,
+        "x_label": f"points of {_split(finding)} accuracy against {shortened(base, 30)}",
         "rows": [_row(effect) for effect in effects],
     }
 
@@ -94,32 +93,32 @@ def draw_forest(data: dict[str, Any], looks: Looks) -> Figure:
 # --- accuracy along one factor ---------------------------------------------------------------------------------------
 
 
-def scaling_data(instance: Instance) -> dict[str, Any] | None:
+def scaling_data(finding: Finding) -> dict[str, Any] | None:
     """None for a study that is not about a budget or a share: two of its rows have the same."""
-    lines = [line for line in instance.lines if not line.same_as]
+    lines = [line for line in finding.lines if not line.same_as]
     for name, (label, unit) in SCALED.items():
         places = [(line.row.variant, unit * getattr(line.config.recipe, name)) for line in lines]
         values = sorted({x for _, x in places})
-        if instance.study.kind != "table" and len(values) > 1 and len(set(places)) == len(places):
+        if finding.study.kind != "table" and len(values) > 1 and len(set(places)) == len(places):
             ticks = [[x, f"{x:g}"] for x in values]
             axis = {"x_label": label, "legend": "", "ticks": ticks, "log": True}
-            return _along(instance, axis) | {"lines": _series(zip(places, lines))}
+            return _along(finding, axis) | {"lines": _series(zip(places, lines))}
     return None
 
 
-def interaction_data(instance: Instance) -> dict[str, Any] | None:
+def interaction_data(finding: Finding) -> dict[str, Any] | None:
     """The first factor's levels are lines, the second's are places; None for a study without two factors."""
-    if instance.study.kind != "grid" or len(instance.study.factors) != 2:
+    if finding.study.kind != "grid" or len(finding.study.factors) != 2:
         return None
-    levels = levels_of(instance, 1)
-    placed = [((line.row.levels[0], levels.index(line.row.levels[1])), line) for line in instance.lines]
+    levels = finding.levels(1)
+    placed = [((line.row.levels[0], levels.index(line.row.levels[1])), line) for line in finding.lines]
     ticks = [[x, text] for x, text in enumerate(levels)]
-    axis = {"x_label": instance.study.factors[1], "legend": instance.study.factors[0], "ticks": ticks, "log": False}
-    return _along(instance, axis) | {"lines": _series(placed)}
+    axis = {"x_label": finding.study.factors[1], "legend": finding.study.factors[0], "ticks": ticks, "log": False}
+    return _along(finding, axis) | {"lines": _series(placed)}
 
 
-def _along(instance: Instance, axis: dict[str, Any]) -> dict[str, Any]:
-    return {"title": instance.title, "y_label": f"{_split(instance)} accuracy (%)", **axis}
+def _along(finding: Finding, axis: dict[str, Any]) -> dict[str, Any]:
+    return {"title": finding.title, "y_label": f"{_split(finding)} accuracy (%)", **axis}
 
 
 def _series(placed: Iterable[tuple[tuple[str, float], Line]]) -> list[dict[str, Any]]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from harness.datasets import title
-from harness.evidence.cells.groups import Group
-from harness.evidence.cells.numbers import finite
+from harness.evidence.cells import Cell
+from harness.evidence.quality import finite
 from harness.evidence.writing import DAGGER, Columns, Item
 
 Part = Literal["device", "precision", "n", "epochs", "images"]
@@ -15,39 +15,39 @@ Part = Literal["device", "precision", "n", "epochs", "images"]
 MOST_NAMED = 4  # different budgets; of more, the lowest and the highest are named
 
 
-def cell_columns(group_of: Callable[[Item], Group]) -> Columns[Item]:
+def cell_columns(cell_of: Callable[[Item], Cell]) -> Columns[Item]:
     """The first columns of a table with a row for each cell."""
     return {
-        "variant": lambda item: group_of(item).row[0],
-        "recipe": lambda item: group_of(item).row[1],
-        "data set": lambda item: title(group_of(item).dataset),
+        "variant": lambda item: cell_of(item).row[0],
+        "recipe": lambda item: cell_of(item).row[1],
+        "data set": lambda item: title(cell_of(item).dataset),
     }
 
 
-def made_with(groups: Sequence[Group], *in_columns: Part) -> str:
-    """One sentence on the finished runs of these groups, without what the table's columns say already."""
-    groups = [group for group in groups if group.runs]
-    if not groups:
+def made_with(cells: Sequence[Cell], *in_columns: Part) -> str:
+    """One sentence on the finished runs of these cells, without what the table's columns say already."""
+    cells = [cell for cell in cells if cell.runs]
+    if not cells:
         return ""
-    runs = [run for group in groups for run in group.runs]
+    runs = [run for cell in cells for run in cell.runs]
     parts: dict[str, str] = {
-        "device": f"on {_names(name for group in groups for name in group.devices)}",
-        "precision": f"in {_names(group.setting('precision') for group in groups)}",
+        "device": f"on {_names(name for cell in cells for name in cell.devices)}",
+        "precision": f"in {_names(cell.setting('precision') for cell in cells)}",
         "torch": f"with torch {_names(run.env.get('torch') for run in runs)}",
-        "n": f"n = {_numbers([len(group.runs) for group in groups])}",
-        "epochs": f"{_numbers([group.passes for group in groups])} epochs",
+        "n": f"n = {_numbers([len(cell.runs) for cell in cells])}",
+        "epochs": f"{_numbers([cell.epochs for cell in cells])} epochs",
         "images": f"{_numbers([finite(run.result.get('images_seen')) for run in runs])} images seen",
     }
     return f"Trained {', '.join(text for name, text in parts.items() if name not in in_columns)}."
 
 
-def flag(group: Group) -> str:
-    return f" {DAGGER}" if len(group.data_digests) > 1 else ""
+def flag(cell: Cell) -> str:
+    return f" {DAGGER}" if len(cell.data_digests) > 1 else ""
 
 
-def different_data(groups: Sequence[Group]) -> str:
+def different_data(cells: Sequence[Cell]) -> str:
     """What the dagger means, where a table has one."""
-    return f"{DAGGER} The runs of this cell did not all see the same data." if any(map(flag, groups)) else ""
+    return f"{DAGGER} The runs of this cell did not all see the same data." if any(map(flag, cells)) else ""
 
 
 def _names(values: Iterable[Any]) -> str:

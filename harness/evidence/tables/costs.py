@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.datasets import DATASETS, title
-from harness.evidence.cells.catalogue import COSTS, Costs, changed_fields_of, cost_of_plain
-from harness.evidence.cells.groups import Evidence, Group
+from harness.evidence.cells import Cell, Costs, Evidence
+from harness.evidence.costs import changed_fields_of, cost_of_cell
 from harness.evidence.writing import HOLE, Columns, Table, sentences, whole
 from harness.records.benchmarks import Comparison, read_comparisons
 
@@ -24,11 +24,11 @@ class CostLine:
     datasets: list[str] = field(default_factory=list)
 
 
-def cost_lines(groups: Sequence[Group], costs: Costs) -> list[CostLine]:
+def cost_lines(cells: Sequence[Cell], costs: Costs) -> list[CostLine]:
     """Of the catalogue and of each altered variant that was run, data set by data set. Two lines of one variant and
     shape differ in what they cost."""
     lines: dict[tuple, CostLine] = {}
-    found = [*_of_catalogue(costs), *(_of_group(group, costs) for group in groups)]
+    found = [*_of_catalogue(costs), *(_of_cell(cell, costs) for cell in cells)]
     for one in sorted(found, key=lambda one: dataset_order(one.datasets[0])):
         line = lines.setdefault((one.variant, one.pixels, one.classes, *one.values.values()), one)
         line.datasets += [name for name in one.datasets if name not in line.datasets]
@@ -41,18 +41,10 @@ def _of_catalogue(costs: Costs) -> Iterator[CostLine]:
         yield CostLine(variant, shape.image_size, shape.num_classes, values, [dataset])
 
 
-def _of_group(group: Group, costs: Costs) -> CostLine:
-    shape, label = group.setting("variant") or {}, ", ".join((group.variant, *changed_fields_of(group.overrides)))
+def _of_cell(cell: Cell, costs: Costs) -> CostLine:
+    shape, label = cell.setting("variant") or {}, ", ".join((cell.variant, *changed_fields_of(cell.overrides)))
     pixels, classes = shape.get("image_size"), shape.get("num_classes")
-    return CostLine(label, pixels, classes, cost_of_group(group, costs), [group.dataset])
-
-
-def cost_of_group(group: Group, costs: Costs) -> Mapping[str, float | None]:
-    """The catalogue's, of a variant as it stands there; of any other what its records hold. A model with other
-    parameters is another model, whatever it is called."""
-    own = {name: group.cost(name) for name in COSTS}
-    plain = cost_of_plain(costs, group.variant, group.overrides, group.dataset)
-    return plain if plain and own["params"] in (None, plain["params"]) else own
+    return CostLine(label, pixels, classes, cost_of_cell(cell, costs), [cell.dataset])
 
 
 def dataset_order(name: str) -> tuple[int, str]:
@@ -83,7 +75,7 @@ def cost_table(evidence: Evidence) -> Table:
         else "",
         evidence.source,
     )
-    return Table.of("cost", columns, sorted(cost_lines(evidence.groups, evidence.costs), key=_order), caption)
+    return Table.of("cost", columns, sorted(cost_lines(evidence.cells, evidence.costs), key=_order), caption)
 
 
 def _order(line: CostLine) -> tuple:

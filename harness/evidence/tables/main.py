@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from operator import methodcaller
 
 from harness.datasets import title
-from harness.evidence.cells.catalogue import Costs, cost_of_plain
-from harness.evidence.cells.contrast import accuracy_by_seed
-from harness.evidence.cells.groups import Evidence, Group, count
-from harness.evidence.cells.numbers import finite
-from harness.evidence.cells.rows import Row, cells_of, datasets_of, rows_of
-from harness.evidence.findings.best import best_of, best_sentence
-from harness.evidence.findings.forms import planned_on
+from harness.evidence.cells import Cell, Costs, Evidence, Row, count, datasets_of, in_order, rows_of
+from harness.evidence.conclusions import best_sentence
+from harness.evidence.costs import cost_of_cell, cost_of_plain
+from harness.evidence.effects import best_of
+from harness.evidence.findings import planned_on
+from harness.evidence.quality import finite
 from harness.evidence.tables.captions import cell_columns, different_data, flag, made_with
-from harness.evidence.tables.costs import cost_of_group
 from harness.evidence.writing import (
     HOLE,
     Columns,
@@ -44,46 +42,46 @@ class Line:
 
     def cost(self, name: str, costs: Costs) -> float | None:
         """On the first data set where it is known: of its runs there, else of the variant as the catalogue has it."""
-        settings = [group.overrides for group in self.row.groups] or [self.planned.settings if self.planned else ()]
+        settings = [cell.overrides for cell in self.row.cells] or [self.planned.settings if self.planned else ()]
         for dataset in self.datasets:
-            group = self.row.on.get(dataset)
+            cell = self.row.on.get(dataset)
             plain = cost_of_plain(costs, self.row.variant, settings[0], dataset)
-            if (value := (cost_of_group(group, costs) if group else plain).get(name)) is not None:
+            if (value := (cost_of_cell(cell, costs) if cell else plain).get(name)) is not None:
                 return value
         return None
 
     @property
     def epochs(self) -> str:
         """Those of its runs, or those that are planned where there is none."""
-        epochs = [self.row.on[name].passes for name in self.datasets if name in self.row.on]
+        epochs = [self.row.on[name].epochs for name in self.datasets if name in self.row.on]
         if not epochs and self.planned and (found := planned_on(self.planned, self.datasets[0], None, 0.0)):
-            epochs = [found.config.recipe.epochs]
+            epochs = [found.recipe.epochs]
         return joined(map(whole, epochs), " / ")
 
     def accuracy(self, dataset: str) -> str:
-        group = self.row.on.get(dataset)
-        return spread(group.accuracies, len(group.failed)) + flag(group) if group else HOLE
+        cell = self.row.on.get(dataset)
+        return spread(cell.accuracies, len(cell.failed)) + flag(cell) if cell else HOLE
 
     def by_seed(self, dataset: str) -> dict[int, float] | None:
-        return accuracy_by_seed(self.row.on[dataset], "test") if dataset in self.row.on else None
+        return self.row.on[dataset].by_seed("test") if dataset in self.row.on else None
 
     def minutes(self, device: str) -> str:
         """One text for each data set; a cell that ran elsewhere, or not alone, has no time here."""
-        groups = [self.row.on.get(name) for name in self.datasets]
-        here = [group if group and group.timed_device == device else None for group in groups]
-        texts = [mean_minutes(group.timed("train_seconds", 1 / 60)) if group else HOLE for group in here]
+        cells = [self.row.on.get(name) for name in self.datasets]
+        here = [cell if cell and cell.timed_device == device else None for cell in cells]
+        texts = [mean_minutes(cell.timed("train_seconds", 1 / 60)) if cell else HOLE for cell in here]
         return " / ".join(texts) if set(texts) != {HOLE} else HOLE
 
     @property
     def devices(self) -> str:
-        return devices_text(sorted({name for group in self.row.groups for name in group.devices}))
+        return devices_text(sorted({name for cell in self.row.cells for name in cell.devices}))
 
 
 def main_table(evidence: Evidence, study: Study) -> Table:
-    datasets, planned = datasets_of(evidence.groups, study), {row.name: row for row in study.rows}
-    rows = rows_of(evidence.groups, study)
+    datasets, planned = datasets_of(evidence.cells, study), {row.name: row for row in study.rows}
+    rows = rows_of(evidence.cells, study)
     lines = [Line(row, planned.get((row.variant, row.recipe)), datasets) for row in rows]
-    devices = sorted({group.timed_device or "" for group in evidence.groups if group.timed("train_seconds")})
+    devices = sorted({cell.timed_device or "" for cell in evidence.cells if cell.timed("train_seconds")})
     heads = [f"minutes per run, {device}" for device in devices] if len(devices) > 1 else ["minutes per run"]
     columns: Columns[Line] = {
         "variant": lambda line: line.row.variant,
@@ -104,8 +102,8 @@ def main_table(evidence: Evidence, study: Study) -> Table:
 def _caption(evidence: Evidence, study: Study, datasets: Sequence[str], told_of_best: str) -> str:
     order = ", ".join(map(title, datasets))
     digests: dict[str, set[str]] = {}
-    for group in evidence.groups:
-        digests.setdefault(group.dataset, set()).update(group.data_digests)
+    for cell in evidence.cells:
+        digests.setdefault(cell.dataset, set()).update(cell.data_digests)
     copies = {title(name): len(digests[name]) for name in datasets if len(digests.get(name, ())) > 1}
     return sentences(
         "Test accuracy after the last planned epoch: mean ± half-width of the "
@@ -114,9 +112,9 @@ def _caption(evidence: Evidence, study: Study, datasets: Sequence[str], told_of_
         told_of_best,
         f"Parameters and MACs are those for {title(datasets[0])}, else for the row's first data set.",
         f"Minutes are for training only, in the order {order}, where all seeds of a cell ran alone on one device.",
-        made_with(evidence.groups, "device", "n", "epochs"),
+        made_with(evidence.cells, "device", "n", "epochs"),
         evidence.source,
-        different_data(evidence.groups),
+        different_data(evidence.cells),
         *(f"Runs on {name} saw {number} different copies of the data." for name, number in copies.items()),
     )
 
@@ -125,39 +123,39 @@ def _caption(evidence: Evidence, study: Study, datasets: Sequence[str], told_of_
 
 
 def cells_table(evidence: Evidence, study: Study) -> Table:
-    columns: Columns[Group] = {
-        **cell_columns(lambda group: group),
-        "n": lambda group: str(len(group.accuracies)),
-        "failed": lambda group: str(len(group.failed)),
-        "accuracy (%)": lambda group: mean(group.accuracies),
-        "± (%)": lambda group: half_width(group.accuracies),
-        "best test epoch (%)": lambda group: mean(group.measured("best_test_accuracy", 100)),
-        "best - last (%)": lambda group: mean_difference([best - last for last, best in last_and_best(group)]),
-        "NLL": lambda group: mean(group.measured("test_nll"), ".3f"),
-        "epochs": lambda group: whole(group.passes),
-        "images seen": lambda group: mean(group.measured("images_seen"), ",.0f"),
-        "train minutes": lambda group: mean(group.timed("train_seconds", 1 / 60)),
-        "images/s": lambda group: mean(group.timed("images_per_second"), ",.0f"),
-        "peak memory (MB)": lambda group: mean(group.timed("peak_memory_bytes", 1e-6), ",.0f"),
-        "precision": lambda group: str(group.setting("precision") or HOLE),
-        "compiled": lambda group: "yes" if group.setting("compile") else "no",
-        "device": lambda group: devices_text(group.devices),
+    columns: Columns[Cell] = {
+        **cell_columns(lambda cell: cell),
+        "n": lambda cell: str(len(cell.accuracies)),
+        "failed": lambda cell: str(len(cell.failed)),
+        "accuracy (%)": lambda cell: mean(cell.accuracies),
+        "± (%)": lambda cell: half_width(cell.accuracies),
+        "best test epoch (%)": lambda cell: mean(cell.measured("best_test_accuracy", 100)),
+        "best - last (%)": lambda cell: mean_difference([best - last for last, best in last_and_best(cell)]),
+        "NLL": lambda cell: mean(cell.measured("test_nll"), ".3f"),
+        "epochs": lambda cell: whole(cell.epochs),
+        "images seen": lambda cell: mean(cell.measured("images_seen"), ",.0f"),
+        "train minutes": lambda cell: mean(cell.timed("train_seconds", 1 / 60)),
+        "images/s": lambda cell: mean(cell.timed("images_per_second"), ",.0f"),
+        "peak memory (MB)": lambda cell: mean(cell.timed("peak_memory_bytes", 1e-6), ",.0f"),
+        "precision": lambda cell: str(cell.setting("precision") or HOLE),
+        "compiled": lambda cell: "yes" if cell.setting("compile") else "no",
+        "device": lambda cell: devices_text(cell.devices),
         "label": _labels,
     }
     caption = sentences(
         "Every cell: test accuracy after the last planned epoch with its interval, and beside it what the best test "
         "epoch would have given; nothing is chosen by it. Means over n seeds.",
-        made_with(evidence.groups, "device", "precision", "n", "epochs", "images"),
+        made_with(evidence.cells, "device", "precision", "n", "epochs", "images"),
         evidence.source,
     )
-    return Table.of("cells", columns, cells_of(evidence.groups, study), caption)
+    return Table.of("cells", columns, in_order(evidence.cells, study), caption)
 
 
-def _labels(group: Group) -> str:
-    return joined(sorted({run.config["label"] for run in group.all_runs if run.config.get("label")}))
+def _labels(cell: Cell) -> str:
+    return joined(sorted({run.config["label"] for run in cell.all_runs if run.config.get("label")}))
 
 
-def last_and_best(group: Group) -> list[tuple[float, float]]:
+def last_and_best(cell: Cell) -> list[tuple[float, float]]:
     """Test accuracy after the last epoch and the best one, in percent, of each run that has both."""
-    pairs = ([finite(run.result.get(name)) for name in ("test_accuracy", "best_test_accuracy")] for run in group.runs)
+    pairs = ([finite(run.result.get(name)) for name in ("test_accuracy", "best_test_accuracy")] for run in cell.runs)
     return [(100 * last, 100 * best) for last, best in pairs if last is not None and best is not None]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.datasets import title
-from harness.evidence.cells.groups import Evidence, Group
+from harness.evidence.cells import Cell, Evidence
 from harness.evidence.tables.captions import different_data, flag, made_with
 from harness.evidence.writing import HOLE, Columns, Table, sentences, signed, spread, whole
 from harness.statistics.intervals import mean_interval
@@ -58,37 +58,37 @@ class Pair:
     """A published number and our cell of the same variant, recipe, data set and budget, if there is one."""
 
     published: Published
-    group: Group | None
+    cell: Cell | None
 
     @property
     def difference(self) -> float | None:
         """Rounded before it is judged, so that 100 x .7725 does not miss 77.25."""
-        if self.group is None or not self.group.accuracies or self.published.accuracy is None:
+        if self.cell is None or not self.cell.accuracies or self.published.accuracy is None:
             return None
-        return round(mean_interval(self.group.accuracies)[0] - self.published.accuracy, 6)
+        return round(mean_interval(self.cell.accuracies)[0] - self.published.accuracy, 6)
 
     @property
     def verdict(self) -> str:
-        if self.group is None or not self.group.accuracies:
+        if self.cell is None or not self.cell.accuracies:
             return "open"
         return HOLE if self.difference is None else "reached" if self.difference >= 0 else "missed"
 
 
-def compared(groups: Sequence[Group], numbers: Sequence[Published] = PUBLISHED_NUMBERS) -> list[Pair]:
+def compared(cells: Sequence[Cell], numbers: Sequence[Published] = PUBLISHED_NUMBERS) -> list[Pair]:
     """A shortened or altered run is never compared with a published number."""
-    by_key: dict[tuple[str, str, str], list[Group]] = {}
-    for group in groups:
-        by_key.setdefault((group.variant, group.recipe, group.dataset), []).append(group)
+    by_key: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in cells:
+        by_key.setdefault((cell.variant, cell.recipe, cell.dataset), []).append(cell)
     pairs = []
     for number in numbers:
         candidates = by_key.get((number.variant, number.recipe, number.dataset), [])
-        same = [group for group in candidates if group.passes == number.epochs]
-        pairs += [Pair(number, group) for group in same or [None]]
+        same = [cell for cell in candidates if cell.epochs == number.epochs]
+        pairs += [Pair(number, cell) for cell in same or [None]]
     return pairs
 
 
 def published_table(evidence: Evidence) -> Table:
-    pairs = compared(evidence.groups)
+    pairs = compared(evidence.cells)
     columns: Columns[Pair] = {
         "source": lambda pair: pair.published.source,
         "variant": _variant,
@@ -96,12 +96,12 @@ def published_table(evidence: Evidence) -> Table:
         "published (%)": lambda pair: f"{pair.published.accuracy:.2f}" if pair.published.accuracy else "none published",
         "ours (%)": _ours,
         "difference": lambda pair: HOLE if pair.difference is None else signed(pair.difference),
-        "epochs, published / ours": lambda pair: f"{pair.published.epochs} / {whole(pair.group and pair.group.passes)}",
+        "epochs, published / ours": lambda pair: f"{pair.published.epochs} / {whole(pair.cell and pair.cell.epochs)}",
         "verdict": lambda pair: pair.verdict,
         "note": lambda pair: pair.published.note or HOLE,
         "run ids": _run_ids,
     }
-    ours = [pair.group for pair in pairs if pair.group]
+    ours = [pair.cell for pair in pairs if pair.cell]
     caption = sentences(
         "Published accuracy and ours under the published recipe and budget: mean ± half-width of the 95% t-interval "
         "(number of seeds). Reached: our mean is at least the published number; missed: it is not; open: no finished "
@@ -115,14 +115,14 @@ def published_table(evidence: Evidence) -> Table:
 
 
 def _variant(pair: Pair) -> str:
-    note = pair.group.note if pair.group else ""
+    note = pair.cell.note if pair.cell else ""
     return f"{pair.published.variant} [{note}]" if note else pair.published.variant
 
 
 def _ours(pair: Pair) -> str:
-    return spread(pair.group.accuracies, len(pair.group.failed)) + flag(pair.group) if pair.group else HOLE
+    return spread(pair.cell.accuracies, len(pair.cell.failed)) + flag(pair.cell) if pair.cell else HOLE
 
 
 def _run_ids(pair: Pair) -> str:
-    runs = pair.group.runs if pair.group else ()
+    runs = pair.cell.runs if pair.cell else ()
     return ", ".join(run.config.get("run_id") or run.folder.name for run in runs) or HOLE

@@ -10,19 +10,19 @@ import numpy as np
 
 from harness.augmentations import CORRUPTION_NAMES, CORRUPTION_STRENGTHS
 from harness.datasets import title
-from harness.evidence.cells.corrupted import (
+from harness.evidence.cells import Cell, Evidence, count, in_order
+from harness.evidence.quality import (
+    LADDER,
+    LOW_LADDER,
     ByKind,
-    Tested,
+    Corrupted,
+    Quality,
+    Reached,
     errors_of,
     mean_accuracy,
     mean_by_kind,
     mean_corruption_error,
-    tested_runs,
 )
-from harness.evidence.cells.course import LADDER, LOW_LADDER, Arrival
-from harness.evidence.cells.groups import Evidence, Group, count
-from harness.evidence.cells.quality import Quality
-from harness.evidence.cells.rows import cells_of
 from harness.evidence.tables.captions import cell_columns, different_data, flag, made_with
 from harness.evidence.tables.main import last_and_best
 from harness.evidence.writing import (
@@ -44,19 +44,19 @@ from harness.study import Study
 
 
 def quality_tables(evidence: Evidence, study: Study) -> list[Table]:
-    groups = cells_of(evidence.groups, study)
+    cells = in_order(evidence.cells, study)
     tables = (calibration_table, selection_table, targets_table, robustness_table)
-    return [table(groups, evidence.source) for table in tables]
+    return [table(cells, evidence.source) for table in tables]
 
 
 # --- calibration -----------------------------------------------------------------------------------------------------
 
-Predicted = tuple[Group, Quality]
+Predicted = tuple[Cell, Quality]
 
 
-def calibration_table(groups: Sequence[Group], source: str) -> Table:
-    known: list[Predicted] = [(group, quality) for group in groups if (quality := group.quality)]
-    shown = [group for group, _ in known]
+def calibration_table(cells: Sequence[Cell], source: str) -> Table:
+    known: list[Predicted] = [(cell, quality) for cell in cells if (quality := cell.quality)]
+    shown = [cell for cell, _ in known]
     columns: Columns[Predicted] = {
         **cell_columns(lambda pair: pair[0]),
         "NLL": lambda pair: mean(pair[0].measured("test_nll"), ".3f"),
@@ -71,7 +71,7 @@ def calibration_table(groups: Sequence[Group], source: str) -> Table:
         f"weighted by their share of the images; mean ± half-width of the {LEVEL:.0%} t-interval. Confidence above "
         "accuracy (+) is over-confidence. Classes by their number, with their accuracy. Means over n runs with "
         "predictions; NLL over all runs.",
-        _left_out(groups, shown, "predictions"),
+        _left_out(cells, shown, "predictions"),
         made_with(shown, "n"),
         source,
         different_data(shown),
@@ -87,17 +87,17 @@ def _class(choose: Callable, accuracy_K: np.ndarray) -> str:
     return f"{accuracy_K[label]:.2f} (class {label})"
 
 
-def _left_out(groups: Sequence[Group], shown: Sequence[Group], what: str) -> str:
-    without = sum(1 for group in groups if group.runs) - len(shown)
+def _left_out(cells: Sequence[Cell], shown: Sequence[Cell], what: str) -> str:
+    without = sum(1 for cell in cells if cell.runs) - len(shown)
     return f"Without {what}, and left out: {count(without, 'cell')}." if without else ""
 
 
 # --- the bias of selection -------------------------------------------------------------------------------------------
 
 
-def selection_table(groups: Sequence[Group], source: str) -> Table:
-    known = [(group, pairs) for group in groups if (pairs := last_and_best(group))]
-    columns: Columns[tuple[Group, list[tuple[float, float]]]] = {
+def selection_table(cells: Sequence[Cell], source: str) -> Table:
+    known = [(cell, pairs) for cell in cells if (pairs := last_and_best(cell))]
+    columns: Columns[tuple[Cell, list[tuple[float, float]]]] = {
         **cell_columns(lambda row: row[0]),
         "runs": lambda row: str(len(row[1])),
         "last epoch (%)": lambda row: mean([last for last, _ in row[1]]),
@@ -111,7 +111,7 @@ def selection_table(groups: Sequence[Group], source: str) -> Table:
         "that it judges. Every other table here gives the last planned epoch. Means over the runs, ± half-width of "
         f"the {LEVEL:.0%} t-interval.",
         _overall([gain for _, pairs in known for gain in _gains(pairs)]),
-        made_with([group for group, _ in known], "n"),
+        made_with([cell for cell, _ in known], "n"),
         source,
     )
     return Table.of("selection-bias", columns, known, caption)
@@ -133,16 +133,16 @@ def _overall(gains: list[float]) -> str:
 MOST_TARGETS = 4  # of one data set
 
 
-def targets_table(groups: Sequence[Group], source: str) -> Table:
-    groups = [group for group in groups if group.course.n]
+def targets_table(cells: Sequence[Cell], source: str) -> Table:
+    cells = [cell for cell in cells if cell.curves.n]
     reached: dict[str, set[int]] = {}
-    for group in groups:
-        reached.setdefault(group.dataset, set()).update(*group.course.arrivals)
-    columns: dict[str, Callable[[Group], str]] = {**cell_columns(lambda group: group)}
+    for cell in cells:
+        reached.setdefault(cell.dataset, set()).update(*cell.curves.reached)
+    columns: dict[str, Callable[[Cell], str]] = {**cell_columns(lambda cell: cell)}
     for target in sorted({target for found in reached.values() for target in chosen(found)}):
         columns[f"{target}% (M)"] = partial(_images, target)
         columns[f"{target}% (min)"] = partial(_minutes, target)
-    columns["device"] = lambda group: group.timed_device or HOLE
+    columns["device"] = lambda cell: cell.timed_device or HOLE
     caption = sentences(
         "Millions of images seen (M), and minutes of training (min), until the test accuracy first reaches a target: "
         "means over the seeds that reach it, with their number where not all do. The test accuracy is taken after each "
@@ -150,10 +150,10 @@ def targets_table(groups: Sequence[Group], source: str) -> Table:
         "Minutes where all seeds of a cell ran alone on one device. "
         f"Targets: up to {MOST_TARGETS} for each data set, evenly from those that at least one run on it reaches.",
         *(f"No run on {title(name)} reaches {min(LOW_LADDER)}%." for name, found in reached.items() if not found),
-        made_with(groups),
+        made_with(cells),
         source,
     )
-    return Table.of("targets", columns, groups, caption)
+    return Table.of("targets", columns, cells, caption)
 
 
 def chosen(reached: set[int]) -> list[int]:
@@ -164,20 +164,20 @@ def chosen(reached: set[int]) -> list[int]:
     return [steps[round(i * (len(steps) - 1) / (MOST_TARGETS - 1))] for i in range(MOST_TARGETS)]
 
 
-def _arrivals(target: int, group: Group) -> list[Arrival]:
-    return [run[target] for run in group.course.arrivals if target in run]
+def _arrivals(target: int, cell: Cell) -> list[Reached]:
+    return [run[target] for run in cell.curves.reached if target in run]
 
 
-def _images(target: int, group: Group) -> str:
-    arrivals, runs = _arrivals(target, group), len(group.course.arrivals)
+def _images(target: int, cell: Cell) -> str:
+    arrivals, runs = _arrivals(target, cell), len(cell.curves.reached)
     images = [arrival.images for arrival in arrivals if arrival.images is not None]
     some = "" if len(arrivals) == runs else f" ({len(arrivals)} of {runs})"
     return scaled(mean_interval(images)[0] if images else None, 1e6) + some
 
 
-def _minutes(target: int, group: Group) -> str:
-    seconds = [arrival.seconds for arrival in _arrivals(target, group) if arrival.seconds is not None]
-    return mean_minutes([value / 60 for value in seconds]) if group.timed_device else HOLE
+def _minutes(target: int, cell: Cell) -> str:
+    seconds = [arrival.seconds for arrival in _arrivals(target, cell) if arrival.seconds is not None]
+    return mean_minutes([value / 60 for value in seconds]) if cell.timed_device else HOLE
 
 
 # --- corrupted images ------------------------------------------------------------------------------------------------
@@ -192,8 +192,8 @@ References = Mapping[tuple[str, tuple[str, ...]], Sequence["Robustness"]]  # by 
 class Robustness:
     """A cell whose runs were tested on corrupted images."""
 
-    group: Group
-    runs: list[Tested]
+    cell: Cell
+    runs: list[Corrupted]
     by_kind: ByKind  # accuracy by strength, mean over the runs
 
     def at(self, kind: str) -> list[float]:
@@ -203,17 +203,17 @@ class Robustness:
         return mean_corruption_error(errors_of(self.by_kind), errors_of(reference.by_kind)) if reference else None
 
 
-def robustness_table(groups: Sequence[Group], source: str) -> Table:
-    found = [(group, runs) for group in groups if (runs := tested_runs(group))]
-    tested = [Robustness(group, runs, mean_by_kind(runs)) for group, runs in found]
-    shown = [one.group for one in tested]
+def robustness_table(cells: Sequence[Cell], source: str) -> Table:
+    found = [(cell, runs) for cell in cells if (runs := cell.corrupted)]
+    tested = [Robustness(cell, runs, mean_by_kind(runs)) for cell, runs in found]
+    shown = [one.cell for one in tested]
     references = _references(tested)
     columns: Columns[Robustness] = {
-        **cell_columns(lambda one: one.group),
+        **cell_columns(lambda one: one.cell),
         "clean (%)": lambda one: mean([100 * run.clean for run in one.runs]),
-        "corrupted (%)": lambda one: spread([100 * mean_accuracy(run.by_kind) for run in one.runs]) + flag(one.group),
-        "mean corruption error (%)": lambda one: _percent(one.error_against(reference_of(one.group, references))),
-        "against": lambda one: ", ".join(of.group.row) if (of := reference_of(one.group, references)) else HOLE,
+        "corrupted (%)": lambda one: spread([100 * mean_accuracy(run.by_kind) for run in one.runs]) + flag(one.cell),
+        "mean corruption error (%)": lambda one: _percent(one.error_against(reference_of(one.cell, references))),
+        "against": lambda one: ", ".join(of.cell.row) if (of := reference_of(one.cell, references)) else HOLE,
         **{head: lambda one, kind=kind: mean(one.at(kind)) for head, kind in BY_KIND.items()},
     }
     caption = sentences(
@@ -223,7 +223,7 @@ def robustness_table(groups: Sequence[Group], source: str) -> Table:
         "corruption error: of each kind, the sum of errors over the strengths in percent of the reference's sum, "
         f"averaged over kinds; lower is better. The reference is {REFERENCE} on the same data set under the row's own "
         f"recipe, else under 'published' (column against), so that its own row has 100; {HOLE} where there is none.",
-        _left_out(groups, shown, "a test on corrupted images"),
+        _left_out(cells, shown, "a test on corrupted images"),
         made_with(shown, "n"),
         source,
         different_data(shown),
@@ -239,23 +239,23 @@ def _references(tested: Sequence[Robustness]) -> References:
     """The cells of the reference as it is, without changes of the variant."""
     found: dict[tuple[str, tuple[str, ...]], list[Robustness]] = {}
     for one in tested:
-        recipe, changes = _split_overrides(one.group)
-        if one.group.variant == REFERENCE and not changes:
-            found.setdefault((one.group.dataset, recipe), []).append(one)
+        recipe, changes = _split_overrides(one.cell)
+        if one.cell.variant == REFERENCE and not changes:
+            found.setdefault((one.cell.dataset, recipe), []).append(one)
     return found
 
 
-def reference_of(group: Group, references: References) -> Robustness | None:
+def reference_of(cell: Cell, references: References) -> Robustness | None:
     """Under the same recipe, changes of the recipe included; else under 'published'."""
-    for recipe in (_split_overrides(group)[0], ("published",)):
-        same = references.get((group.dataset, recipe), ())
-        noted = [one for one in same if one.group.note == group.note]
+    for recipe in (_split_overrides(cell)[0], ("published",)):
+        same = references.get((cell.dataset, recipe), ())
+        noted = [one for one in same if one.cell.note == cell.note]
         if len(noted or same) == 1:  # of two that differ in precision or the like, neither is the reference
             return (noted or same)[0]
     return None
 
 
-def _split_overrides(group: Group) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _split_overrides(cell: Cell) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The recipe with its changes, and the changes of the variant."""
-    own = tuple(text for text in group.overrides if text.startswith("variant."))
-    return (group.recipe_name, *(text for text in group.overrides if text not in own)), own
+    own = tuple(text for text in cell.overrides if text.startswith("variant."))
+    return (cell.recipe_name, *(text for text in cell.overrides if text not in own)), own

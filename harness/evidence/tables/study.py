@@ -6,15 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.datasets import title
-from harness.evidence.cells.groups import commonest_device, count
-from harness.evidence.findings.best import best_of, best_sentence
-from harness.evidence.findings.changed import changes, changes_text
-from harness.evidence.findings.conclusions import conclusions
-from harness.evidence.findings.effects import Effect, effects_of
-from harness.evidence.findings.forms import planned_on
-from harness.evidence.findings.gaps import Gap, gaps_of
-from harness.evidence.findings.grids import Share, shared_seeds, shares_of
-from harness.evidence.findings.instances import Instance, Line
+from harness.evidence.cells import commonest_device, count
+from harness.evidence.conclusions import best_sentence, conclusions
+from harness.evidence.effects import Effect, Gap, Line, Share
+from harness.evidence.findings import Finding, changes, changes_text
 from harness.evidence.tables.captions import different_data, flag, made_with
 from harness.evidence.writing import (
     HOLE,
@@ -27,9 +22,8 @@ from harness.evidence.writing import (
     sentences,
     spread,
 )
-from harness.statistics.improvement import probability_of_improvement
 from harness.statistics.intervals import ALPHA, LEVEL
-from harness.statistics.power import MOST_SEEDS, WANTED
+from harness.statistics.paired import MOST_SEEDS, WANTED, probability_of_improvement
 
 RESAMPLES = 2000  # of the interval beside a probability of improvement: two digits need no more
 ACCURACY = "accuracy (%)"
@@ -44,16 +38,16 @@ ON_TESTS = (
 )
 
 
-def study_tables(instance: Instance) -> list[Table]:
+def study_tables(finding: Finding) -> list[Table]:
     """The one with the effects first."""
-    effects = effects_of(instance)
-    if instance.study.kind != "grid":
-        return [_rows(instance, effects)]
-    return [_main_effects(instance, effects), _cells(instance), *_gaps(instance), *_variance(instance)]
+    effects = finding.effects
+    if finding.study.kind != "grid":
+        return [_rows(finding, effects)]
+    return [_main_effects(finding, effects), _cells(finding), *_gaps(finding), *_variance(finding)]
 
 
-def _table(instance: Instance, suffix: str, columns: Mapping[str, Callable], items: Sequence, **more: Any) -> Table:
-    return Table.of(f"study-{instance.name}{suffix}", columns, items, too_wide_for_print=TOO_WIDE, **more)
+def _table(finding: Finding, suffix: str, columns: Mapping[str, Callable], items: Sequence, **more: Any) -> Table:
+    return Table.of(f"study-{finding.name}{suffix}", columns, items, too_wide_for_print=TOO_WIDE, **more)
 
 
 def _pairs(effect: Effect) -> str:
@@ -84,27 +78,27 @@ EFFECT: Columns[Effect] = {
 
 
 def _accuracy(line: Line) -> str:
-    group = line.group
-    return spread(list(line.scores.values()), len(group.failed)) + flag(group) if group else HOLE
+    cell = line.cell
+    return spread(list(line.scores.values()), len(cell.failed)) + flag(cell) if cell else HOLE
 
 
 def _costs(device: str | None) -> Columns[Line]:
     """Minutes of the runs on this device alone."""
 
     def time(line: Line) -> str:
-        here = line.group and device and line.group.timed_device == device
-        return mean_minutes(line.group.timed("train_seconds", 1 / 60)) if line.group and here else HOLE
+        here = line.cell and device and line.cell.timed_device == device
+        return mean_minutes(line.cell.timed("train_seconds", 1 / 60)) if line.cell and here else HOLE
 
     return {
-        "params (M)": lambda line: scaled(line.group and line.group.cost("params"), 1e6),
-        "MACs (G)": lambda line: scaled(line.group and line.group.cost("macs"), 1e9),
+        "params (M)": lambda line: scaled(line.cell and line.cell.cost("params"), 1e6),
+        "MACs (G)": lambda line: scaled(line.cell and line.cell.cost("macs"), 1e9),
         "minutes": time,
     }
 
 
-def _best(instance: Instance, columns: Mapping[str, Callable]) -> tuple[frozenset[tuple[int, int]], str]:
+def _best(finding: Finding, columns: Mapping[str, Callable]) -> tuple[frozenset[tuple[int, int]], str]:
     """The cell that is bold, if any, and the caption's sentence on it."""
-    best = best_of([None if line.same_as else line.scores for line in instance.lines])
+    best = finding.best
     bold = frozenset() if best.row is None else frozenset({(best.row, [*columns].index(ACCURACY))})
     return bold, best_sentence({ACCURACY: best})
 
@@ -112,8 +106,8 @@ def _best(instance: Instance, columns: Mapping[str, Callable]) -> tuple[frozense
 # --- rows against the base -------------------------------------------------------------------------------------------
 
 
-def _rows(instance: Instance, effects: Sequence[Effect]) -> Table:
-    base, device = instance.base, commonest_device(instance.groups)
+def _rows(finding: Finding, effects: Sequence[Effect]) -> Table:
+    base, device = finding.base, commonest_device(finding.cells)
     of_row = {effect.label: effect for effect in effects}
 
     def of_effect(head: str) -> Callable[[Line], str]:
@@ -134,12 +128,12 @@ def _rows(instance: Instance, effects: Sequence[Effect]) -> Table:
         IMPROVEMENT: lambda line: _improvement(base, line),
         **_costs(device),
     }
-    bold, on_bold = _best(instance, columns)
+    bold, on_bold = _best(finding, columns)
     caption = sentences(
-        _judged(instance, f": {MEANS}."),
+        _judged(finding, f": {MEANS}."),
         f"Effects are differences from {base.label}, paired by seed, {_tested(effects)}",
         on_bold,
-        _made(instance),
+        _made(finding),
     )
     on_wide = sentences(
         ON_TESTS,
@@ -147,8 +141,8 @@ def _rows(instance: Instance, effects: Sequence[Effect]) -> Table:
         "its bootstrap interval where that has any width.",
         _on_minutes(device),
     )
-    told = {"caption": caption, "on_wide": on_wide, "conclusions": tuple(conclusions(instance))}
-    return _table(instance, "", columns, instance.lines, bold=bold, **told)
+    told = {"caption": caption, "on_wide": on_wide, "conclusions": tuple(conclusions(finding))}
+    return _table(finding, "", columns, finding.lines, bold=bold, **told)
 
 
 def _improvement(base: Line, line: Line) -> str:
@@ -164,66 +158,66 @@ def _improvement(base: Line, line: Line) -> str:
 # --- grids -----------------------------------------------------------------------------------------------------------
 
 
-def _main_effects(instance: Instance, effects: Sequence[Effect]) -> Table:
+def _main_effects(finding: Finding, effects: Sequence[Effect]) -> Table:
     columns: Columns[Effect] = {
         "level": lambda effect: effect.label,
-        "changed": lambda effect: _changed_by_level(instance, effect),
+        "changed": lambda effect: _changed_by_level(finding, effect),
         "against": lambda effect: effect.against,
         **EFFECT,
         "averaged over": lambda effect: effect.averaged_over or HOLE,
     }
     caption = sentences(
-        _judged(instance, "."),
+        _judged(finding, "."),
         "Each effect is that of a level against the first level of its factor, averaged over the levels of the other "
         f"factors at which both were run, paired by seed, {_tested(effects)}",
-        _made(instance),
+        _made(finding),
     )
-    told = {"caption": caption, "on_wide": ON_TESTS, "conclusions": tuple(conclusions(instance))}
-    return _table(instance, "", columns, effects, **told)
+    told = {"caption": caption, "on_wide": ON_TESTS, "conclusions": tuple(conclusions(finding))}
+    return _table(finding, "", columns, effects, **told)
 
 
-def _changed_by_level(instance: Instance, effect: Effect) -> str:
+def _changed_by_level(finding: Finding, effect: Effect) -> str:
     """What the level changes where every other factor is at its first one."""
-    base, factors = instance.lines[0], instance.study.factors
-    for line in instance.lines:
+    base, factors = finding.lines[0], finding.study.factors
+    for line in finding.lines:
         pairs = zip(factors, line.row.levels, base.row.levels)
         if [f"{factor}={own}" for factor, own, first in pairs if own != first] == [effect.label]:
             return changes_text(changes(base.config, line.config))
     return HOLE
 
 
-def _cells(instance: Instance) -> Table:
-    device = commonest_device(instance.groups)
-    levels = [lambda line, place=place: line.row.levels[place] for place in range(len(instance.study.factors))]
+def _cells(finding: Finding) -> Table:
+    device = commonest_device(finding.cells)
+    levels = [lambda line, place=place: line.row.levels[place] for place in range(len(finding.study.factors))]
     columns: Columns[Line] = {
-        **dict(zip(instance.study.factors, levels)),
+        **dict(zip(finding.study.factors, levels)),
         ACCURACY: _accuracy,
         "epochs": lambda line: str(line.config.recipe.epochs),
         **_costs(device),
     }
-    bold, on_bold = _best(instance, columns)
-    caption = sentences(_judged(instance, f": {MEANS}."), on_bold, _made(instance))
-    return _table(instance, "-cells", columns, instance.lines, caption=caption, bold=bold, on_wide=_on_minutes(device))
+    bold, on_bold = _best(finding, columns)
+    caption = sentences(_judged(finding, f": {MEANS}."), on_bold, _made(finding))
+    return _table(finding, "-cells", columns, finding.lines, caption=caption, bold=bold, on_wide=_on_minutes(device))
 
 
-def _variance(instance: Instance) -> list[Table]:
-    shares = shares_of(instance)
+def _variance(finding: Finding) -> list[Table]:
+    shares = finding.shares
     columns: Columns[Share] = {
         "source": lambda share: share.source,
         "share of the variance (%)": lambda share: f"{100 * share.found:.1f}",
         "of noise alone (%)": lambda share: f"{100 * share.by_chance:.1f}",
     }
     caption = sentences(
-        _judged(instance, ": the sources of its variance, as shares of the sum of squares over"),
-        f"{count(len(shared_seeds(instance)), 'seed')} in each cell of the grid. Beside it what noise alone would give "
+        _judged(finding, ": the sources of its variance, as shares of the sum of squares over"),
+        f"{count(len(finding.shared_seeds), 'seed')} in each cell of the grid. Beside it what noise alone would give "
         "each source: a share that is no larger shows no effect.",
-        _made(instance),
+        _made(finding),
     )
-    return [_table(instance, "-variance", columns, shares, caption=caption)] if shares else []
+    return [_table(finding, "-variance", columns, shares, caption=caption)] if shares else []
 
 
-def _gaps(instance: Instance) -> list[Table]:
-    gaps = gaps_of(instance)
+def _gaps(finding: Finding) -> list[Table]:
+    gaps = finding.gaps
     columns: Columns[Gap] = {
         "from": lambda gap: gap.first,
         "to": lambda gap: gap.second,
@@ -233,31 +227,29 @@ def _gaps(instance: Instance) -> list[Table]:
         "seeds": lambda gap: str(gap.whole.n),
     }
     caption = sentences(
-        _judged(instance, ": from one model under its own recipe to another under its own"),
+        _judged(finding, ": from one model under its own recipe to another under its own"),
         "(the common one where none was published). The model's part is the change of model, averaged over the two",
         "recipes; the rest is the recipe's, its budget included. By seed, mean ± half-width of the t-interval.",
-        _made(instance),
+        _made(finding),
     )
-    return [_table(instance, "-gaps", columns, gaps, caption=caption)] if gaps else []
+    return [_table(finding, "-gaps", columns, gaps, caption=caption)] if gaps else []
 
 
 # --- captions --------------------------------------------------------------------------------------------------------
 
 
-def _judged(instance: Instance, end: str) -> str:
+def _judged(finding: Finding, end: str) -> str:
     """What the study asks, how it was run, and on which images it is judged."""
-    study, lines = instance.study, instance.lines
-    planned = [planned_on(line.row, instance.dataset, None, study.holdout) for line in lines]
-    shorter = any(one and one.config.recipe.epochs != line.config.recipe.epochs for one, line in zip(planned, lines))
+    study = finding.study
     split, share = "Test", ""
     if study.holdout:
         split, share = "Validation", f", a holdout of {study.holdout:.0%} of the training images"
     return sentences(
         study.question,
-        "The study's quick form." if instance.quick else "",
-        f"On {instance.moved_to} instead of what the study plans." if instance.moved_to else "",
-        f"Every row was given {instance.passes} instead of those that the study plans." if shorter else "",
-        f"{split} accuracy on {title(instance.dataset)} after the last planned epoch{share}{end}",
+        "The study's quick form." if finding.quick else "",
+        f"On {finding.moved_to} instead of what the study plans." if finding.moved_to else "",
+        f"Every row was given {finding.budget} instead of those that the study plans." if finding.shortened else "",
+        f"{split} accuracy on {title(finding.dataset)} after the last planned epoch{share}{end}",
     )
 
 
@@ -273,15 +265,15 @@ def _tested(effects: Sequence[Effect]) -> str:
     )
 
 
-def _made(instance: Instance) -> str:
-    digests = {digest for group in instance.groups for digest in group.data_digests}
-    absent = len(instance.study.rows) - len(instance.lines)
+def _made(finding: Finding) -> str:
+    digests = {digest for cell in finding.cells for digest in cell.data_digests}
+    absent = len(finding.study.rows) - len(finding.lines)
     return sentences(
-        made_with(instance.groups),
-        "The training step was compiled." if instance.compile else "",
+        made_with(finding.cells),
+        "The training step was compiled." if finding.compile else "",
         f"{count(absent, 'row')} of the study cannot be run on so few epochs." if absent else "",
         f"The runs saw {len(digests)} different copies of the data." if len(digests) > 1 else "",
-        different_data(instance.groups),
+        different_data(finding.cells),
         f"{HOLE} marks what is missing.",
     )
 

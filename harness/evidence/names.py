@@ -95,7 +95,7 @@ def _nearest_recipe(
 
 @cache
 def _plain(source: str, dataset: str, epochs: int | None) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe on this data set over so many passes, and its fields."""
+    """The recipe on this data set over so many epochs, and its fields."""
     recipe = fitted(RECIPES[source], _facts(dataset))
     recipe = recipe if epochs in (None, recipe.epochs) else shortened(recipe, epochs)
     return recipe, asdict(recipe)

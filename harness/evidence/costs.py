@@ -1,6 +1,5 @@
 """What each variant of the catalogue costs at each data set's shape, as `harness.cost --write` left it: known without
-any run, so that a table can show the cost of what nobody has trained yet.
-"""
+any run, so that a table can show the cost of what nobody has trained yet."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,14 +7,13 @@ from typing import Any
 
 from harness.counting.catalogue import file_name
 from harness.datasets import DATASETS
-from harness.evidence.cells.numbers import finite
+from harness.evidence.cells import Cell, Costs
+from harness.evidence.quality import finite
 from harness.records.read import parsed
 from variants.catalog import CATALOG
 from variants.fields import UsageError
 
 COSTS = ("params", "params_without_head", "macs", "macs_without_head", "attention_macs", "activations_without_head")
-
-Costs = Mapping[tuple[str, str], Mapping[str, float | None]]  # by variant and data set
 
 
 def read_costs(folder: Path) -> Costs:
@@ -40,6 +38,14 @@ def _numbers(path: Path, variant: str, dataset: str) -> dict[str, float | None]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path} holds no cost: {reason}\nwrite it again: python -m harness.cost --write") from None
+
+
+def cost_of_cell(cell: Cell, costs: Costs) -> Mapping[str, float | None]:
+    """The catalogue's, of a variant as it stands there; of any other what its records hold. A model with other
+    parameters is another model, whatever it is called."""
+    own = {name: cell.cost(name) for name in COSTS}
+    plain = cost_of_plain(costs, cell.variant, cell.overrides, cell.dataset)
+    return plain if plain and own["params"] in (None, plain["params"]) else own
 
 
 def cost_of_plain(costs: Costs, variant: str, settings: tuple[str, ...], dataset: str) -> Mapping[str, float | None]:

@@ -1,47 +1,57 @@
-"""Owns what a study found as plain sentences, made of its numbers.
-Refuses to say more than the corrected test and the interval do.
-"""
+"""What a study found as plain sentences made of its numbers: they say no more than the corrected test and the interval
+do. Tables, the paper, the README and the terminal show the same ones."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from harness.evidence.cells.groups import count
-from harness.evidence.findings.chosen import Choice, choices_of
-from harness.evidence.findings.effects import NEITHER, NOT_RUN, UNDECIDED, Effect, effects_of
-from harness.evidence.findings.gaps import Gap, gaps_of
-from harness.evidence.findings.grids import Share, shared_seeds, shares_of
-from harness.evidence.findings.instances import Instance
+from harness.evidence.cells import count
+from harness.evidence.effects import NEITHER, NOT_RUN, UNDECIDED, Best, Choice, Effect, Gap, Share
+from harness.evidence.findings import Finding
 from harness.evidence.writing import difference, joined, p_value
-from harness.statistics.power import MOST_SEEDS, WANTED
+from harness.statistics.intervals import ALPHA
+from harness.statistics.paired import MOST_SEEDS, WANTED
+
+RULE = (
+    "Bold: the best mean of its column, where paired t-tests by seed tell it from every other row "
+    f"(p ≤ {ALPHA:.2g} after Holm's adjustment for these comparisons)."
+)
 
 
-def conclusions(instance: Instance) -> list[str]:
-    """One for each comparison and choice of the instance, and for a grid one on where its variance falls.
+def best_sentence(columns: Mapping[str, Best]) -> str:
+    """The rule, and the columns where there is no test to apply it to."""
+    undecided = [name for name, best in columns.items() if best.undecided]
+    why = "some rows share fewer than two seeds with the best, or differ from it by the same on every seed"
+    return f"{RULE} Undecided for {joined(undecided)}: {why}." if undecided else RULE
 
-    A choice that is planned with one seed plans no test: what is undecided or not run is not told beside it.
+
+def conclusions(finding: Finding) -> list[str]:
+    """One for each comparison, gap and choice of the study, and for a grid one on where its variance falls.
+
+    A choice that is planned with one seed plans no test: what is undecided or not run is left out beside it.
     """
-    chosen = choices_of(instance)
-    untold = (UNDECIDED, NOT_RUN) if chosen and len(instance.study.seeds) == 1 else ()
-    found = [_sentence(effect) for effect in effects_of(instance) if effect.verdict not in untold]
-    twins = [line for line in instance.lines if line.same_as]
-    found += [f"{line.label}: the same cell as {line.same_as} on this data set." for line in twins]
-    shares = shares_of(instance) if instance.study.kind == "grid" else []
-    found += [_of_gap(gap) for gap in gaps_of(instance)]
-    found += [_of_choice(choice) for choice in chosen]
-    return found + ([_of_variance(shares, len(shared_seeds(instance)))] if shares else [])
+    left_out = (UNDECIDED, NOT_RUN) if finding.choices and len(finding.study.seeds) == 1 else ()
+    twins = [line for line in finding.lines if line.same_as]
+    return [
+        *(_of_effect(effect) for effect in finding.effects if effect.verdict not in left_out),
+        *(f"{line.label}: the same cell as {line.same_as} on this data set." for line in twins),
+        *map(_of_gap, finding.gaps),
+        *map(_of_choice, finding.choices),
+        *([_of_variance(finding.shares, len(finding.shared_seeds))] if finding.shares else []),
+    ]
 
 
-def headed(instance: Instance) -> list[str]:
+def headed(finding: Finding) -> list[str]:
     """The same below a line that says where they hold; for a terminal."""
-    return [f"{instance.title}:", *(f"  {sentence}" for sentence in conclusions(instance))]
+    return [f"{finding.title}:", *(f"  {sentence}" for sentence in conclusions(finding))]
 
 
-def _sentence(effect: Effect) -> str:
+def _of_effect(effect: Effect) -> str:
     d = effect.difference
     if effect.verdict == NOT_RUN:
         return f"{effect.label}: {NOT_RUN}."
     if d.mean is None:
         return f"{effect.label}: {UNDECIDED}, {_lacking(effect)}."
-    points = f"{difference(d.mean, d.half)} points against {effect.against}{_averaged(effect)}"
+    averaged = f", averaged over {effect.averaged_over}" if effect.averaged_over else ""
+    points = f"{difference(d.mean, d.half)} points against {effect.against}{averaged}"
     unpaired = f", {count(d.dropped, 'seed')} unpaired" if d.dropped else ""
     holm = "" if effect.holm_p is None else f", Holm p = {p_value(effect.holm_p)}"
     return f"{effect.label}: {points} (n = {d.n}{unpaired}{holm}): {effect.verdict}{_why(effect)}."
@@ -49,13 +59,9 @@ def _sentence(effect: Effect) -> str:
 
 def _lacking(effect: Effect) -> str:
     if effect.line and not effect.line.scores:
-        failed = len(effect.line.group.failed) if effect.line.group else 0
+        failed = len(effect.line.cell.failed) if effect.line.cell else 0
         return f"{count(failed, 'run')} failed and none done"
     return f"no seed is on both sides (against {effect.against})"
-
-
-def _averaged(effect: Effect) -> str:
-    return f", averaged over {effect.averaged_over}" if effect.averaged_over else ""
 
 
 def _why(effect: Effect) -> str:

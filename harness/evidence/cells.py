@@ -1,0 +1,285 @@
+"""From records to cells: all seeds of one variant and recipe on one data set, under a name that no other cell of that
+data set has. Every table and figure reads these; the order of their rows is here too."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.evidence.names import Name, name_of
+from harness.evidence.quality import Corrupted, Curves, Quality, corrupted_of, curves_of, finite, quality_of
+from harness.records.read import Run, load_runs
+from harness.records.schema import is_aside
+from harness.study import Study
+from variants.fields import UsageError
+
+OWN_RUNS, REFERENCE_RUNS = Path("results/runs"), Path("results/reference")
+
+Costs = Mapping[tuple[str, str], Mapping[str, float | None]]  # of the catalogue, by variant and data set
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A variant under a recipe on a data set, with its runs."""
+
+    variant: str
+    recipe_name: str
+    overrides: tuple[str, ...]
+    note: str  # what tells it from another cell of the same name: precision, compilation, ...
+    dataset: str
+    runs: tuple[Run, ...]  # done, by seed
+    failed: tuple[Run, ...]
+
+    @property
+    def recipe(self) -> str:
+        return ", ".join((self.recipe_name, *self.overrides))
+
+    @property
+    def row(self) -> tuple[str, str]:
+        """What the cell is called in every table and figure: variant and recipe."""
+        return self.variant, f"{self.recipe} [{self.note}]" if self.note else self.recipe
+
+    @property
+    def all_runs(self) -> tuple[Run, ...]:
+        return (*self.runs, *self.failed)
+
+    def setting(self, name: str) -> Any:
+        """A field of the configuration outside variant and recipe: one cell has one value."""
+        return self.all_runs[0].config.get(name)
+
+    @property
+    def epochs(self) -> int | None:
+        return (self.setting("recipe") or {}).get("epochs")
+
+    def cost(self, name: str) -> float | None:
+        """As its runs recorded it."""
+        return next((value for run in self.all_runs if (value := finite(run.cost.get(name))) is not None), None)
+
+    def measured(self, name: str, scale: float = 1.0) -> list[float]:
+        """A field of the result over the runs that are done; what was not measured is left out."""
+        values = (finite(run.result.get(name)) for run in self.runs)
+        return [value * scale for value in values if value is not None]
+
+    def by_seed(self, split: str) -> dict[int, float]:
+        """Accuracy on the split after the last planned epoch, in percent; a run without one is left out."""
+        pairs = ((run.config["seed"], finite(run.result.get(f"{split}_accuracy"))) for run in self.runs)
+        return {seed: 100 * accuracy for seed, accuracy in pairs if accuracy is not None}
+
+    @cached_property
+    def accuracies(self) -> list[float]:
+        """Test accuracy after the last planned epoch, in percent."""
+        return self.measured("test_accuracy", 100)
+
+    @cached_property
+    def quality(self) -> Quality | None:
+        return quality_of(self.runs)
+
+    @cached_property
+    def curves(self) -> Curves:
+        return curves_of(self.runs)
+
+    @cached_property
+    def corrupted(self) -> list[Corrupted]:
+        return corrupted_of(self.runs)
+
+    @cached_property
+    def devices(self) -> list[str]:
+        return sorted({device_of(run) for run in self.all_runs})
+
+    @cached_property
+    def timed_device(self) -> str | None:
+        """The one device whose times may be shown: every run alone on it. Otherwise none."""
+        names = {device_of(run) for run in self.runs}
+        alone = not any(run.result.get("shared_device") for run in self.runs)
+        return names.pop() if len(names) == 1 and alone else None
+
+    def timed(self, name: str, scale: float = 1.0) -> list[float]:
+        return self.measured(name, scale) if self.timed_device else []
+
+    @cached_property
+    def data_digests(self) -> set[str]:
+        return {digest for run in self.runs if (digest := run.env.get("data_digest"))}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What some folders hold."""
+
+    folders: tuple[Path, ...]
+    cells: tuple[Cell, ...]
+    validation: tuple[Cell, ...]  # runs with a holdout: they never looked at test
+    elsewhere: tuple[Cell, ...] = ()  # shown by the studies that they were run for, and only there
+    costs: Costs = field(default_factory=dict)  # of the catalogue's variants, whether or not they were run
+
+    @property
+    def source(self) -> str:
+        """One sentence for a caption: where the numbers come from, and what was left out of them."""
+        where = ", ".join(folder.as_posix() for folder in self.folders) or "no folder"
+        done = sum(len(cell.runs) for cell in (*self.cells, *self.elsewhere))
+        failed = sum(len(cell.failed) for cell in (*self.cells, *self.elsewhere))
+        held_out = sum(len(cell.all_runs) for cell in self.validation)
+        rest = f"; {count(held_out, 'run')} with a holdout left out" if held_out else ""
+        studies = f"; {count(len(self.elsewhere), 'cell')} shown with their studies alone" if self.elsewhere else ""
+        return f"From {where}: {count(done, 'run')} done, {failed} failed{rest}{studies}."
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def device_of(run: Run) -> str:
+    return str(run.env.get("device_name") or run.env.get("device") or "unknown")
+
+
+def dataset_of(run: Run) -> str:
+    """A folder's own name, as in the run's identity: where a copy lies is no part of what was run."""
+    name = run.config["dataset"]
+    return f"folder:{Path(name[7:]).name}" if name.startswith("folder:") else name
+
+
+def commonest_device(cells: Sequence[Cell], field: str = "train_seconds") -> str | None:
+    """The device on which most cells have a time; of equals, the first by name."""
+    counted = Counter(cell.timed_device for cell in cells if cell.timed(field))
+    return min(counted, key=lambda name: (-counted[name], str(name))) if counted else None
+
+
+# --- from records to cells -------------------------------------------------------------------------------------------
+
+
+def folders_of(named: list[Path] | None) -> list[Path]:
+    """The folders to read: those named, which must exist, else a person's own runs, else the reference runs."""
+    for folder in named or []:
+        if not folder.is_dir():
+            raise UsageError(f"--results {folder}: there is no such folder")
+    own = any(not is_aside(path.parent) for path in OWN_RUNS.glob("*/result.json"))
+    return named or [OWN_RUNS if own else REFERENCE_RUNS]
+
+
+def read_evidence(folders: Iterable[Path], costs: Costs | None = None) -> Evidence:
+    folders = tuple(dict.fromkeys(folders))
+    runs = unique([run for folder in folders for run in load_runs([folder]) if usable(run)])
+    judged_on_val = [bool(run.config.get("holdout")) or run.result.get("split") == "val" for run in runs]
+    tested, validated = ([run for run, val in zip(runs, judged_on_val) if val == wanted] for wanted in (False, True))
+    return Evidence(folders, tuple(_cells(tested)), tuple(_cells(validated)), costs=costs or {})
+
+
+def usable(run: Run) -> bool:
+    """Says on stderr which record lacks what a table needs."""
+    kinds = {"cell_id": str, "variant_name": str, "dataset": str, "recipe_name": str, "seed": int, "recipe": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(run.config.get(name), kind)]
+    if wrong:
+        print(f"skipped {run.folder}: config.json has no usable {', '.join(wrong)}", file=sys.stderr)
+    return not wrong
+
+
+def unique(runs: Sequence[Run]) -> list[Run]:
+    """Of each cell and seed the first run that is done; a failed one only where none is."""
+    first: dict[tuple[str, int], Run] = {}
+    for run in sorted(runs, key=lambda run: not run.ok):
+        kept = first.setdefault((run.config["cell_id"], run.config["seed"]), run)
+        if kept is not run:
+            print(f"left out {run.folder}: the same cell and seed as {kept.folder}", file=sys.stderr)
+    return list(first.values())
+
+
+def cell_of(runs: Sequence[Run], name: Name, note: str = "") -> Cell:
+    done, failed = (tuple(run for run in runs if run.ok == ok) for ok in (True, False))
+    return Cell(*name, note, dataset_of(runs[0]), done, failed)
+
+
+def _cells(runs: Sequence[Run]) -> list[Cell]:
+    members: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (run.config["cell_id"], run.config["seed"])):
+        members.setdefault(run.config["cell_id"], []).append(run)
+    named: dict[Name, list[list[Run]]] = {}
+    for seeds in members.values():
+        named.setdefault(_name(seeds), []).append(seeds)
+    cells = [
+        cell_of(seeds, name, note)
+        for name, namesakes in named.items()
+        for seeds, note in zip(namesakes, _notes(namesakes))
+    ]
+    return sorted(cells, key=lambda cell: (cell.row, cell.dataset))
+
+
+def _name(seeds: Sequence[Run]) -> Name:
+    """The same fields may have been set in different words (1e-3 or 0.001): the plainest count."""
+    configs = {str(run.config.get("overrides")): run.config for run in seeds}
+    return min(map(name_of, configs.values()), key=lambda name: (len(name[2]), name))
+
+
+def _notes(namesakes: Sequence[Sequence[Run]]) -> list[str]:
+    """For each of the cells that share a name, what differs where two of them meet on one data set; else nothing."""
+    meeting: dict[str, list[int]] = {}
+    for index, seeds in enumerate(namesakes):
+        meeting.setdefault(dataset_of(seeds[0]), []).append(index)
+    clashes = [indices for indices in meeting.values() if len(indices) > 1]
+    if not clashes:
+        return [""] * len(namesakes)
+    fields = [_identity(seeds[0]) for seeds in namesakes]
+    varying = {name for at in clashes for name in fields[at[0]] if len({fields[i].get(name) for i in at}) > 1}
+    notes = [", ".join(_value_text(name, own.get(name)) for name in sorted(varying)) for own in fields]
+    if any(len({notes[i] for i in at}) < len(at) for at in clashes):  # they differ in nothing that the records show
+        tails = [seeds[0].config["cell_id"].rsplit("-", 1)[-1] for seeds in namesakes]
+        notes = [", ".join(filter(None, pair)) for pair in zip(notes, tails)]
+    return notes
+
+
+def _identity(run: Run) -> dict[str, str]:
+    """The fields that set cells apart, as text: tuples and lists of a record cannot be compared as set members."""
+    own = {name: run.config.get(name) for name in ("precision", "compile", "semantics", "variant_type", "holdout")}
+    for part in ("recipe", "variant"):
+        own |= {f"{part}.{name}": value for name, value in (run.config.get(part) or {}).items()}
+    return {name: str(value) for name, value in own.items()}
+
+
+def _value_text(name: str, value: str | None) -> str:
+    if name == "precision":
+        return str(value)
+    if name == "compile":
+        return "compiled" if value == "True" else "not compiled"
+    return f"{name.rpartition('.')[2]}={value}"
+
+
+# --- the order of a table --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the main table: a variant under a recipe, on every data set where it was run."""
+
+    variant: str
+    recipe: str
+    on: dict[str, Cell]
+
+    @property
+    def cells(self) -> list[Cell]:
+        return list(self.on.values())
+
+
+def datasets_of(cells: Iterable[Cell], study: Study | None = None) -> list[str]:
+    planned = list(study.datasets) if study else []
+    return planned + sorted({cell.dataset for cell in cells} - set(planned))
+
+
+def in_order(cells: Sequence[Cell], study: Study) -> list[Cell]:
+    """As a long table shows them: row by row, data set by data set."""
+    datasets = datasets_of(cells, study)
+    return [row.on[name] for row in rows_of(cells, study) for name in datasets if name in row.on]
+
+
+def rows_of(cells: Sequence[Cell], study: Study) -> list[Row]:
+    """The rows of the study first, those included that nobody ran, then whatever else was found."""
+    found: dict[tuple[str, str], dict[str, Cell]] = {}
+    names: dict[tuple[str, str], set[tuple[str, str]]] = {}  # without notes -> with notes
+    for cell in sorted(cells, key=lambda cell: cell.row):
+        found.setdefault(cell.row, {})[cell.dataset] = cell
+        names.setdefault((cell.variant, cell.recipe), set()).add(cell.row)
+    rows = []
+    for planned in study.rows:
+        for name in sorted(names.get(planned.name, {planned.name})):
+            rows.append(Row(*name, found.pop(name, {})))
+    return rows + [Row(*name, on) for name, on in found.items()]

@@ -1,0 +1,236 @@
+"""What the predictions, the epochs and the corrupted images of a cell's runs add up to: calibration and confusion
+matrix, learning curves and time to a target, robustness. One run is read at a time, and only sums are kept."""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from harness.records.read import Run
+from harness.statistics.images import Bins, calibration_bins, confusion
+
+Predictions = dict[str, np.ndarray]
+
+
+def finite(value: Any) -> float | None:
+    """The number, or None for what a record holds instead of one; a yes or no is none, though Python adds it up."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
+
+
+# --- predictions -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Quality:
+    calibration_errors: list[float]  # one a run, percent
+    overconfidence: list[float]  # one a run: mean confidence minus accuracy, points
+    bins: Bins  # of all runs
+    confusion_KK: np.ndarray  # true class x predicted class, images of all runs
+
+    @property
+    def n(self) -> int:
+        return len(self.calibration_errors)
+
+    @property
+    def class_accuracy_K(self) -> np.ndarray:
+        """In percent, the mean over runs that saw the same images; NaN for a class without one."""
+        images_K = self.confusion_KK.sum(1)
+        right_K = 100 * self.confusion_KK.diagonal()
+        return np.divide(right_K, images_K, out=np.full(images_K.size, np.nan), where=images_K > 0)
+
+
+def quality_of(runs: Sequence[Run]) -> Quality | None:
+    """Of the runs whose predictions are there; none where no run has any."""
+    found = [parts for run in runs if (parts := _sums_of(run))]
+    if not found:
+        return None
+    errors = [100 * bins.calibration_error for bins, _ in found]
+    over = [100 * bins.overconfidence for bins, _ in found]
+    (bins, confusion_KK), *rest = found
+    for more, more_KK in rest:
+        bins, confusion_KK = bins + more, confusion_KK + more_KK
+    return Quality(errors, over, bins, confusion_KK)
+
+
+def predictions_of(run: Run) -> tuple[Predictions | None, str]:
+    """The predictions of a run, or why there are none."""
+    try:
+        found = run.predictions()
+    except FileNotFoundError:
+        return None, "there is no predictions.npz"
+    except (OSError, ValueError) as error:
+        return None, str(error)
+    if not found["labels"].shape == found["predicted"].shape == found["confidence"].shape:
+        return None, "labels, predictions and confidences differ in number"
+    return (found, "") if found["labels"].size else (None, "predictions.npz holds no image")
+
+
+def _sums_of(run: Run) -> tuple[Bins, np.ndarray] | None:
+    """A run without predictions is a hole, which the table's n shows; one whose predictions are broken is named."""
+    if not (run.folder / "predictions.npz").exists():
+        return None
+    found, reason = predictions_of(run)
+    try:
+        if found:
+            return _sums(found, (run.config.get("variant") or {}).get("num_classes"))
+    except (ValueError, TypeError) as error:
+        reason = str(error)
+    print(f"{run.folder}: its predictions cannot be used: {reason}", file=sys.stderr)
+    return None
+
+
+def _sums(found: Predictions, classes: int | None) -> tuple[Bins, np.ndarray]:
+    confidence_N = found["confidence"]
+    if not isinstance(classes, int):
+        raise ValueError("config.json has no variant.num_classes")
+    if not ((confidence_N >= 0) & (confidence_N <= 1)).all():
+        raise ValueError("a confidence is outside 0 to 1")
+    matrix_KK = confusion(found["labels"], found["predicted"], classes)
+    return calibration_bins(confidence_N, found["labels"] == found["predicted"]), matrix_KK
+
+
+# --- epochs ----------------------------------------------------------------------------------------------------------
+
+LADDER = (50, 60, 70, 80, 85, 90, 94, 95)  # target accuracies, percent
+LOW_LADDER = (10, 20, 30, 40)  # for a data set on which nothing reaches the first of the others
+SCALES = {"test_accuracy": 100, "test_loss": 1, "val_accuracy": 100, "val_loss": 1, "train_loss": 1}
+
+
+@dataclass(frozen=True)
+class Series:
+    """Over the seeds, at the epochs where every seed has a value."""
+
+    epoch: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def to_plain(self) -> dict[str, list[Any]]:
+        return {name: values.tolist() for name, values in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What it took a run to reach a target for the first time."""
+
+    images: float | None
+    seconds: float | None  # of training: evaluation and compilation excluded
+
+
+@dataclass(frozen=True)
+class Curves:
+    n: int = 0  # runs whose epochs could be read
+    series: dict[str, Series] = field(default_factory=dict)  # of each name in SCALES
+    reached: list[dict[int, Reached]] = field(default_factory=list)  # of each run, by target
+
+
+def curves_of(runs: Sequence[Run]) -> Curves:
+    values: dict[str, list[dict[int, float]]] = {name: [] for name in SCALES}
+    reached = []
+    for run in runs:
+        if epochs := _epochs(run):
+            reached.append(_targets(epochs))
+            for name, scale in SCALES.items():
+                pairs = ((line["epoch"], finite(line.get(name))) for line in epochs)
+                values[name].append({epoch: value * scale for epoch, value in pairs if value is not None})
+    return Curves(len(reached), {name: _series(seeds) for name, seeds in values.items()}, reached)
+
+
+def _epochs(run: Run) -> list[dict[str, Any]]:
+    try:
+        return [line for line in run.epochs() if _is_epoch(line.get("epoch"))]
+    except (OSError, ValueError) as error:
+        print(f"{run.folder}: its curve cannot be read: {type(error).__name__}: {error}", file=sys.stderr)
+        return []
+
+
+def _is_epoch(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def _series(seeds: Sequence[Mapping[int, float]]) -> Series:
+    epochs = sorted(set.intersection(*map(set, seeds))) if seeds else []
+    if not epochs:
+        return Series(np.array([], int), *(np.array([]) for _ in range(3)))
+    values_SE = np.array([[of[epoch] for epoch in epochs] for of in seeds])
+    return Series(np.array(epochs), values_SE.mean(0), values_SE.min(0), values_SE.max(0))
+
+
+def _targets(epochs: Sequence[dict[str, Any]]) -> dict[int, Reached]:
+    found: dict[int, Reached] = {}
+    waiting = sorted((*LOW_LADDER, *LADDER), reverse=True)
+    spent: float | None = 0.0
+    for line in epochs:
+        seconds = finite(line.get("seconds"))
+        spent = None if spent is None or seconds is None else spent + seconds  # an epoch without a time: no sum after
+        accuracy = finite(line.get("test_accuracy")) or 0.0
+        while waiting and accuracy >= waiting[-1] / 100:  # not 100 x accuracy, which may be below in binary
+            found[waiting.pop()] = Reached(finite(line.get("images_seen")), spent)
+    return found
+
+
+# --- corrupted images ------------------------------------------------------------------------------------------------
+
+ByKind = Mapping[str, list[float]]  # accuracy, 0 to 1, at each strength, weakest first
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """A run on the clean test set and on the corrupted one."""
+
+    clean: float
+    by_kind: ByKind
+
+
+def corrupted_of(runs: Sequence[Run]) -> list[Corrupted]:
+    """Of the runs that were tested on corrupted images."""
+    pairs = ((finite(run.result.get("test_accuracy")), _by_kind(run)) for run in runs)
+    return [Corrupted(clean, by_kind) for clean, by_kind in pairs if clean is not None and by_kind is not None]
+
+
+def _by_kind(run: Run) -> ByKind | None:
+    """Says on stderr what is there and cannot be used."""
+    found = run.result.get("corruption_accuracy")
+    if found is None:
+        return None
+    usable = isinstance(found, dict) and found and all(map(_is_accuracies, found.values()))
+    if not usable:
+        print(f"{run.folder}: its corruption_accuracy cannot be used", file=sys.stderr)
+    return found if usable else None
+
+
+def _is_accuracies(values: Any) -> bool:
+    return isinstance(values, list) and bool(values) and all(finite(value) is not None for value in values)
+
+
+def mean_by_kind(runs: Sequence[Corrupted]) -> ByKind:
+    """Over the runs; runs of one cell that saw different corruptions share only what all of them saw."""
+    every = [run.by_kind for run in runs]
+    shared = [kind for kind in every[0] if len({len(by_kind.get(kind, [])) for by_kind in every}) == 1]
+    return {kind: [sum(at) / len(runs) for at in zip(*(by_kind[kind] for by_kind in every))] for kind in shared}
+
+
+def errors_of(accuracies: ByKind) -> ByKind:
+    return {kind: [1 - accuracy for accuracy in at] for kind, at in accuracies.items()}
+
+
+def mean_accuracy(accuracies: ByKind) -> float:
+    """Every kind weighs the same, however many strengths it has."""
+    return sum(sum(at) / len(at) for at in accuracies.values()) / len(accuracies)
+
+
+def mean_corruption_error(errors: ByKind, reference: ByKind) -> float | None:
+    """In percent (Hendrycks and Dietterich 2019); none where the reference makes no error or saw other corruptions."""
+    if {kind: len(at) for kind, at in errors.items()} != {kind: len(at) for kind, at in reference.items()}:
+        return None
+    if not reference or not all(sum(at) > 0 for at in reference.values()):
+        return None
+    return 100 * sum(sum(errors[kind]) / sum(reference[kind]) for kind in reference) / len(reference)
