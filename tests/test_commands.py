@@ -220,16 +220,6 @@ def test_idle_threads_are_to_sleep_before_torch_is_loaded_unless_the_user_chose(
     assert (done.returncode, done.stdout) == (0, f"{policy} False\n"), done.stderr
 
 
-@pytest.mark.parametrize(("own", "policy"), CHOSEN)
-def test_run_all_says_it_to_all_that_it_runs(own, policy):
-    head = (ROOT / "run_all.sh").read_text().split("usage()")[0]
-    code = f'{head}\n{sys.executable} -c "{TELL_POLICY}"'
-    done = subprocess.run(
-        ["bash", "-c", code, "run_all.sh"], cwd=ROOT, env=unchosen(**own), capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout) == (0, f"{policy} False\n"), done.stderr
-
-
 WAITS = """
 import time
 from harness.commands import run_command

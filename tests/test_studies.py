@@ -275,14 +275,14 @@ from pathlib import Path
 from harness.datasets import DATASETS
 from harness.study import Row, grid
 from harness.sweeping.plan import on_device, plan
-from harness.sweeping.standing import standings
+from harness.sweeping.status import statuses
 rates = {str(i): f"recipe.lr={1e-4 + i * 1e-5}" for i in range(50)}
 decays = {str(i): f"recipe.weight_decay={i * 1e-4}" for i in range(40)}
 study = grid("?", Row("small-p4", "common"), {"lr": rates, "decay": decays})
 start_s = time.process_time()
 cells = plan(study, DATASETS)
 names = {cell.config.run_id for cell in on_device(cells, "bf16", True)}
-states = {cell.state for cell in standings(cells, Path("no-such-folder"))}
+states = {cell.state for cell in statuses(cells, Path("no-such-folder"))}
 seconds = time.process_time() - start_s
 assert len(cells) == len(names) == 10_000 and states == {"missing"}
 assert "torch" not in sys.modules
