@@ -67,13 +67,11 @@ def _status(run: PlannedRun, folders: Iterable[Path]) -> Status:
     if not states:
         return Status(run, "missing")
     folder = min(states, key=lambda folder: STATES.index(states[folder]))
-    state, facts = states[folder], dict[str, Any]()
+    state = states[folder]
     try:
-        facts = _facts(folder, state)
+        return Status(run, state, folder, **_facts(folder, state))
     except UNUSABLE as error:
-        if state == "failed":
-            facts = {"reason": f"its record cannot be used: {error}"}
-    return Status(run, state, folder, **facts)
+        return Status(run, state, folder, reason=f"its record cannot be used: {error}" if state == "failed" else None)
 
 
 def _facts(folder: Path, state: State) -> dict[str, Any]:

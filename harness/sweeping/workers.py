@@ -17,7 +17,9 @@ from typing import IO
 
 from tqdm import tqdm
 
+from harness.records.environment import ROOT
 from harness.training.signals import heed
+from variants.fields import UsageError
 
 Environment = Mapping[str, str]
 SMALL_RUN_BYTES = 1_300_000_000  # of a process: 1.22 GB is the most that a run of the study quick took
@@ -47,13 +49,14 @@ class Place:
 
 
 def place_of(device: str) -> Place:
-    """Asks in a process of its own, which says on stderr why a device cannot be used."""
+    """Asks in a process of its own."""
     if device == "cpu":
         return Place("cpu")
-    asked = subprocess.run([sys.executable, "-c", ASK, device], stdout=subprocess.PIPE, text=True)
+    asked = subprocess.run([sys.executable, "-c", ASK, device], cwd=ROOT, capture_output=True, text=True)
     heed()
     if asked.returncode:
-        raise SystemExit(asked.returncode)
+        raise UsageError(asked.stderr.strip())
+    sys.stderr.write(asked.stderr)  # a warning of a GPU that does not work
     return Place(*json.loads(asked.stdout.splitlines()[-1]))
 
 
