@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from harness.commands import Parser, directory, run_command, whole
 from harness.config import PRECISION_HELP, PRECISIONS, RunConfig, resolve
 from harness.datasets import DATASETS, Dataset
-from harness.recipes import RECIPES
+from harness.recipes import RECIPE_HELP, canonical
 from variants.catalog import check_known
 from variants.fields import UsageError, near_matches
 
@@ -57,7 +57,7 @@ KINDS = {
 WHOLE_PASS = 50_000  # images, as many as CIFAR's
 OPTIONS: dict[str, dict[str, Any]] = {
     "variant": {"nargs": "+", "default": ["compact"], "help": "one or more (default: compact)"},
-    "recipe": {"default": "s1", "help": f"published, {', '.join(RECIPES)} (default: s1)"},
+    "recipe": {"type": canonical, "default": "s1", "help": f"{RECIPE_HELP} (default: s1)"},
     "dataset": {"default": "c10", "help": f"whose shape: {', '.join(DATASETS)} (default: c10)"},
     "batch-size": {"type": whole, "help": "(default: the recipe's)"},
     "batch-sizes": {"type": whole, "nargs": "+", "default": [1, 64, 512], "help": "(default: 1 64 512)"},
