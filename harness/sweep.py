@@ -19,31 +19,24 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.commands import Parser, directory, run_command, whole
 from harness.config import PRECISION_HELP, PRECISIONS
 from harness.data.load import dataset_facts
 from harness.data.memory import available_bytes
-from harness.datasets import EMBEDDED, Dataset
+from harness.datasets import EMBEDDED
 from harness.recipes import RECIPE_HELP, canonical
-from harness.records.images import FOLDER, check_images
-from harness.records.read import read_run, run_state
 from harness.records.schema import ASIDE
 from harness.studies import STUDIES
 from harness.study import Study
-from harness.sweeping.plan import PlannedRun, about, on_device, plan, plan_text, studies_text
+from harness.sweeping.plan import Guesser, PlannedRun, about, on_device, plan, plan_text, studies_text
 from harness.sweeping.status import status_text, statuses, with_time_left
-from harness.sweeping.train import outcome, train_at_once, train_in_turn
+from harness.sweeping.train import outcome, to_train, train_at_once, train_in_turn
 from harness.sweeping.workers import default_jobs, place_of
 from harness.training.signals import listening
 from variants.catalog import check_known, config_of
 from variants.fields import UsageError, near_matches
-
-if TYPE_CHECKING:
-    import torch
 
 MOST_SEEDS, MOST_JOBS = 10_000, 1024  # a plan lists every run, and each job is a process
 
@@ -134,31 +127,6 @@ def chosen(args: Namespace) -> Study:
 # --- what would be done, and what has been ---------------------------------------------------------------------------
 
 
-class Guesser:
-    """Guesses a run's time by trying its model on this device, once for all seeds; imports torch when first used."""
-
-    def __init__(self, device: str, facts: dict[str, Dataset]):
-        self.name, self.facts, self.known = device, facts, {}
-
-    @cached_property
-    def device(self) -> "torch.device":
-        from harness.training import device as devices
-
-        return devices.choose(self.name)
-
-    def device_name(self) -> str:
-        from harness.training.device import describe
-
-        return describe(self.device)["device_name"]
-
-    def __call__(self, run: PlannedRun) -> float | None:
-        from harness.training.estimate import seconds_of
-
-        if run.plan_id not in self.known:
-            self.known[run.plan_id] = seconds_of(run.config, self.facts[run.config.dataset], self.device)
-        return self.known[run.plan_id]
-
-
 def show_status(args: Namespace, planned: Sequence[PlannedRun], guess: Guesser) -> int:
     compiles = None if args.compile is None else args.compile == "on"
     found = statuses(planned, args.out, args.precision, compiles)
@@ -185,18 +153,6 @@ def announce_time(todo: Sequence[PlannedRun], guess: Guesser, each: bool) -> Non
 
 
 # --- training --------------------------------------------------------------------------------------------------------
-
-
-def to_train(args: Namespace, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """Those that are not done. One of other images that only have the same name is not skipped in silence."""
-    todo = []
-    for run in runs:
-        folder = args.out / run.config.run_id
-        if run_state(folder) != "done":
-            todo.append(run)
-        elif run.config.dataset.startswith(FOLDER):
-            check_images(read_run(folder), run.config.dataset, args.data_dir)
-    return todo
 
 
 def settled(args: Namespace, planned: Sequence[PlannedRun], precision: str, compiles: bool) -> list[PlannedRun]:

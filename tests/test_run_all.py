@@ -138,13 +138,8 @@ def test_nothing_is_reported_of_a_sweep_that_was_refused(reported, words):
 # --- stopped for real ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("send", "number"),
-    [(os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT)],
-    ids=["the script alone", "Ctrl-C"],
-)
-def test_a_signal_for_the_script_is_one_for_its_sweep(tmp_path, send, number):
-    """It saves what it is at, leaves no process, and writes no report."""
+def test_a_signal_for_the_script_is_one_for_its_sweep(tmp_path):
+    """It saves what it is at, leaves no process, and writes no report. Ctrl-C: test_sweep.py."""
     script = checkout(tmp_path, REAL)
     own = environment(JOBS="1", PYTHONPATH=str(ROOT))
     process = subprocess.Popen(
@@ -154,9 +149,9 @@ def test_a_signal_for_the_script_is_one_for_its_sweep(tmp_path, send, number):
     while not [path for path in runs.glob("*/epochs.jsonl") if path.stat().st_size]:
         assert process.poll() is None and time.monotonic() < end_s
         time.sleep(0.05)
-    send(process.pid, number)
+    os.kill(process.pid, signal.SIGTERM)
     told = process.communicate(timeout=60)[1].decode()
-    assert process.returncode == 128 + number and told.endswith("no report was written; the same command goes on\n")
+    assert process.returncode == 143 and told.endswith("no report was written; the same command goes on\n")
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # nobody of the group is left
     assert list(runs.glob("*/checkpoint-*.pt")) and not (tmp_path / "results-quick" / "paper").exists()

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
+from typing import Any
 
 from tabulate import tabulate
 
@@ -59,6 +61,31 @@ def longest_first(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     """The last row first, since studies list cheap rows first: a long run that starts last leaves other cores idle."""
     rows = list(dict.fromkeys(run.row for run in runs))
     return sorted(runs, key=lambda run: -rows.index(run.row))
+
+
+class Guesser:
+    """Guesses a run's time by trying its model on this device, once for all seeds; imports torch when first used."""
+
+    def __init__(self, device: str, facts: dict[str, Dataset]):
+        self.name, self.facts, self.known = device, facts, {}
+
+    @cached_property
+    def device(self) -> Any:
+        from harness.training import device as devices
+
+        return devices.choose(self.name)
+
+    def device_name(self) -> str:
+        from harness.training.device import describe
+
+        return describe(self.device)["device_name"]
+
+    def __call__(self, run: PlannedRun) -> float | None:
+        from harness.training.estimate import seconds_of
+
+        if run.plan_id not in self.known:
+            self.known[run.plan_id] = seconds_of(run.config, self.facts[run.config.dataset], self.device)
+        return self.known[run.plan_id]
 
 
 # --- shown on a terminal ---------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from harness.records.images import FOLDER, check_images
 from harness.records.lock import BusyError
-from harness.records.read import read_run
+from harness.records.read import read_run, run_state
 from harness.sweeping.plan import PlannedRun, longest_first
 from harness.sweeping.workers import Display, Job, Place, environments, run_jobs
 from harness.training.signals import StoppedError, heed, listening, wait
@@ -22,6 +23,18 @@ from variants.fields import UsageError
 
 WAIT_S = 1.0
 COMMAND = (sys.executable, "-m", "harness.sweep")
+
+
+def to_train(args: Namespace, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Those that are not done; one of other images that only have the same name is not skipped in silence."""
+    todo = []
+    for run in runs:
+        folder = args.out / run.config.run_id
+        if run_state(folder) != "done":
+            todo.append(run)
+        elif run.config.dataset.startswith(FOLDER):
+            check_images(read_run(folder), run.config.dataset, args.data_dir)
+    return todo
 
 
 class Problems:
