@@ -20,11 +20,11 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from harness.commands import Parser, directory, run_command, whole
 from harness.config import PRECISION_HELP, PRECISIONS
-from harness.data.load import dataset_facts
-from harness.data.memory import available_bytes
+from harness.data.load import available_bytes, dataset_facts
 from harness.datasets import EMBEDDED
 from harness.recipes import RECIPE_HELP, canonical
 from harness.records.schema import ASIDE
@@ -53,7 +53,7 @@ def parser() -> Parser:
     p.add_argument("--variants", nargs="+", metavar="NAME", help="(default: the study's)")
     p.add_argument("--recipes", type=canonical, nargs="+", metavar="NAME", help=f"{RECIPE_HELP} (default: the study's)")
     p.add_argument("--epochs", type=int, metavar="N", help="another number of epochs for every run")
-    p.add_argument("--list", action="version", version=studies_text(STUDIES), help="list the studies and exit")
+    p.add_argument("--list", action=ListStudies, nargs=0, help="list the studies and exit")
     p.add_argument("--quick", action="store_true", help="the study's small form on embedded data")
     act = p.add_mutually_exclusive_group()
     act.add_argument("--status", action="store_true", help="the state of each run and how long is left; trains nothing")
@@ -75,6 +75,14 @@ def parser() -> Parser:
     p.add_argument("--data-dir", type=directory, default=Path("data"), metavar="DIR", help="(default: data)")
     p.add_argument("--out", type=directory, default=Path("results/runs"), metavar="DIR", help="(default: results/runs)")
     return p
+
+
+class ListStudies(argparse.Action):
+    """Like --help: prints and exits, whatever else was asked. Unlike it, an output that takes no more is an error."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(studies_text(STUDIES))
+        parser.exit()
 
 
 def jobs(text: str) -> int:

@@ -13,9 +13,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from harness.records.images import FOLDER, check_images
 from harness.records.lock import BusyError
-from harness.records.read import read_run, run_state
+from harness.records.read import FOLDER, check_images, read_run, run_state
 from harness.sweeping.plan import PlannedRun, longest_first
 from harness.sweeping.workers import Display, Job, Place, environments, run_jobs
 from harness.training.signals import StoppedError, heed, listening, wait
