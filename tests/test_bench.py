@@ -22,9 +22,9 @@ from harness.config import resolve
 from harness.counting.cost import cost_of
 from harness.data.pipeline import scaling, to_device
 from harness.datasets import DATASETS
-from harness.evidence.figures.benchmarks import benchmark_data, draw_benchmarks
-from harness.evidence.figures.digest import read_digest
-from harness.evidence.tables.benchmarks import (
+from harness.evidence.figures.costs import benchmark_data, draw_benchmarks
+from harness.evidence.figures.drawing import read_digest
+from harness.evidence.tables.costs import (
     TRAINING,
     benchmark_table,
     read_measured,

@@ -17,9 +17,8 @@ from harness import compare, verify
 from harness.config import resolve
 from harness.datasets import DATASETS
 from harness.evidence.cells.groups import read_evidence
-from harness.evidence.figures.plans import plans
 from harness.evidence.findings.instances import instances
-from harness.evidence.paper import all_tables
+from harness.evidence.paper import all_figures, all_tables
 from harness.records import read
 from harness.records.read import Run
 from harness.records.schema import FILES, SINCE_3
@@ -74,7 +73,7 @@ def reported(folder: Path) -> list[str]:
     """All tables, and the data of all figures."""
     evidence = read_evidence([folder])
     studied = instances(evidence, {"pooling": POOLING, "main": STUDIES["main"]})
-    figures = plans(evidence, STUDIES["main"])
+    figures = all_figures(evidence, STUDIES["main"])
     tables = all_tables(evidence, STUDIES["main"], (), studied)
     return [table.to_markdown() for table in tables] + [f"{figure.name} {figure.data}" for figure in figures]
 
