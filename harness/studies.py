@@ -1,8 +1,8 @@
-"""Owns the studies by name, as data: what each asks, its rows, and its small form on embedded data.
-Refuses to train or to read results; planning needs neither torch nor data.
+"""The studies by name, as data: what each asks, its rows, and its small form on embedded data.
 
 Unless a study says otherwise its base is `small-p4` (2.7 M parameters, patches of 4 pixels) under the common recipe on
-CIFAR-10: plain, and cheap enough for five seeds. `--dataset`, `--variants` and `--recipes` put it elsewhere.
+CIFAR-10: plain, and cheap enough for five seeds. `--dataset`, `--variants` and `--recipes` put it elsewhere. The label
+of a row is what the tables call it; a setting is what `harness.run --set` takes.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from harness.study import SEEDS, Row, Study, changes, grid
 
 BASE = Row("small-p4", "common")
 
-# Small forms of studies that change a base: at most 6 cells of the smallest variant, 45 steps a pass. They show that
-# the way works, nothing else.
+# Small forms of studies that change a base: at most 6 runs of the smallest variant, 45 steps an epoch. They show that
+# everything works, nothing else.
 QUICK_BASE = Row("compact", "quick", ("recipe.epochs=3",))
 QUICK_QUESTION = "Does the whole way work?"
 
@@ -33,17 +33,6 @@ def quick_table(*variants: str, settings: tuple[str, ...] = ("recipe.epochs=1",)
     return Study(QUICK_QUESTION, rows, datasets=("digits",), seeds=SEEDS[:seeds])
 
 
-MAIN_ROWS = (
-    Row("compact", "published"),
-    Row("compact", "common"),
-    Row("vanilla", "published"),
-    Row("timm", "common"),
-    Row("vanilla", "common"),
-    Row("patch2", "published"),
-    Row("patch2", "common"),
-    Row("patch2-conv", "published"),
-)
-NEIGHBOURS = ("small-p4", "vit-lite-7-4", "cvt-7-4", "timm", "cct-7-3x1", "resnet18")  # cheapest first
 WITH_A_RECIPE = (  # cheapest first
     *("compact", "compact-cls", "small-p4", "vit-lite-7-4", "cvt-7-4", "vanilla", "patch2", "cct-7-3x1", "patch2-conv"),
     "vit-224",
@@ -54,45 +43,14 @@ BESIDE_S3 = (  # what S3 compares its model with, here as timm has it
 )
 QUICK = quick_table("compact", "timm", "vanilla", "patch2", settings=(), seeds=2)
 
-POOLS = {"pool=cls": "variant.pool=cls", "pool=mean": "variant.pool=mean"}
-NORMS = {"norm=tokens": "variant.final_norm=tokens", "norm=pooled": "variant.final_norm=pooled"}
 ONE_GELU = {"one GELU": "variant.mlp_out_activation=false"}
-PATCHES = {"patch=8": "variant.patch=8", "patch=2": "variant.patch=2"}
-POSITIONS = {
-    "position=sincos": "variant.position=sincos",
-    "position=none": "variant.position=none",
-    "+relative bias": "variant.relative_bias=true",
-}
-TOKENIZERS = {
-    "tokens=conv-stem": "variant.tokenizer=conv-stem",
-    "tokens=cct-conv": "variant.tokenizer=cct-conv",
-    "tokens=shifted": "variant.tokenizer=shifted",
-}
-# The first two compute the same, up to rounding, by other means: what they change is time.
-ATTENTIONS = {
-    "merged": "variant.attention=merged",
-    "per-head": "variant.attention=per-head",
-    "scale=width": "variant.attention_scale=width",
-    "scale=learned": "variant.attention_scale=learned",
-}
-SMOOTHINGS = {f"smoothing={value}": f"recipe.label_smoothing={value}" for value in ("0", "0.05", "0.2")}
-# The variant's field: the recipe's would be two fields, its own and the variant's, which it sets.
-DROP_PATHS = {f"drop path={value}": f"variant.drop_path={value}" for value in ("0.05", "0.1", "0.2")}
 SCHEDULES = {
     "constant": "recipe.schedule=constant",
     "by epoch": "recipe.schedule_unit=epoch",
     "no warm-up": "recipe.warmup_epochs=0",
 }
-AUGMENTS = {
-    "none": "recipe.augment=none",
-    "+autoaugment": "recipe.augment=crop,flip,autoaugment",
-    "+randaugment": "recipe.augment=crop,flip,randaugment",
-    "+erasing": "recipe.augment=crop,flip,erase",
-    "+mixup": "recipe.mix=mixup",
-    "+cutmix": "recipe.mix=cutmix",
-}
-# L2 and decoupled decay call for sizes a thousand times apart, so neither is judged at the other's alone: the full grid
-# of three fields is the smallest study that tells the optimiser from the size of the decay and from where it acts.
+# L2 and decoupled decay need sizes a thousand times apart, so neither is judged only at the other's: the full grid of
+# three fields is the smallest study that separates the optimiser from the size of the decay and from where it acts.
 OPTIMIZERS = {
     "optimizer": {"adamw": "", "adam": "recipe.optimizer=adam"},
     "decay": {"0.05": "recipe.weight_decay=0.05", "5e-5": "recipe.weight_decay=5e-5"},
@@ -103,19 +61,15 @@ LOCALITY = {
     "attention": {"plain": "", "local": "variant.attention_scale=learned variant.mask_diagonal=true"},
 }
 
-# How much a model is kept from learning by heart: from what suits one of 0.1 M parameters to what suits one of 6 M.
-REGULARISATION = {
-    "light": "recipe.augment=crop,flip recipe.mix=none",
-    "the recipe's": "",
-    "heavy": "recipe.augment=crop,flip,trivialaugment,erase recipe.mix=either recipe.mix_prob=1 "
-    "recipe.weight_decay=0.1 recipe.drop_path=0.1",
-}
-
 
 def alike(question: str, base: Row, settings: Mapping[str, str], seeds: int = 1) -> Study:
-    """Changes whose small form makes the same ones, after the base's own settings."""
+    """Changes of a base, and the same changes in the small form, which has so many seeds."""
     small = quick_changes(base.label, settings, seeds, also=" ".join(base.settings))
     return changes(question, base, settings, quick=small)
+
+
+def named(name: str, field: str, *values: str) -> dict[str, str]:
+    return {f"{name}={value}": f"{field}={value}" for value in values}
 
 
 def families(*names: str) -> dict[str, str]:
@@ -126,8 +80,8 @@ def rates(*values: str) -> dict[str, str]:
     return {value: f"recipe.lr={value}" for value in values}
 
 
-def budgets(*passes: int) -> dict[str, str]:
-    return {f"{count} pass{'es' * (count > 1)}": f"recipe.epochs={count}" for count in passes}
+def budgets(*epochs: int) -> dict[str, str]:
+    return {f"{count} epoch{'s' * (count > 1)}": f"recipe.epochs={count}" for count in epochs}
 
 
 def shares(*percents: int) -> dict[str, str]:
@@ -146,7 +100,16 @@ def depths(*values: int) -> dict[str, str]:
 STUDIES = {
     "main": Study(
         "What do the four families reach, under their own recipe and under a common one?",
-        MAIN_ROWS,
+        (  # cheapest first
+            Row("compact", "published"),
+            Row("compact", "common"),
+            Row("vanilla", "published"),
+            Row("timm", "common"),
+            Row("vanilla", "common"),
+            Row("patch2", "published"),
+            Row("patch2", "common"),
+            Row("patch2-conv", "published"),
+        ),
         datasets=("c10", "c100", "svhn"),
         quick=quick_table(*(row.variant for row in QUICK.rows)),
     ),
@@ -174,39 +137,55 @@ STUDIES = {
     ),
     "neighbours": Study(
         "Where do published small ViTs and a ResNet stand under the common recipe?",
-        tuple(Row(name, "common") for name in NEIGHBOURS),
+        tuple(
+            Row(name, "common")  # cheapest first
+            for name in ("small-p4", "vit-lite-7-4", "cvt-7-4", "timm", "cct-7-3x1", "resnet18")
+        ),
         datasets=("c10", "c100"),
         quick=quick_table("small-p4", "cvt-7-4", "resnet18"),
     ),
     "pooling": alike(
         "Does pooling over the sequence beat a class token, and does either beat the mean?",
         Row("compact", "published", label="pool=seq"),
-        POOLS,
+        named("pool", "variant.pool", "cls", "mean"),
         seeds=2,
     ),
     "pooling-normed": alike(
         "Does the pooling matter as much where a norm follows the last block, as in most ViTs?",
         Row("compact", "published", ("variant.final_norm=tokens",), label="pool=seq"),
-        POOLS,
+        named("pool", "variant.pool", "cls", "mean"),
         seeds=2,
     ),
     "final-norm": alike(
         "Does a pre-norm body want one more norm at its end, before the pooling or after it?",
         Row("compact", "published", label="norm=none"),
-        NORMS,
+        named("norm", "variant.final_norm", "tokens", "pooled"),
         seeds=2,
     ),
     "patch-size": alike(
-        "What do smaller patches gain for what they cost?", BASE.but("", label="patch=4"), PATCHES, seeds=2
+        "What do smaller patches gain for what they cost?",
+        BASE.but(label="patch=4"),
+        named("patch", "variant.patch", "8", "2"),
+        seeds=2,
     ),
     "position": alike(
-        "Must positions be learned, and must there be any?", BASE.but("", label="position=learned"), POSITIONS
+        "Must positions be learned, and must there be any?",
+        BASE.but(label="position=learned"),
+        named("position", "variant.position", "sincos", "none") | {"+relative bias": "variant.relative_bias=true"},
     ),
     "tokenizer": alike(
-        "What do convolutions or shifted patches give a tokenizer?", BASE.but("", label="tokens=linear"), TOKENIZERS
+        "What do convolutions or shifted patches give a tokenizer?",
+        BASE.but(label="tokens=linear"),
+        named("tokens", "variant.tokenizer", "conv-stem", "cct-conv", "shifted"),
     ),
     "attention": alike(
-        "Does how attention is computed or scaled matter?", BASE.but("", label="fused, scale=head"), ATTENTIONS
+        "Does how attention is computed or scaled matter?",
+        BASE.but(label="fused, scale=head"),
+        {
+            "merged": "variant.attention=merged",  # computes the same up to rounding, as per-head does: they cost time
+            "per-head": "variant.attention=per-head",
+            **named("scale", "variant.attention_scale", "width", "learned"),
+        },
     ),
     "mlp-quirk": changes(
         "Does the second GELU of S1's MLP help?",
@@ -217,7 +196,14 @@ STUDIES = {
     "augmentation": changes(
         "What does each augmentation add to crops and flips, and what do those add to nothing?",
         BASE.but("recipe.augment=crop,flip recipe.mix=none", label="crop+flip"),
-        AUGMENTS,
+        {
+            "none": "recipe.augment=none",
+            "+autoaugment": "recipe.augment=crop,flip,autoaugment",
+            "+randaugment": "recipe.augment=crop,flip,randaugment",
+            "+erasing": "recipe.augment=crop,flip,erase",
+            "+mixup": "recipe.mix=mixup",
+            "+cutmix": "recipe.mix=cutmix",
+        },
         quick=quick_changes(
             "crop",
             {
@@ -230,9 +216,16 @@ STUDIES = {
             also="recipe.augment=crop recipe.crop_padding=1",
         ),
     ),
-    "label-smoothing": alike("How much label smoothing, if any?", BASE.but("", label="smoothing=0.1"), SMOOTHINGS),
+    "label-smoothing": alike(
+        "How much label smoothing, if any?",
+        BASE.but(label="smoothing=0.1"),
+        named("smoothing", "recipe.label_smoothing", "0", "0.05", "0.2"),
+    ),
     "drop-path": alike(
-        "Does dropping residual branches regularise so small a model?", BASE.but("", label="drop path=0"), DROP_PATHS
+        "Does dropping residual branches regularise so small a model?",
+        BASE.but(label="drop path=0"),
+        # The variant's field: the recipe's would be two fields, its own and the variant's, which it sets.
+        named("drop path", "variant.drop_path", "0.05", "0.1", "0.2"),
     ),
     "optimizer": grid(
         "Adam with L2 or AdamW, how much decay, and on everything or on weights alone?",
@@ -242,19 +235,19 @@ STUDIES = {
     ),
     "schedule": changes(
         "What of the learning rate's schedule matters: its fall, its steps, its warm-up, its restarts?",
-        BASE.but("", label="cosine"),
+        BASE.but(label="cosine"),
         {**SCHEDULES, "4 cycles": "recipe.cycles=4"},
         quick=quick_changes("cosine", {**SCHEDULES, "2 cycles": "recipe.cycles=2"}, also="recipe.epochs=4"),
     ),
     "budget": changes(
-        "What do more passes over the training images still gain?",
-        BASE.but("", label="200 passes"),
+        "What do more epochs still gain?",
+        BASE.but(label="200 epochs"),
         budgets(50, 100, 400, 800),
-        quick=quick_changes("2 passes", budgets(1, 4), 2, also="recipe.epochs=2 recipe.warmup_epochs=0.5"),
+        quick=quick_changes("2 epochs", budgets(1, 4), 2, also="recipe.epochs=2 recipe.warmup_epochs=0.5"),
     ),
     "data-fraction": changes(
         "How does accuracy grow with the training images, at the same number of steps?",
-        BASE.but("", label="100 %"),
+        BASE.but(label="100 %"),
         shares(1, 5, 10, 25, 50),
         quick=quick_changes("100 %", shares(1, 10), seeds=2),
     ),
@@ -268,7 +261,7 @@ STUDIES = {
         "Do shifted patches and locality attention (Lee et al.) help, apart and together?",
         Row("small-p4", "published"),
         LOCALITY,
-        quick=quick_grid(LOCALITY, also="recipe.epochs=2"),  # the study of tokenizers has cells of three passes
+        quick=quick_grid(LOCALITY, also="recipe.epochs=2"),  # the study of tokenizers has runs of three epochs
     ),
     "lr-sensitivity": grid(
         "Does one learning rate do justice to every family? Judged on images held out of training, never on test.",
@@ -283,7 +276,15 @@ STUDIES = {
     "tuning": grid(
         "Which recipe for one model? The same trials for each; chosen on images held out of training, never on test.",
         BASE,
-        {"regularisation": REGULARISATION, "lr": rates("5e-4", "1e-3", "2e-3", "5e-3")},
+        {
+            "regularisation": {  # light suits a model of 0.1 M parameters, heavy one of 6 M
+                "light": "recipe.augment=crop,flip recipe.mix=none",
+                "the recipe's": "",
+                "heavy": "recipe.augment=crop,flip,trivialaugment,erase recipe.mix=either recipe.mix_prob=1 "
+                "recipe.weight_decay=0.1 recipe.drop_path=0.1",
+            },
+            "lr": rates("5e-4", "1e-3", "2e-3", "5e-3"),
+        },
         seeds=SEEDS[:1],
         holdout=0.1,
         quick=quick_grid(

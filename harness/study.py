@@ -1,5 +1,5 @@
-"""Owns what a study is: rows, a base and its changes of one field, or a grid of factors; and what two cells differ in.
-Refuses to name a study, to train, and to read results: planning needs neither torch nor data.
+"""What a study is: rows, a base and its changes of one field, or a grid of factors. Planning one needs neither torch
+nor data.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,17 +18,17 @@ AUGMENT, EPOCHS = "recipe.augment", "recipe.epochs"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a study: a cell without data set and seed."""
+    """One line of a study: a variant under a recipe with some settings, on any data set."""
 
     variant: str
     recipe: str
     settings: tuple[str, ...] = ()  # as `harness.run --set` takes them
-    label: str = ""  # what tells it from the other rows of its study
+    label: str = ""  # what distinguishes it from the other rows of its study
     levels: tuple[str, ...] = ()  # in a grid: its level of each factor
 
     @property
     def name(self) -> tuple[str, str]:
-        """Variant and recipe as the tables call the group of its runs."""
+        """Variant and recipe, as its records and the tables have them."""
         recipe = "published" if PUBLISHED.get(self.variant) == self.recipe else self.recipe
         return self.variant, ", ".join((recipe, *sorted(self.settings)))
 
@@ -37,12 +37,12 @@ class Row:
         return self.label or " ".join(self.name)
 
     def set_to(self, path: str) -> str | None:
-        """What this row itself sets a field to, if it does."""
+        """The value that this row itself sets a field to, if it does."""
         return next((text.partition("=")[2] for text in self.settings if text.startswith(f"{path}=")), None)
 
-    def but(self, change: str, **named: Any) -> "Row":
-        """A copy with the words of `change`: `variant=timm`, `recipe=s1`, or a setting in its like's place."""
-        row = replace(self, **named)
+    def but(self, change: str = "", **fields: Any) -> "Row":
+        """A copy with the words of `change`: `variant=timm`, `recipe=s1`, or a setting in place of an earlier one."""
+        row = replace(self, **fields)
         for word in change.split():
             path, _, value = word.partition("=")
             if path in ("variant", "recipe"):
@@ -52,47 +52,19 @@ class Row:
                 row = replace(row, settings=(*others, word))
         return row
 
-    def resolve(
-        self,
-        dataset: Dataset,
-        *,
-        seed: int = 0,
-        epochs: int | None = None,
-        holdout: float = 0.0,
-        precision: str = "fp32",
-        compile: bool = False,
-    ) -> RunConfig:
-        """`epochs` takes the place of what the row sets, and warm-up keeps its share."""
+    def resolve(self, dataset: Dataset, *, epochs: int | None = None, **rest: Any) -> RunConfig:
+        """`epochs` replaces what the row sets, and warm-up keeps its share; the rest is for `config.resolve`."""
         settings = [text for text in self.settings if epochs is None or not text.startswith(f"{EPOCHS}=")]
-        return resolve(
-            self.variant,
-            dataset,
-            self.recipe,
-            seed=seed,
-            precision=precision,
-            compile=compile,
-            epochs=epochs,
-            holdout=holdout,
-            settings=[allowed(text, dataset) for text in settings],
-        )
+        settings = [_allowed(text, dataset) for text in settings]
+        return resolve(self.variant, dataset, self.recipe, epochs=epochs, settings=settings, **rest)
 
 
-def allowed(setting: str, dataset: Dataset) -> str:
-    """No study mirrors digits either, whatever data set it is asked to run on."""
+def _allowed(setting: str, dataset: Dataset) -> str:
+    """No study flips images of digits, whatever data set it is moved to."""
     path, _, steps = setting.partition("=")
     if path != AUGMENT or dataset.flips:
         return setting
     return f"{path}={','.join(step for step in steps.split(',') if step != 'flip') or 'none'}"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One square of a table, for one seed."""
-
-    row: Row
-    dataset: str
-    seed: int
-    holdout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -112,14 +84,9 @@ class Study:
     def base(self) -> Row:
         return self.rows[0]
 
-    def cells(self) -> list[Cell]:
-        """Seed by seed, so that a complete one-seed table stands early; rows in their order, cheap ones first."""
-        return [
-            Cell(row, dataset, seed, self.holdout)
-            for seed in self.seeds
-            for row in self.rows
-            for dataset in self.datasets
-        ]
+    @property
+    def run_count(self) -> int:
+        return len(self.rows) * len(self.datasets) * len(self.seeds)
 
     def narrowed(
         self,
@@ -128,7 +95,8 @@ class Study:
         datasets: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> "Study":
-        """The same study for fewer, or for others: what has no row here gets one, or takes the place of the base's."""
+        """The same study with fewer rows, or with others: a variant or recipe that has no row here gets one in a table;
+        in other studies one may replace the base's."""
         if self.kind == "table":
             rows = self._with_rows_for(variants, recipes) if variants or recipes else self.rows
         else:
@@ -150,7 +118,7 @@ class Study:
 
 
 def _moved(rows: Sequence[Row], what: str, wanted: Sequence[str] | None) -> Sequence[Row]:
-    """The rows that have one of the wanted; where all rows have the same, one other may take its place."""
+    """The rows that have one of the wanted; where all rows have the same one, another may replace it."""
     having = dict.fromkeys(getattr(row, what) for row in rows)
     if not wanted or set(wanted) == set(having):
         return rows
@@ -181,7 +149,7 @@ def grid(question: str, base: Row, factors: Mapping[str, Mapping[str, str]], **r
 
 
 def changed_fields(base: RunConfig, other: RunConfig) -> list[str]:
-    """The dotted fields in which two planned cells differ; their seeds are not part of a plan."""
+    """The dotted fields in which two planned runs differ; a seed is no part of a plan."""
     first, second = dict(_dotted(base.plan)), dict(_dotted(other.plan))
     absent = object()
     return sorted(name for name in first | second if first.get(name, absent) != second.get(name, absent))

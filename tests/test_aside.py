@@ -51,7 +51,7 @@ def test_a_sweep_trains_a_damaged_cell_anew_and_the_others_stay(tmp_path, capsys
     assert sweep.main([*words, "--jobs", "1"]) == 0
     printed = capsys.readouterr()
     place = tmp_path / f"unreadable-{damaged.name}"
-    assert "3 cells, 2 done, 1 to train" in printed.out
+    assert "3 runs, 2 done, 1 to train" in printed.out
     assert f"{damaged}: predictions.npz is not what the run wrote; set aside as {place.name}" in printed.err
     assert files_in(place) == before and [files_in(folder) for folder in sound] == others
     assert sorted(read.config["seed"] for read in load_runs([tmp_path])) == [0, 1, 2] and run_state(damaged) == "done"

@@ -195,14 +195,6 @@ def test_that_is_said_before_torch_is_loaded(code):
     assert (done.returncode, done.stdout) == (0, "PASSIVE 10000 False\n"), done.stderr
 
 
-def test_run_all_says_it_to_all_that_it_runs():
-    head = (ROOT / "run_all.sh").read_text().split("usage()")[0]
-    command = ["bash", "-c", f'{head}\n{sys.executable} -c "{TOLD}"', "run_all.sh"]
-    for own, policy in (({}, "PASSIVE 10000"), ({"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "1"}, "ACTIVE 1")):
-        done = subprocess.run(command, cwd=ROOT, env=unchosen(**own), capture_output=True, text=True)
-        assert (done.returncode, done.stdout) == (0, f"{policy} False\n"), done.stderr
-
-
 def test_interruption_exits_130():
     def interrupted(arguments):
         raise KeyboardInterrupt

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOW = (
     "augmentations", "datasets", "recipe", "recipes", "config", "study", "studies", "data", "counting", "records",
     "training", "statistics", "evidence", "experiment", "timing", "sweeping", "commands", "cost", "run",
-    "sweep", "bench", "compare", "simulate", "verify", "report",
+    "sweep", "bench", "compare", "simulate", "verify", "report", "reproduce",
 )  # fmt: skip
 
 # The same inside the largest room.

@@ -24,7 +24,7 @@ from harness.records.read import Run
 from harness.records.schema import FILES, SINCE_3
 from harness.studies import STUDIES
 from harness.sweeping.plan import on_device, plan
-from harness.sweeping.standing import standings
+from harness.sweeping.status import statuses
 from harness.timing.synthetic import write_cell
 from tests.mutations import cases
 from tests.test_fuzz_records import SORTS, bare_predictions
@@ -162,7 +162,7 @@ def test_commands_name_the_damaged_record_and_end_as_usual(tmp_path, records, ot
             verify.main([str(folder / run), "--device", "cpu"])
         with contextlib.suppress(UsageError):
             compare.main([str(folder / sound), str(folder / run)])
-        done = [cell.folder for cell in standings(planned, folder) if cell.state == "done"]
+        done = [cell.folder for cell in statuses(planned, folder) if cell.state == "done"]
         assert folder / run not in done and len(done) == len(records) - 1, sort
 
 
@@ -180,7 +180,7 @@ def end_of_reports(name: str, rounds: int, folder: Path, records: Records, other
         try:
             laid_out(folder, damaged)
             reported(folder)
-            standings(planned, folder)
+            statuses(planned, folder)
             verify.main(["--records", str(folder)])
             for run in records:
                 with contextlib.suppress(UsageError):

@@ -1,6 +1,7 @@
-"""run_all.sh, stopped: what it runs is told, saves and is waited for, and no report is made of a part of the runs."""
+"""run_all.sh: which commands it runs, with which words; when it is stopped it saves, and writes no report."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,143 +11,147 @@ from pathlib import Path
 
 import pytest
 
+from harness import report, reproduce, sweep
+from harness.training.signals import StoppedError
+from variants.fields import UsageError
+
 ROOT = Path(__file__).resolve().parents[1]
-INT, TERM, USR1, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP
 
-# In the place of .venv/bin/python: it has every module and sees a device. Its sweep hears signals as a real one does.
-PYTHON = f"""#!{sys.executable}
-import os, sys, time
-from pathlib import Path
-words = sys.argv[1:]
-if words[0] != "-m":
-    sys.exit()
-with open("ran", "a") as file:
-    print(*words[1:], file=file)
-if words[1] == "harness.report" or "--dry-run" in words:
-    sys.exit()
-sys.path.insert(0, {str(ROOT)!r})
-from harness.training.signals import listening
-with listening() as stop:
-    end_s = time.monotonic() + 30  # nothing outlives a test that failed
-    Path("pid").write_text(str(os.getpid()))
-    Path("pid").rename("sweep")
-    while stop.asked is None and time.monotonic() < end_s:
-        if Path("code").exists():
-            sys.exit(int(Path("code").read_text()))
-        time.sleep(0.01)
-    time.sleep(0.5)
-    Path("saved").touch()
-    sys.exit(128 + (stop.asked or 0))
+# In the place of .venv/bin/python: it has every module, sees a device or not, and writes down what it is to run.
+NOTING = """#!/bin/bash
+[[ $1 == -m ]] && echo "${@:2}" >> ran
+[[ $1 == -c ]] && exit "${NO_DEVICE:-0}"
+exit 0
 """
-SWEEPS = {
-    "--quick": "harness.sweep quick --device cpu --out results-quick/runs",
-    "--full": "harness.sweep main --data-dir data --out results/runs",
-    "--cpu": "harness.sweep main --data-dir data --out results/runs",
-}
+REAL = f"""#!/bin/bash
+exec {sys.executable} "$@"
+"""
+QUICK = (
+    "harness.reproduce quick --device cpu --out results-quick/runs{} report --study quick --results results-quick/runs"
+)
+FULL = "harness.reproduce main{} --data-dir data --out results/runs report --results results/runs"
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A checkout of the script alone, with a made-up Python."""
-    python = tmp_path / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(PYTHON)
-    python.chmod(0o755)
-    shutil.copy(ROOT / "run_all.sh", tmp_path)
-    return tmp_path
+def checkout(folder: Path, python: str) -> Path:
+    """Of the script alone, with such a Python."""
+    made_up = folder / ".venv" / "bin" / "python"
+    made_up.parent.mkdir(parents=True)
+    made_up.write_text(python)
+    made_up.chmod(0o755)
+    return Path(shutil.copy(ROOT / "run_all.sh", folder))
 
 
-def started(place: Path, mode: str = "--quick", **own: str) -> tuple[subprocess.Popen, int]:
-    """The script in a process group of its own, and its sweep's process number once that listens."""
-    narrowing = ("SEEDS", "VARIANTS", "DATASETS", "OUT", "JOBS")
-    env = {name: value for name, value in os.environ.items() if name not in narrowing} | own
-    command = ["bash", str(place / "run_all.sh"), mode]
-    script = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True)
-    await_(lambda: (place / "sweep").exists() or script.poll() is not None)
-    return script, int((place / "sweep").read_text())
+def environment(**own: str) -> dict[str, str]:
+    narrowing = ("SEEDS", "VARIANTS", "DATASETS", "RECIPES", "EPOCHS", "OUT", "DATA_DIR", "JOBS")
+    return {name: value for name, value in os.environ.items() if name not in narrowing} | own
 
 
-def await_(happened) -> None:
-    end_s = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
+def ran(folder: Path, *words: str, code: int = 0, **own: str) -> list[str]:
+    script = checkout(folder, NOTING)
+    done = subprocess.run(["bash", script, *words], env=environment(**own), capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return (folder / "ran").read_text().splitlines()
 
 
-def ended(script: subprocess.Popen) -> tuple[int, str]:
-    told = script.communicate(timeout=60)[1]
-    with pytest.raises(ProcessLookupError):
-        os.killpg(script.pid, signal.SIGKILL)  # nobody of the group is left
-    return script.returncode, told
+# --- words -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("send", "number"),
-    [(send, number) for send in (os.kill, os.killpg) for number in (INT, TERM, USR1, HUP)],
-    ids=lambda value: value.name if isinstance(value, signal.Signals) else value.__name__,
-)
-def test_a_signal_for_the_script_is_one_for_its_sweep(place, send, number):
-    """For the script alone, and for its whole process group, as Ctrl-C is."""
-    script, _ = started(place)
-    send(script.pid, number)
-    code, told = ended(script)
-    assert code == 128 + number and (place / "saved").exists()
-    assert told.startswith("harness.sweep was stopped") and told.endswith(" goes on: bash run_all.sh --quick\n")
-    assert (place / "ran").read_text() == SWEEPS["--quick"] + "\n", "no report of a part of the runs"
+    ("words", "own", "command"),
+    [
+        (["--quick"], {}, QUICK.format("")),
+        (["--quick"], {"JOBS": "3"}, QUICK.format(" --jobs 3")),
+        ([], {}, FULL.format("")),
+        (["--full"], {}, FULL.format("")),
+        (["--cpu"], {"NO_DEVICE": "1"}, FULL.format("")),
+        (["--full"], {"SEEDS": "0 1", "JOBS": "2"}, FULL.format(" --seed 0 1 --jobs 2")),
+        ([], {"VARIANTS": "compact,timm", "DATASETS": " c10 ", "RECIPES": ""},
+         FULL.format(" --variants compact timm --datasets c10")),
+        (["--full"], {"RECIPES": "common, s1", "EPOCHS": "20"}, FULL.format(" --recipes common s1 --epochs 20")),
+        (["--plan"], {"NO_DEVICE": "1", "OUT": "x", "DATA_DIR": "y"},
+         "harness.sweep main --data-dir y --out x --dry-run"),
+    ],
+)  # fmt: skip
+def test_what_is_run(tmp_path, words, own, command):
+    (found,) = ran(tmp_path, *words, **own)
+    assert found.removesuffix(" --bench results-quick/bench --out results-quick/paper") == command
 
 
-@pytest.mark.parametrize("mode", ["--full", "--cpu"])
-@pytest.mark.parametrize("number", [INT, TERM], ids=lambda number: number.name)
-def test_however_it_was_started(place, mode, number):
-    script, _ = started(place, mode)
-    os.kill(script.pid, number)
-    code, told = ended(script)
-    assert code == 128 + number and (place / "saved").exists() and told.endswith(f"bash run_all.sh {mode}\n")
-    assert (place / "ran").read_text() == SWEEPS[mode] + "\n"
+def test_without_a_device_only_the_plan_is_shown(tmp_path):
+    assert ran(tmp_path, code=2, NO_DEVICE="1", SEEDS="0") == [
+        "harness.sweep main --seed 0 --data-dir data --out results/runs --dry-run"
+    ]
 
 
-def test_the_same_signal_many_times_costs_nothing(place):
-    """As `timeout` sends it, to the script and to its group."""
-    script, _ = started(place)
-    for _ in range(3):
-        os.kill(script.pid, TERM)
-        time.sleep(0.1)
-    assert ended(script)[0] == 143 and (place / "saved").exists()
+def test_the_checks(tmp_path):
+    assert [line.split()[0] for line in ran(tmp_path, "--test", "-k", "data")] == ["ruff", "ruff", "pyright", "pytest"]
+    assert (tmp_path / "ran").read_text().endswith("pytest -k data\n")
 
 
-def test_ctrl_c_a_second_time_ends_it_at_once(place):
-    script, _ = started(place)
-    for _ in range(2):
-        os.killpg(script.pid, INT)
-        time.sleep(0.1)
-    assert ended(script)[0] == 130 and not (place / "saved").exists()
+def test_what_it_needs_is_what_the_project_requires():
+    """Three packages count and measure, and training goes on without them."""
+    text = (ROOT / "pyproject.toml").read_text().split("[project.optional")[0]
+    required = set(re.findall(r'^    "([\w-]+)>=', text, re.M)) - {"fvcore", "torchinfo", "nvidia-ml-py"}
+    modules = {{"scikit-learn": "sklearn", "pillow": "PIL"}.get(name, name) for name in required}
+    line = re.search(r"needed=\((.*?)\)", (ROOT / "run_all.sh").read_text())
+    assert line and set(line[1].split()) == modules
 
 
-@pytest.mark.parametrize("mode", SWEEPS)
-@pytest.mark.parametrize("number", [TERM, USR1, signal.SIGKILL], ids=lambda number: number.name)
-def test_nothing_comes_after_a_sweep_that_was_stopped_itself(place, mode, number):
-    script, sweep = started(place, mode)
-    os.kill(sweep, number)
-    code, told = ended(script)
-    assert code == 128 + number and told.endswith(f"the same command goes on: bash run_all.sh {mode}\n")
-    assert (place / "ran").read_text() == SWEEPS[mode] + "\n"
+# --- training and reporting in one process ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", SWEEPS)
-@pytest.mark.parametrize("sweeps", [0, 1])
-def test_a_sweep_that_ended_by_itself_is_reported(place, mode, sweeps):
-    """With failed cells too, whose exit code is then the script's."""
-    script, _ = started(place, mode)
-    (place / "code.part").write_text(str(sweeps))
-    (place / "code.part").rename(place / "code")
-    assert ended(script) == (sweeps, "")
-    ran = (place / "ran").read_text().splitlines()
-    assert ran[0] == SWEEPS[mode] and ran[1].startswith("harness.report ") and len(ran) == 2
+@pytest.fixture
+def reported(monkeypatch) -> list[list[str]]:
+    """The words of each report that was asked for; it ends well."""
+    words = []
+    monkeypatch.setattr(report, "main", lambda arguments: words.append(arguments) or 0)
+    return words
 
 
-@pytest.mark.parametrize("mode", ["--quick", "--full"])
-def test_how_many_at_once_is_passed_on(place, mode):
-    (place / "code").write_text("2")
-    ended(started(place, mode, JOBS="3")[0])
-    words = (place / "ran").read_text().splitlines()[0].split()
-    assert words[words.index("--jobs") + 1] == "3"
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_sweep_that_ended_by_itself_is_reported(monkeypatch, reported, code):
+    """With failed runs too; the exit code is then the sweep's."""
+    swept = []
+    monkeypatch.setattr(sweep, "main", lambda arguments: swept.append(arguments) or code)
+    assert reproduce.main(["main", "--seed", "0", "report", "--results", "x"]) == code
+    assert (swept, reported) == ([["main", "--seed", "0"]], [["--results", "x"]])
+
+
+def test_nothing_is_reported_of_a_sweep_that_was_stopped(monkeypatch, reported, capsys):
+    def stopped(arguments):
+        raise StoppedError(signal.SIGUSR1)
+
+    monkeypatch.setattr(sweep, "main", stopped)
+    assert reproduce.main(["main", "report"]) == 128 + signal.SIGUSR1 and not reported
+    assert capsys.readouterr().err == (
+        "stopped by SIGUSR1; nothing is lost; no report was written; the same command goes on\n"
+    )
+
+
+@pytest.mark.parametrize("words", [["mian", "report"], ["--seeds=0", "report"], ["main"]])
+def test_nothing_is_reported_of_a_sweep_that_was_refused(reported, words):
+    with pytest.raises((SystemExit, UsageError)):
+        reproduce.main(words)
+    assert not reported
+
+
+# --- stopped for real ------------------------------------------------------------------------------------------------
+
+
+def test_a_signal_for_the_script_is_one_for_its_sweep(tmp_path):
+    """It saves what it is at, leaves no process, and writes no report. Ctrl-C: test_sweep.py."""
+    script = checkout(tmp_path, REAL)
+    own = environment(JOBS="1", PYTHONPATH=str(ROOT))
+    process = subprocess.Popen(
+        ["bash", script, "--quick"], env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+    end_s, runs = time.monotonic() + 120, tmp_path / "results-quick" / "runs"
+    while not [path for path in runs.glob("*/epochs.jsonl") if path.stat().st_size]:
+        assert process.poll() is None and time.monotonic() < end_s
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    told = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 143 and told.endswith("no report was written; the same command goes on\n")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # nobody of the group is left
+    assert list(runs.glob("*/checkpoint-*.pt")) and not (tmp_path / "results-quick" / "paper").exists()

@@ -89,14 +89,14 @@ def check_grid(study: Study) -> None:
 def test_small_forms_are_small(name):
     full, small = STUDIES[name.split()[0]], FORMS[name]
     assert small.datasets == ("digits",) and small.quick is None
-    assert len(small.cells()) <= 6
+    assert small.run_count <= 6
     assert small.kind == full.kind and set(small.factors) <= set(full.factors) and small.holdout == full.holdout
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_no_study_flips_digits(name):
-    study = FORMS[name]
     """But under Lee's recipe, whose code mirrors SVHN."""
+    study = FORMS[name]
     for dataset in {"svhn", *study.datasets} - {"c10", "c100"}:
         flipped = [c for c in resolved(study, dataset) if "flip" in c.recipe.augment]
         assert {c.recipe_source for c in flipped} <= {"lee"}
@@ -114,9 +114,9 @@ def test_every_study_can_be_planned(name):
     study = FORMS[name]
     planned = plan(study, DATASETS)
     assert len(planned) == len(study.rows) * len(study.datasets) * len(study.seeds)
-    assert [cell.number for cell in planned] == list(range(len(planned)))
-    assert [cell.config.seed for cell in planned] == sorted(cell.config.seed for cell in planned), "seed by seed"
-    assert {cell.config.holdout for cell in planned} == {study.holdout}
+    assert [run.number for run in planned] == list(range(len(planned)))
+    assert [run.config.seed for run in planned] == sorted(run.config.seed for run in planned), "seed by seed"
+    assert {run.config.holdout for run in planned} == {study.holdout}
 
 
 # --- what the machine's eyes are worth -------------------------------------------------------------------------------
@@ -163,20 +163,21 @@ def test_a_later_setting_takes_the_place_of_its_like():
     assert row.set_to("recipe.epochs") == "3" and row.set_to("recipe.epoch") is None
     shorter = row.resolve(DATASETS["digits"], epochs=2)
     assert (shorter.recipe.epochs, shorter.recipe.lr) == (2, 0.01)
-    assert shorter.recipe.warmup_epochs == pytest.approx(0.2), "a tenth of the passes, as the recipe has it"
+    assert shorter.recipe.warmup_epochs == pytest.approx(0.2), "a tenth of the epochs, as the recipe has it"
 
 
 # --- what the studies ask --------------------------------------------------------------------------------------------
 
 
 def test_main_study_is_the_user_s_table():
-    cells = STUDIES["main"].cells()
-    assert len(cells) == 8 * 3 * 5 and {c.dataset for c in cells} == {"c10", "c100", "svhn"}
-    published = {c.row.variant for c in cells if c.row.recipe == "published"}
+    runs = plan(STUDIES["main"], DATASETS)
+    assert len(runs) == STUDIES["main"].run_count == 8 * 3 * 5
+    assert {run.config.dataset for run in runs} == {"c10", "c100", "svhn"}
+    published = {run.row.variant for run in runs if run.row.recipe == "published"}
     assert published == {"vanilla", "compact", "patch2", "patch2-conv"}
-    assert {c.row.variant for c in cells if c.row.recipe == "common"} == {"vanilla", "compact", "patch2", "timm"}
-    assert [c.seed for c in cells] == sorted(c.seed for c in cells), "seed by seed"
-    assert cells[0].row.variant == "compact" and cells[23].row.variant == "patch2-conv", "cheapest first"
+    assert {run.row.variant for run in runs if run.row.recipe == "common"} == {"vanilla", "compact", "patch2", "timm"}
+    assert [run.config.seed for run in runs] == sorted(run.config.seed for run in runs), "seed by seed"
+    assert runs[0].row.variant == "compact" and runs[23].row.variant == "patch2-conv", "cheapest first"
     small = STUDIES["main"].quick
     assert small and [row.variant for row in small.rows] == [row.variant for row in STUDIES["quick"].rows]
 
@@ -238,10 +239,10 @@ def test_every_variant_is_given_the_same_trials(variant, dataset):
 
 def test_narrowing_a_table_gives_a_row_to_whom_it_has_none():
     study = STUDIES["main"].narrowed(variants=["timm", "cct-7-3x1"], datasets=["c10"], seeds=[7])
-    assert {(c.row.variant, c.row.recipe) for c in study.cells()} == {
+    assert {(row.variant, row.recipe) for row in study.rows} == {
         ("timm", "common"), ("cct-7-3x1", "published"), ("cct-7-3x1", "common"),
     }  # fmt: skip
-    assert {(c.dataset, c.seed) for c in study.cells()} == {("c10", 7)}
+    assert (study.datasets, study.seeds) == (("c10",), (7,))
     assert isinstance(study, Study) and STUDIES["main"].narrowed() == STUDIES["main"]
 
 
@@ -261,10 +262,10 @@ def test_narrowing_a_grid_keeps_what_was_asked_for():
         STUDIES["recipe-vs-architecture"].narrowed(recipes=["lee"])
 
 
-def test_passes_cannot_be_varied_and_set():
+def test_epochs_cannot_be_varied_and_set():
     with pytest.raises(UsageError, match="leave out --epochs"):
         plan(STUDIES["budget"], DATASETS, epochs=10)
-    assert {cell.config.recipe.epochs for cell in plan(STUDIES["schedule"], DATASETS, epochs=40)} == {40}
+    assert {run.config.recipe.epochs for run in plan(STUDIES["schedule"], DATASETS, epochs=40)} == {40}
 
 
 # --- large plans -----------------------------------------------------------------------------------------------------
@@ -275,22 +276,22 @@ from pathlib import Path
 from harness.datasets import DATASETS
 from harness.study import Row, grid
 from harness.sweeping.plan import on_device, plan
-from harness.sweeping.standing import standings
+from harness.sweeping.status import statuses
 rates = {str(i): f"recipe.lr={1e-4 + i * 1e-5}" for i in range(50)}
 decays = {str(i): f"recipe.weight_decay={i * 1e-4}" for i in range(40)}
 study = grid("?", Row("small-p4", "common"), {"lr": rates, "decay": decays})
 start_s = time.process_time()
-cells = plan(study, DATASETS)
-names = {cell.config.run_id for cell in on_device(cells, "bf16", True)}
-states = {cell.state for cell in standings(cells, Path("no-such-folder"))}
+runs = plan(study, DATASETS)
+names = {run.config.run_id for run in on_device(runs, "bf16", True)}
+states = {status.state for status in statuses(runs, Path("no-such-folder"))}
 seconds = time.process_time() - start_s
-assert len(cells) == len(names) == 10_000 and states == {"missing"}
+assert len(runs) == len(names) == 10_000 and states == {"missing"}
 assert "torch" not in sys.modules
 print(seconds)
 """
 
 
-def test_ten_thousand_cells_are_planned_within_seconds_and_without_torch():
+def test_ten_thousand_runs_are_planned_within_seconds_and_without_torch():
     done = subprocess.run([sys.executable, "-c", LARGE], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 5

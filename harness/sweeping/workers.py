@@ -1,61 +1,71 @@
-"""Owns running several cells at once, each in a process of its own: who gets which device and how many threads.
-Refuses to hold a device itself: a GPU with two processes on it is a shared one, and every record would say so.
+"""Trains several runs at once, each in a process with its own GPU or its share of the threads, and shows what they
+print. This process itself never uses a GPU: it would be a second one there, and every record would be marked as shared.
 """
 
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from collections import defaultdict, deque
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Thread
+from typing import IO
 
+from tqdm import tqdm
+
+from harness.records.environment import ROOT
+from harness.training.signals import heed
 from variants.fields import UsageError
 
 Environment = Mapping[str, str]
-SMALL_CELL_BYTES = 1_300_000_000  # of a process: 1.22 GB is the most that a cell of the study quick took
+SMALL_RUN_BYTES = 1_300_000_000  # of a process: 1.22 GB is the most that a run of the study quick took
+EPOCH = re.compile(r" epoch \d+/\d+ ")  # in the line that a run prints after each
+POLL_S = 0.2
 
 ASK = """
-import json, sys
-from harness.training import device as devices
-from variants.fields import UsageError
-try:
-    device = devices.choose(sys.argv[1])
-except UsageError as error:
-    sys.exit(str(error))
-import torch
-precision, compiles = devices.defaults(device)
-print(json.dumps([device.type, precision, compiles, torch.cuda.device_count() if device.type == "cuda" else 0]))
+import json, sys, torch
+from harness.commands import run_command
+from harness.training.device import choose, defaults
+def answer(words):
+    device = choose(words[0])
+    print(json.dumps([device.type, *defaults(device), torch.cuda.device_count()]))
+    return 0
+run_command(answer, sys.argv[1:])
 """
 
 
 @dataclass(frozen=True)
 class Place:
-    """What another process says of the device, so that this one need not touch it."""
+    """The device that was asked for, and what it trains in by default."""
 
     kind: str
-    precision: str
-    compiles: bool
-    count: int
+    precision: str = "fp32"
+    compiles: bool = False
+    count: int = 0  # of GPUs
 
 
 def place_of(device: str) -> Place:
-    asked = subprocess.run([sys.executable, "-c", ASK, device], capture_output=True, text=True)
+    """Asks in a process of its own."""
+    if device == "cpu":
+        return Place("cpu")
+    asked = subprocess.run([sys.executable, "-c", ASK, device], cwd=ROOT, capture_output=True, text=True)
+    heed()
     if asked.returncode:
-        raise UsageError((asked.stderr.strip().splitlines() or ["the device cannot be asked"])[-1])
-    sys.stderr.write(asked.stderr)  # a GPU that is there and does not work
+        raise UsageError(asked.stderr.strip())
+    sys.stderr.write(asked.stderr)  # a warning of a GPU that does not work
     return Place(*json.loads(asked.stdout.splitlines()[-1]))
 
 
-def default_jobs(kind: str, own: Environment, left_bytes: int | None) -> int:
-    """How many small cells at once, where the user has not said it. On a CPU as many as there are cores, each on one
-    thread: in steps this short, threads that share a cell mostly wait for each other. Fewer where the memory that is
-    left holds fewer (None: unknown). A GPU takes one after another."""
-    if kind != "cpu":
-        return 1
-    room = cores() if left_bytes is None else max(1, left_bytes // SMALL_CELL_BYTES)
-    return min(threads_of(own), cores(), room)
+# --- who gets what ---------------------------------------------------------------------------------------------------
+
+
+def cores() -> int:
+    """Those that this process may use, which a cluster's scheduler may have narrowed."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads_of(own: Environment) -> int:
@@ -64,12 +74,19 @@ def threads_of(own: Environment) -> int:
     return int(asked) if asked.isdecimal() and int(asked) else cores()
 
 
-def environments(
-    jobs: int, place: Place, device: str, own: Environment, threads: int | None = None
-) -> list[dict[str, str]]:
-    """One for each worker: so many threads, by default its share, and where there are several GPUs the next in turn."""
-    threads = threads or max(1, threads_of(own) // jobs)
-    found = [{**own, "OMP_NUM_THREADS": str(threads)} for _ in range(jobs)]
+def default_jobs(kind: str, own: Environment, memory_bytes: int | None) -> int:
+    """How many small runs train at once unless the user says. On a CPU one a core, each on one thread: in steps this
+    short, threads that share a run mostly wait for each other. Fewer where the memory that is left holds fewer."""
+    if kind != "cpu":
+        return 1
+    fitting = cores() if memory_bytes is None else max(1, memory_bytes // SMALL_RUN_BYTES)
+    return min(threads_of(own), cores(), fitting)
+
+
+def environments(count: int, place: Place, device: str, own: Environment, threads: int | None = None) -> list[dict]:
+    """One for each worker: with its share of the threads, or so many, and on several GPUs the next one in turn."""
+    threads = threads or max(1, threads_of(own) // count)
+    found = [{**own, "OMP_NUM_THREADS": str(threads)} for _ in range(count)]
     if place.kind == "cuda" and ":" not in device:  # cuda:1 is a choice already
         visible = [name for name in own.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         visible = visible or [str(number) for number in range(place.count)]
@@ -78,62 +95,91 @@ def environments(
     return found
 
 
-def cores() -> int:
-    """Those that this process may use, which a cluster's scheduler may have narrowed."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+# --- running and showing ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Job:
     number: int
-    title: str
     command: Sequence[str]
+    epochs: int = 0
 
 
-def told_at_once(job: Job, line: str) -> None:
-    sys.stdout.write(f"[{job.number}] {line}")
-    sys.stdout.flush()
+class Display:
+    """Shows each line of a job with the job's number. Where it is `brief`, for many small jobs, what a job writes on
+    stdout is shown only if the job fails; on a terminal a bar counts the epochs of all."""
+
+    def __init__(self, epochs: int = 0, brief: bool = False):
+        self.brief, self.kept = brief, defaultdict[int, list[str]](list)
+        self.bar = tqdm(total=epochs, unit="epoch", file=sys.stdout, leave=False, disable=None if brief else True)
+
+    def line(self, job: Job, text: str, is_error: bool) -> None:
+        """Called from a thread for each stream of each job."""
+        if is_error and "; nothing is lost" in text:  # a job that was stopped; the sweep says it for all
+            return
+        if self.brief and not is_error:
+            self.kept[job.number].append(text)
+            self.bar.update(bool(EPOCH.search(text)))
+        else:
+            self.show(f"[{job.number}] {text}")
+
+    def end(self, job: Job, text: str, failed: bool) -> None:
+        kept = self.kept.pop(job.number, [])
+        self.bar.update(job.epochs - sum(bool(EPOCH.search(line)) for line in kept))  # an earlier process did some
+        lines = [f"[{job.number}] {line}" for line in kept] if failed else []
+        self.show("".join((*lines, f"{text}\n")))
+
+    def show(self, text: str) -> None:
+        tqdm.write(text, file=sys.stdout, end="")
+        sys.stdout.flush()
 
 
-@dataclass
-class Workers:
-    """Runs jobs, as many at a time as there are environments; `heard` gets each line that one prints, from a thread of
-    its own."""
+class Running(Thread):
+    """A job's process, and the thread that shows what it prints until it ends."""
 
-    environments: Sequence[Environment]
-    heard: Callable[[Job, str], None] = told_at_once
-    _running: set[subprocess.Popen] = field(default_factory=set)
-    _leaving: bool = False
+    def __init__(self, job: Job, environment: Environment, display: Display, ended: "queue.SimpleQueue[int]"):
+        super().__init__()
+        self.job, self.environment, self.display, self.ended = job, environment, display, ended
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+        self.process = subprocess.Popen(job.command, env=environment, **pipes)
+        self.start()
 
-    def run(self, jobs: Sequence[Job]) -> Generator[tuple[Job, int], None, None]:
-        """Each job and its exit code as it ends. Leaving early, by a signal say, ends what runs and waits for it."""
-        free: queue.SimpleQueue[Environment] = queue.SimpleQueue()
-        for environment in self.environments:
-            free.put(environment)
-        pool = ThreadPoolExecutor(len(self.environments))
+    def run(self) -> None:
+        errors = Thread(target=self.show, args=(self.process.stderr, True))
+        errors.start()
+        self.show(self.process.stdout)
+        errors.join()
+        self.process.wait()
+        self.ended.put(self.job.number)
+
+    def show(self, stream: IO[str] | None, is_error: bool = False) -> None:
         try:
-            started = {pool.submit(self._one, job, free): job for job in jobs}
-            for ended in as_completed(started):
-                yield started[ended], ended.result()
-        finally:
-            self._leaving = True
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(self._running):
-                process.terminate()
-            pool.shutdown()
+            for line in stream or ():
+                self.display.line(self.job, line, is_error)
+        except OSError:  # our own output takes no more, which ends the whole sweep when it shows this job's end
+            self.process.terminate()
 
-    def _one(self, job: Job, free: "queue.SimpleQueue[Environment]") -> int:
-        environment = free.get()
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        process = subprocess.Popen(job.command, env=environment, **options)
-        self._running.add(process)
-        if self._leaving:  # it was not among those that ran when they were ended
-            process.terminate()
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                self.heard(job, line)
-            return process.wait()
-        finally:
-            self._running.discard(process)
-            free.put(environment)
+
+def run_jobs(
+    jobs: Sequence[Job], environments: Sequence[Environment], display: Display
+) -> Generator[tuple[Job, int], None, None]:
+    """Each job and its exit code as it ends, as many at once as there are environments. When this is left early, by a
+    signal for instance, what runs is told to end and waited for: a run saves its state first."""
+    waiting, free = deque(jobs), deque(environments)
+    running: dict[int, Running] = {}
+    ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+    try:
+        while waiting or running:
+            heed()
+            while waiting and free:
+                started = Running(waiting.popleft(), free.popleft(), display, ended)
+                running[started.job.number] = started
+            with suppress(queue.Empty):
+                one = running.pop(ended.get(timeout=POLL_S))
+                free.append(one.environment)
+                yield one.job, one.process.returncode
+    finally:
+        for one in running.values():
+            one.process.terminate()
+        for one in running.values():
+            one.join()

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
@@ -41,7 +41,11 @@ _listening: list[Stop] = []  # the one of this process, while it listens
 @contextlib.contextmanager
 def listening() -> Iterator[Stop]:
     """The first signal is remembered. A block inside of another gets the same Stop, so that what comes too late for the
-    inner one stops the outer."""
+    inner one stops the outer.
+
+    After the first signal Ctrl-C has its usual effect at once, and the others have none: `timeout` and schedulers send
+    them to a process, its parent and their group. A signal that is ignored stays ignored: a shell does that to what it
+    starts in the background."""
     if threading.current_thread() is not threading.main_thread():  # which alone receives signals
         yield Stop()
         return
@@ -49,34 +53,19 @@ def listening() -> Iterator[Stop]:
         yield _listening[0]
         return
     stop = Stop()
+    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
 
     def heard(number: int, frame: FrameType | None) -> None:
         stop.asked = number
+        for other in heeded:
+            signal.signal(other, signal.SIG_DFL if other == signal.SIGINT else _nothing)
 
+    before = {number: signal.signal(number, heard) for number in heeded}
     _listening.append(stop)
     try:
-        with handled_by(heard):
-            yield stop
+        yield stop
     finally:
         _listening.clear()
-
-
-@contextlib.contextmanager
-def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """The first signal calls it. After that Ctrl-C has its usual effect at once, and the others have none: `timeout`
-    and schedulers send them to a process, its parent and their group. A signal that is ignored stays ignored: a shell
-    does that to what it starts in the background."""
-
-    def first(number: int, frame: FrameType | None) -> None:
-        for heard in heeded:
-            signal.signal(heard, signal.SIG_DFL if heard == signal.SIGINT else _nothing)
-        handler(number, frame)
-
-    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, first) for number in heeded}
-    try:
-        yield
-    finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)
 

@@ -1,0 +1,177 @@
+"""The state of each run of a plan by the records in a folder, and how long the rest will take by what is finished.
+
+A record counts in whatever precision it was made, unless one is asked for: a login node may have no GPU to choose one.
+The speed of one device is never used for another.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from tabulate import tabulate
+
+from harness.config import plan_id
+from harness.records.read import State, parsed, read_config, run_state, whole_run
+from harness.records.schema import is_aside
+from harness.sweeping.plan import Guess, PlannedRun, about
+
+STATES: tuple[State, ...] = ("done", "running", "failed", "unfinished", "missing")  # of two records the earlier counts
+MOST_NAMED = 20  # failed runs; the rest is counted
+UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # it is being written, or is no record
+
+
+@dataclass(frozen=True)
+class Status:
+    """One run of the plan, and what its record says where there is one."""
+
+    run: PlannedRun
+    state: State
+    folder: Path | None = None
+    seconds: float | None = None  # that a finished run took, or a running one has taken so far
+    device: str | None = None
+    epochs: int = 0  # that a running one has finished
+    reason: str | None = None  # of a failure
+    left: float | None = None  # seconds until it is done; None where that is unknown
+
+
+def statuses(
+    planned: Sequence[PlannedRun], out: Path, precision: str | None = None, compiles: bool | None = None
+) -> list[Status]:
+    wanted = {name: value for name, value in (("precision", precision), ("compile", compiles)) if value is not None}
+    folders = _folders(out, {run.plan_id for run in planned}, wanted)
+    return [_status(run, folders.get((run.plan_id, run.config.seed), [])) for run in planned]
+
+
+def _folders(out: Path, plans: set[str], wanted: Mapping[str, Any]) -> dict[tuple[str, int], list[Path]]:
+    """The records of each plan and seed."""
+    found: dict[tuple[str, int], list[Path]] = {}
+    for folder in sorted(file.parent for file in out.glob("*/config.json")):
+        if is_aside(folder):
+            continue
+        try:
+            config = read_config(folder)
+            plan, seed = plan_id(config), config["seed"]
+            if plan in plans and all(config[name] == value for name, value in wanted.items()):
+                found.setdefault((plan, seed), []).append(folder)
+        except UNUSABLE as error:
+            print(f"skipped {folder}: {type(error).__name__}: {error}", file=sys.stderr)
+    return found
+
+
+def _status(run: PlannedRun, folders: Iterable[Path]) -> Status:
+    states: dict[Path, State] = {folder: run_state(folder) for folder in folders}
+    if not states:
+        return Status(run, "missing")
+    folder = min(states, key=lambda folder: STATES.index(states[folder]))
+    state = states[folder]
+    try:
+        return Status(run, state, folder, **_facts(folder, state))
+    except UNUSABLE as error:
+        return Status(run, state, folder, reason=f"its record cannot be used: {error}" if state == "failed" else None)
+
+
+def _facts(folder: Path, state: State) -> dict[str, Any]:
+    if state in ("done", "failed"):
+        run = whole_run(folder)
+        parts = ("train_seconds", "eval_seconds", "compile_seconds", "corruption_seconds")
+        seconds = sum(run.result.get(part) or 0.0 for part in parts)
+        return {"seconds": seconds or None, "device": run.env.get("device_name"), "reason": run.result["reason"]}
+    if state == "running":
+        content = (folder / "epochs.jsonl").read_bytes()
+        lines = [parsed("epochs.jsonl", line) for line in content.splitlines() if line.endswith(b"}")]
+        seconds = sum(line["seconds"] + line["eval_seconds"] for line in lines)
+        device = parsed("env.json", (folder / "env.json").read_bytes()).get("device_name")
+        return {"seconds": seconds or None, "device": device, "epochs": len(lines)}
+    return {}
+
+
+# --- how long is left ------------------------------------------------------------------------------------------------
+
+
+def with_time_left(
+    found: Sequence[Status], this_device: Callable[[], str], guess: Guess
+) -> tuple[list[Status], str | None]:
+    """The same with `left`, and the device whose speed was taken: by what a running run took so far, else by the
+    finished seeds of its cell, else by a guess where the records are of this device. `this_device` and `guess` need
+    torch, so they are called only where the records say too little."""
+    device = _commonest_device(found, "done") or _commonest_device(found, "running")
+    taken: dict[str, list[float]] = {}
+    for status in found:
+        if status.state == "done" and status.device == device and status.seconds:
+            taken.setdefault(status.run.plan_id, []).append(status.seconds)
+    whole: dict[int, float | None] = {}
+    for status in found:
+        if status.state == "running" and status.epochs and status.seconds:
+            whole[status.run.number] = status.seconds / status.epochs * status.run.config.recipe.epochs
+        elif status.state != "done":
+            seconds = taken.get(status.run.plan_id)
+            whole[status.run.number] = fmean(seconds) if seconds else None
+    if None in whole.values():
+        here = this_device()
+        if device in (None, here):
+            device = here
+            guesses = {s.run.number: guess(s.run) for s in found if whole.get(s.run.number, 0) is None}
+            whole |= guesses
+    return [replace(status, left=_left(status, whole.get(status.run.number))) for status in found], device
+
+
+def _left(status: Status, whole: float | None) -> float | None:
+    return None if whole is None else whole * (1 - status.epochs / status.run.config.recipe.epochs)
+
+
+def _commonest_device(found: Iterable[Status], state: State) -> str | None:
+    devices = Counter(status.device for status in found if status.state == state and status.device)
+    return devices.most_common(1)[0][0] if devices else None
+
+
+# --- shown on a terminal ---------------------------------------------------------------------------------------------
+
+
+def status_text(found: Sequence[Status], device: str | None) -> str:
+    running = [status for status in found if status.state == "running"]
+    failed = [status for status in found if status.state == "failed"]
+    lines = [
+        _table(found),
+        *(f"running: {s.run.title}, {s.epochs} of {s.run.config.recipe.epochs} epochs, {s.folder}" for s in running),
+        *(f"failed: run {s.run.number}, {s.run.title}: {s.reason}" for s in failed[:MOST_NAMED]),
+        *([f"failed: {len(failed) - MOST_NAMED} more"] if len(failed) > MOST_NAMED else []),
+        _last_line([status.left for status in found if status.state != "done"], len(running), device),
+    ]
+    return "\n".join(lines)
+
+
+def _table(found: Sequence[Status]) -> str:
+    """A line for each row of the study, over its data sets and seeds."""
+    rows: dict[str, list[Status]] = {}
+    for status in found:
+        rows.setdefault(status.run.row.title, []).append(status)
+    lines = []
+    for title, of_row in [*rows.items(), ("all", found)]:
+        counts = Counter(status.state for status in of_row)
+        lines.append([title, *(counts[state] or "-" for state in STATES), _time(of_row)])
+    align = ("left", *["right"] * (len(STATES) + 1))
+    return tabulate(lines, headers=["row", *STATES, "time left"], colalign=align, disable_numparse=True)
+
+
+def _time(found: Iterable[Status]) -> str:
+    seconds = [status.left for status in found if status.state != "done"]
+    known = [one for one in seconds if one is not None]
+    if not known:
+        return "unknown" if seconds else "-"
+    return about(sum(known)) + (" and more" if len(known) < len(seconds) else "")
+
+
+def _last_line(seconds: Sequence[float | None], running: int, device: str | None) -> str:
+    if not seconds:
+        return "all done"
+    known = [one for one in seconds if one is not None]
+    if not known:
+        return f"{len(seconds)} to go, how long is unknown"
+    total, unknown = sum(known), len(seconds) - len(known)
+    at_once = f", about {about(total / running)} if {running} go on at once" if running > 1 else ""
+    more = f" and {unknown} of which nothing is known" if unknown else ""
+    return f"{len(seconds)} to go: about {about(total)} one after another{at_once}{more}, at the speed of {device}"

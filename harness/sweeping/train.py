@@ -1,0 +1,156 @@
+"""Trains the runs of a plan, in turn or several at once. A run that fails is named and does not stop the others; one
+that another process is training is left to it. `args` are those of harness.sweep."""
+
+import os
+import sys
+import traceback
+from argparse import Namespace
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from harness.records.lock import BusyError
+from harness.records.read import FOLDER, check_images, read_run, run_state
+from harness.sweeping.plan import PlannedRun, longest_first
+from harness.sweeping.workers import Display, Job, Place, environments, run_jobs
+from harness.training.signals import StoppedError, heed, listening, wait
+from variants.fields import UsageError
+
+WAIT_S = 1.0
+COMMAND = (sys.executable, "-m", "harness.sweep")
+
+
+def to_train(args: Namespace, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Those that are not done; one of other images that only have the same name is not skipped in silence."""
+    todo = []
+    for run in runs:
+        folder = args.out / run.config.run_id
+        if run_state(folder) != "done":
+            todo.append(run)
+        elif run.config.dataset.startswith(FOLDER):
+            check_images(read_run(folder), run.config.dataset, args.data_dir)
+    return todo
+
+
+class Problems:
+    """The runs that are not done, each named when it fails and all of them at the end."""
+
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+
+    def add(self, run: PlannedRun, reason: str) -> None:
+        tqdm.write(f"FAILED {run.title}: {reason}", file=sys.stderr)
+        self.titles.append(f"{run.title} (--cell {run.number})")
+
+    def exit_code(self, count: int) -> int:
+        if self.titles:
+            print(f"{len(self.titles)} of {count} runs are not done: {'; '.join(self.titles)}", file=sys.stderr)
+        return 1 if self.titles else 0
+
+
+def with_data(runs: Sequence[PlannedRun], data_dir: Path, problems: Problems) -> list[PlannedRun]:
+    """The runs whose data set is here or can be downloaded, found out before hours are spent on the others."""
+    from harness.data.load import load
+
+    absent = set()
+    for name in sorted({run.config.dataset for run in runs}):
+        try:
+            load(name, data_dir)
+        except UsageError as error:
+            absent.add(name)
+            print(error, file=sys.stderr, flush=True)
+    for run in runs:
+        if run.config.dataset in absent:
+            problems.add(run, "no data (see above)")
+    return [run for run in runs if run.config.dataset not in absent]
+
+
+def outcome(folder: Path) -> str:
+    result = read_run(folder).result
+    return f"{result['split']} accuracy {result[result['split'] + '_accuracy']:.2%}"
+
+
+# --- in turn ---------------------------------------------------------------------------------------------------------
+
+
+@listening()
+def train_in_turn(runs: Sequence[PlannedRun], args: Namespace, device: Any) -> int:
+    """Runs of other processes come last, when they are waited for; those that were given up there are trained here."""
+    problems, busy = Problems(), set()
+    waiting = deque(with_data(runs, args.data_dir, problems))
+    nth = {run.number: f"[{place}/{len(runs)}] " if len(runs) > 1 else "" for place, run in enumerate(runs, 1)}
+    while waiting:
+        heed()
+        run = waiting.popleft()
+        folder = args.out / run.config.run_id
+        if run.number not in busy:
+            print(f"{nth[run.number]}run {run.number}: {run.title} -> {folder}", flush=True)
+        try:
+            reason = _failure(run, args, device)
+        except BusyError as error:
+            if run.number not in busy:
+                print(error, flush=True)
+            busy.add(run.number)
+            waiting.append(run)
+            if all(other.number in busy for other in waiting):
+                wait(WAIT_S)
+            continue
+        if reason is None:
+            print(f"{run.title}: {outcome(folder)}", flush=True)
+        else:
+            problems.add(run, reason)
+    return problems.exit_code(len(runs))
+
+
+def _failure(run: PlannedRun, args: Namespace, device: Any) -> str | None:
+    """Trains the run, unless another process has done it meanwhile."""
+    from harness.experiment import run_cell
+
+    try:
+        record = run_cell(run.config, args.data_dir, args.out, device)
+        return None if record.ok else record.result["reason"]
+    except (BusyError, StoppedError):
+        raise
+    except UsageError as error:
+        return str(error)
+    except Exception as error:  # one broken run must not cost the others
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}"
+
+
+# --- several at once -------------------------------------------------------------------------------------------------
+
+
+def train_at_once(todo: Sequence[PlannedRun], args: Namespace, words: Sequence[str], place: Place, count: int) -> int:
+    """Each run by the same command with --cell. Small ones, of which several are the default, take one thread each, the
+    longest first, with a line for each that ends."""
+    small, problems = args.jobs is None, Problems()
+    runs = with_data(todo, args.data_dir, problems)
+    by_number = {run.number: run for run in (longest_first(runs) if small else runs)}
+    words = without_jobs(words)
+    jobs = [Job(n, [*COMMAND, "--cell", str(n), *words], run.config.recipe.epochs) for n, run in by_number.items()]
+    own = environments(count, place, args.device, os.environ, 1 if small else None)
+    display = Display(sum(job.epochs for job in jobs), brief=small)
+    with closing(display.bar), closing(run_jobs(jobs, own, display)) as ended:
+        for nth, (job, code) in enumerate(ended, 1):
+            run = by_number[job.number]
+            end = "FAILED" if code else f"done, {outcome(args.out / run.config.run_id)}"
+            display.end(job, f"[{nth}/{len(jobs)}] run {job.number}: {run.title}: {end}", failed=code != 0)
+            if code:
+                problems.add(run, f"exit code {code} (see above)")
+    return problems.exit_code(len(todo))
+
+
+def without_jobs(words: Iterable[str]) -> list[str]:
+    """The same command for one run; `--jobs 4` and `--jobs=4` are both possible."""
+    kept, words = [], iter(words)
+    for word in words:
+        if word == "--jobs":
+            next(words)
+        elif not word.startswith("--jobs="):
+            kept.append(word)
+    return kept
