@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.counting.catalogue import file_name
+from harness.counting.cost import file_name
 from harness.datasets import DATASETS
 from harness.evidence.cells.numbers import finite
 from harness.records.read import parsed
