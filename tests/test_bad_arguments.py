@@ -383,8 +383,8 @@ COMMANDS = sorted({case.words[0] for case in CASES})
 
 # What begins where everything was found to be in order; a request that gets there was not refused.
 BEGINNINGS = (
-    *("harness.experiment.load", "harness.data.load.load", "harness.timing.staging.made_up"),
-    *("harness.timing.infer.compare_inference", "harness.timing.body.compare_bodies"),
+    *("harness.experiment.load", "harness.data.load.load", "harness.timing.turns.made_up"),
+    *("harness.timing.models.compare_inference", "harness.timing.models.compare_bodies"),
     *("harness.timing.commands.compare_start", "harness.timing.commands.compare_reports"),
     *(
         "harness.sweep.announce",
