@@ -1,4 +1,5 @@
-"""Measure the suite's own speed, always against a baseline in the same run; kept in results/bench/DEVICE.json.
+"""Measure the suite's own speed against a baseline in the same run; kept in results/bench/DEVICE.json. `gpu` has no
+baseline: it shows whether variants train on a GPU, and what takes the time there.
 
 examples:
   python -m harness.bench pipeline
