@@ -1,14 +1,16 @@
-"""Owns one cell from its config to its record: data, model, training, and what is written when.
-Refuses to report and to choose: the accuracy recorded is that of the last planned epoch.
+"""One run from its config to its record, read from top to bottom: prepare, go on from a checkpoint, train epoch by
+epoch, evaluate, record. The accuracy recorded is that of the last planned epoch.
 """
 
 import contextlib
+import errno
 import sys
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,108 +26,158 @@ from harness.records.images import check_images
 from harness.records.lock import Lock, owned
 from harness.records.read import Run, done_run, whole_run
 from harness.records.write import RunWriter, prepare
-from harness.tally import Session, Tally
 from harness.training import device as devices
-from harness.training.checkpoint import EVERY_S, Keeper, clear
-from harness.training.energy import Meter
+from harness.training.checkpoint import EVERY_S, Checkpoints, clear
 from harness.training.evaluate import Evaluation, evaluate, evaluate_corrupted
-from harness.training.loop import Compute, Epoch, train, warm_up
-from harness.training.mishaps import out_of_memory, told_in_a_sentence
+from harness.training.history import History, Session
+from harness.training.loop import DivergenceError, Epoch, train
 from harness.training.progress import Progress
-from harness.training.seeds import derive
-from harness.training.signals import Stop, listening
-from harness.training.watch import DivergenceError
+from harness.training.setup import Training, build_model, warm_up
+from harness.training.signals import listening
 from variants.fields import UsageError
 
+# What a disk, its owner or another process does; any other OSError is a mistake of ours.
+DISK_ERRORS = "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ESTALE ETIMEDOUT ENOENT ENOTDIR EISDIR EBUSY EMFILE ENFILE"
 
-def build_model(config: RunConfig, device: torch.device) -> nn.Module:
-    """The variant, initialised by a seed that no data depends on."""
-    torch.manual_seed(derive("init", config.seed))
-    return config.variant.module().to(device)
+
+@dataclass(frozen=True)
+class Resume:
+    """How a run uses checkpoints."""
+
+    fresh: bool = False  # trains again what is done; what --fresh itself began goes on
+    save_every_s: float = EVERY_S
+
+
+@dataclass
+class RunInProgress:
+    """What belongs to one run beside its training: the record that is being written, and the checkpoints."""
+
+    config: RunConfig
+    history: History
+    checkpoints: Checkpoints
+    writer: RunWriter
+    progress: Progress
+    lock: Lock
 
 
 def run_cell(
-    config: RunConfig,
-    data_dir: Path,
-    out: Path,
-    device: torch.device,
-    quiet: bool = False,
-    fresh: bool = False,
-    save_every_s: float = EVERY_S,
+    config: RunConfig, data_dir: Path, out: Path, device: torch.device, quiet: bool = False, resume: Resume = Resume()
 ) -> Run:
-    """Trains one cell, from where an earlier process left it, and leaves its record.
+    """Trains one run, from where an earlier process left it, and leaves its record.
 
-    A run that diverges is recorded as failed and returned as such. Raises BusyError where another process trains this
-    cell, and StoppedError where a signal asked for it: the same call goes on.
+    A run that diverges is recorded as failed and returned as such. Raises BusyError where another process trains the
+    same run, and StoppedError after a signal: the same call goes on.
     """
     prepare(out)
     folder = out / config.run_id
-    with told_in_a_sentence(config, folder, device), listening() as stop, owned(folder) as lock, own_threads():
-        if not fresh and (run := done_run(folder)):  # by another process, since the caller looked
-            check_images(run, config.dataset, data_dir)
+    with explained(config, folder, device), listening() as stop, owned(folder) as lock, own_threads():
+        if not resume.fresh and (done := done_run(folder)):  # by another process, since the caller looked
+            check_images(done, config.dataset, data_dir)
             clear(folder)  # of a process that was killed when the result was just written
-            return run
-        return _run_owned(config, data_dir, folder, device, quiet, fresh, save_every_s, stop, lock)
+            return done
+        devices.keep_freed_memory(device)
+        devices.forget_peak_memory(device)
+        model = build_model(config, device)  # before the data: a model that cannot be built fails at once
+        data = load(config.dataset, data_dir)
+        splits = splits_of(config, data)
+        check_batches(model, len(splits[0]), config.recipe.batch_size)
+        cost, env = counted(config, model), environment(devices.describe(device), data.digest)
 
+        history = History(fresh=resume.fresh)
+        checkpoints = Checkpoints(folder, maker_of(config, env), history, stop, resume.save_every_s)
+        if carried := found_by(checkpoints):
+            history.go_on(carried)
+            env["threads"] = take_threads(config, device, carried["threads"])
+            if not quiet:
+                print(f"{title(config)}: goes on after epoch {len(history.lines)}", flush=True)
+        set_aside(folder)
+        set_aside_done(folder)
+        writer = RunWriter(folder)
+        writer.begin(config.to_plain(), env, asdict(cost), history.lines)
+        facts = {name: env[name] for name in ("device_name", "torch", "commit")}
+        history.session = Session(device, {**facts, "after_epochs": len(history.lines)})
+        progress = Progress(title(config), config.recipe.epochs, len(splits[0]), quiet)
+        run = RunInProgress(config, history, checkpoints, writer, progress, lock)
 
-def _run_owned(
-    config: RunConfig,
-    data_dir: Path,
-    folder: Path,
-    device: torch.device,
-    quiet: bool,
-    fresh: bool,
-    save_every_s: float,
-    stop: Stop,
-    lock: Lock,
-) -> Run:
-    devices.keep_freed_memory(device)
-    devices.forget_peak_memory(device)
-    model = build_model(config, device)  # first, so that a model that cannot be built costs nobody the data
-    data = load(config.dataset, data_dir)
-    splits = splits_of(config, data)
-    check_batches(model, len(splits[0]), config.recipe.batch_size)
-    cost, env = counted(config, model), environment(devices.describe(device), data.digest)
-    tally = Tally(config, sum(p.numel() for p in model.parameters()), cost.macs)
-    maker = {name: env[name] for name in ("source_digest", "data_digest", "torch", "device", "deterministic")}
-    keeper = Keeper(folder, {"run": config.run_id, **maker}, save_every_s, stop, tally.carry)
-    found = keeper.find()
-    if found and fresh and (not keeper.carried.get("fresh") or done_run(folder)):  # what --fresh itself began goes on
-        keeper.clear()
-        found, keeper.state, keeper.carried = False, None, {}
-    tally.fresh = fresh or (found and bool(keeper.carried.get("fresh")))
-    if found:
-        tally.lines, tally.earlier = list(keeper.carried["lines"]), list(keeper.carried["sessions"])
-        env["threads"] = as_it_began(config, device, keeper.carried["threads"])
-        if not quiet:
-            print(f"{title(config)}: goes on after epoch {len(tally.lines)}", flush=True)
-    set_aside(folder)
-    set_aside_done(folder)
-    writer = RunWriter(folder)
-    writer.begin(config.to_plain(), env, asdict(cost), tally.lines)
-    facts = {name: env[name] for name in ("device_name", "torch", "commit")} | {"after_epochs": len(tally.lines)}
-    tally.session = Session(device, facts, devices.Neighbours(device), Meter(device))
-    predictions, reason, kept = None, None, False
-    try:
-        evaluation = _trained(config, data, splits, model, device, writer, tally, keeper, lock, quiet)
-    except DivergenceError as error:
-        reason = str(error)
-    except (RuntimeError, MemoryError) as error:
-        if not devices.is_out_of_memory(error):
-            raise
-        reason, kept = out_of_memory(config, device), True  # others may leave the device, and then it goes on
-    else:
-        labels = splits[1].labels.astype("uint16")
-        predictions = {"labels": labels, "predicted": evaluation.predicted, "confidence": evaluation.confidence}
-    lock.check()
-    writer.finish(tally.result(reason), predictions)
-    if not kept:
-        keeper.clear()
-    try:
+        predictions, reason, can_go_on = None, None, False
+        try:
+            train_split, eval_split = (to_device(split, device) for split in splits)
+            training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device))
+            evaluation = train_and_evaluate(training, run)
+            labels = splits[1].labels.astype("uint16")
+            predictions = {"labels": labels, "predicted": evaluation.predicted, "confidence": evaluation.confidence}
+        except DivergenceError as error:
+            reason = str(error)
+        except (RuntimeError, MemoryError) as error:
+            if not devices.is_out_of_memory(error):
+                raise
+            reason, can_go_on = out_of_memory(config, device), True  # once others have left the device
+        lock.check()
+        size = {"params": sum(p.numel() for p in model.parameters()), "macs": cost.macs}
+        writer.finish(history.result(split_name(config), reason) | size, predictions)
+        if not can_go_on:
+            checkpoints.clear()
         return whole_run(folder)
-    except ValueError as error:
-        told = f"{folder} was changed while it was trained ({error}): the same command trains it again"
-        raise UsageError(told) from None
+
+
+def train_and_evaluate(training: Training, run: RunInProgress) -> Evaluation:
+    """Every epoch goes into the record as it ends; the evaluation is that of the last one."""
+    history, session, evaluation = run.history, run.history.session, None
+    assert session is not None
+    session.compile_seconds = warm_up(training)
+    try:
+        for epoch in train(training, run.progress, run.checkpoints):
+            run.lock.check()
+            run.writer.epoch(epoch.line)
+            history.lines.append(epoch.line)
+            evaluation = epoch.evaluation
+            session.neighbours.look()
+    finally:
+        run.progress.close()
+        run.checkpoints.wait()
+        session.neighbours.look(last=True)
+    if evaluation is None:  # an earlier session ended after the last epoch
+        evaluation = evaluate(*training.evaluated_with)
+    if not run.config.holdout:  # a run with a holdout is for choosing, and never looks at the test set
+        start_s = time.perf_counter()
+        tell = run.progress.judging("under corruptions", len(training.eval_split), run.checkpoints.check)
+        history.corruption_accuracy = evaluate_corrupted(*training.evaluated_with, tell)
+        history.corruption_seconds = time.perf_counter() - start_s
+        run.progress.close()
+    return evaluation
+
+
+def trained_again(
+    config: RunConfig, data_dir: Path, device: torch.device, first: int, quiet: bool = False
+) -> Generator[Epoch, None, None]:
+    """The first epochs of the same run once more, without a record. To be closed by whoever asks for fewer."""
+    model = build_model(config, device)
+    data = load(config.dataset, data_dir)
+    train_split, eval_split = (to_device(split, device) for split in splits_of(config, data))
+    training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device))
+    warm_up(training)
+    progress = Progress(title(config), first, len(train_split), quiet)
+    with contextlib.closing(progress):
+        yield from islice(train(training, progress), first)
+
+
+# --- going on --------------------------------------------------------------------------------------------------------
+
+
+def maker_of(config: RunConfig, env: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint must have been made by, for the run to go on with it."""
+    names = ("source_digest", "data_digest", "torch", "device", "deterministic")
+    return {"run": config.run_id} | {name: env[name] for name in names}
+
+
+def found_by(checkpoints: Checkpoints) -> dict[str, Any] | None:
+    """The history in the checkpoint that this run goes on with. --fresh goes on only with what --fresh began and did
+    not finish."""
+    carried = checkpoints.find()
+    if carried and checkpoints.history.fresh and (not carried.get("fresh") or done_run(checkpoints.folder)):
+        checkpoints.clear()
+        return None
+    return carried
 
 
 @contextlib.contextmanager
@@ -138,7 +190,7 @@ def own_threads() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def as_it_began(config: RunConfig, device: torch.device, threads: int) -> int:
+def take_threads(config: RunConfig, device: torch.device, threads: int) -> int:
     """On a CPU another number of threads takes sums in another order, and no command would give that run again."""
     if device.type == "cpu" and threads != torch.get_num_threads():
         print(f"{title(config)}: goes on with {threads} threads, as it began", file=sys.stderr, flush=True)
@@ -146,22 +198,19 @@ def as_it_began(config: RunConfig, device: torch.device, threads: int) -> int:
     return torch.get_num_threads()
 
 
-def trained_again(
-    config: RunConfig, data_dir: Path, device: torch.device, first: int, quiet: bool = False
-) -> Generator[Epoch, None, None]:
-    """The first epochs of the same run once more, without a record. To be closed by whoever asks for fewer."""
-    model = build_model(config, device)
-    data = load(config.dataset, data_dir)
-    train_split, eval_split = (to_device(split, device) for split in splits_of(config, data))
-    scale, compute = scaling(data, config.recipe, device), Compute(model, config)
-    warm_up(config, model, compute, train_split, eval_split, scale)
-    progress = Progress(title(config), first, len(train_split), quiet=quiet)
-    with contextlib.closing(progress):
-        yield from islice(train(config, model, compute, train_split, eval_split, scale, progress), first)
+# --- what is trained -------------------------------------------------------------------------------------------------
+
+
+def title(config: RunConfig) -> str:
+    return f"{config.variant_name} {config.dataset_name} {config.recipe_name} seed {config.seed}"
+
+
+def split_name(config: RunConfig) -> str:
+    return "val" if config.holdout else "test"
 
 
 def splits_of(config: RunConfig, data: ImageData) -> tuple[Split, Split]:
-    """What is trained on and what is judged on."""
+    """(trained on, evaluated on)"""
     train_split, judged = held_out(data.train, config.holdout) if config.holdout else (data.train, data.test)
     return shown_more_often(train_split, config.recipe.train_share), judged
 
@@ -183,46 +232,36 @@ def counted(config: RunConfig, model: nn.Module) -> Cost:
         return Cost(config.variant_name, config.dataset_name, params)
 
 
-def _trained(
-    config: RunConfig,
-    data: ImageData,
-    splits: tuple[Split, Split],
-    model: nn.Module,
-    device: torch.device,
-    writer: RunWriter,
-    tally: Tally,
-    keeper: Keeper,
-    lock: Lock,
-    quiet: bool,
-) -> Evaluation:
-    """The run itself: every epoch goes into the record as it ends."""
-    train_split, eval_split = (to_device(split, device) for split in splits)
-    scale, compute, session = scaling(data, config.recipe, device), Compute(model, config), tally.session
-    assert session is not None
-    session.compile_seconds = warm_up(config, model, compute, train_split, eval_split, scale)
-    progress = Progress(title(config), config.recipe.epochs, len(train_split), quiet=quiet)
-    evaluation = None
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def explained(config: RunConfig, folder: Path, device: torch.device) -> Iterator[None]:
+    """What a disk or a device does to a run becomes a sentence that says what to do. Any other exception is a mistake
+    of ours and stays as it is."""
     try:
-        for epoch in train(config, model, compute, train_split, eval_split, scale, progress, keeper):
-            lock.check()
-            writer.epoch(epoch.line)
-            tally.lines.append(epoch.line)
-            evaluation = epoch.evaluation
-            session.neighbours.look()
-    finally:
-        progress.close()
-        keeper.wait()
-        session.neighbours.look(last=True)
-    judged = compute.judged, compute.forward, eval_split, scale, config.precision
-    if evaluation is None:  # the last session ended after the last epoch
-        evaluation = evaluate(*judged)
-    if not config.holdout:  # which chooses, and needs nothing that the choice is not made by
-        start_s, told = time.perf_counter(), progress.judging("under corruptions", len(eval_split), keeper.check)
-        tally.corruption_accuracy = evaluate_corrupted(*judged, told)
-        tally.corruption_seconds = time.perf_counter() - start_s
-        progress.close()
-    return evaluation
+        yield
+    except OSError as error:
+        if errno.errorcode.get(error.errno or 0) not in DISK_ERRORS.split():
+            raise
+        place = error.filename or folder
+        raise UsageError(f"{place}: {error.strerror}; once that is mended, the same command goes on") from error
+    except (RuntimeError, MemoryError) as error:
+        if devices.is_out_of_memory(error):
+            raise UsageError(out_of_memory(config, device)) from error
+        if "deterministic" in str(error):
+            first_line = str(error).strip().splitlines()[0]
+            raise UsageError(f"{config.run_id} cannot be trained with --deterministic: {first_line}") from error
+        if config.precision == "fp16" and "not implemented for 'Half'" in str(error):
+            raise UsageError(f"{config.run_id} cannot be trained in fp16 on {device.type}: {error}") from error
+        raise
 
 
-def title(config: RunConfig) -> str:
-    return f"{config.variant_name} {config.dataset_name} {config.recipe_name} seed {config.seed}"
+def out_of_memory(config: RunConfig, device: torch.device) -> str:
+    size = config.recipe.batch_size
+    ways = [f"--batch-size {max(1, size // 2)}"]
+    if config.precision == "fp32":
+        ways.append(f"--precision {'bf16' if devices.has_bf16() else 'fp16'}")
+    if device.type == "cuda":
+        ways.append("another --device")
+    return f"out of memory on {device} at batch size {size}: end what else runs there, or try {' or '.join(ways)}"

@@ -133,17 +133,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 @listening()
 def train(config: RunConfig, device: "torch.device", args: Namespace) -> Run:
-    """Waits where another process trains the same cell: what that one leaves is the answer."""
-    from harness.experiment import run_cell
+    """Waits where another process trains the same run: what that one leaves is the answer."""
+    from harness.experiment import Resume, run_cell
 
-    told = False
+    is_announced = False
     while True:
         try:
-            return run_cell(config, args.data_dir, args.out, device, args.quiet, args.fresh, args.save_every)
+            resume = Resume(args.fresh, args.save_every)
+            return run_cell(config, args.data_dir, args.out, device, args.quiet, resume)
         except BusyError as busy:
-            if not told:
+            if not is_announced:
                 print(f"{busy}; waiting for it", flush=True)
-            told = True
+            is_announced = True
             wait(WAIT_S)
 
 

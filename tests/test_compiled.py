@@ -16,9 +16,9 @@ from harness.data.pipeline import DeviceSplit, Scaling, scaling, to_device
 from harness.datasets import DATASETS
 from harness.experiment import run_cell
 from harness.recipes import PUBLISHED
-from harness.training import loop
 from harness.training.evaluate import batch_size, evaluate
-from harness.training.progress import Progress
+from harness.training.loop import train
+from harness.training.setup import Training, forget_compiled_for_others, warm_up
 from tests.copies import random_split
 from variants.catalog import CATALOG
 from variants.config import ViTConfig
@@ -49,13 +49,13 @@ def trained_in_whole_graphs(config: RunConfig, model: nn.Module, monkeypatch: py
     monkeypatch.setattr(torch, "compile", lambda function, **_: real(function, **whole))
     zeros = torch.zeros(3, 32, 32)
     few, scale = to_device(split, CPU), Scaling(zeros + 1 / 255, zeros, zeros[:, :1, :1])
-    compute = loop.Compute(model, config)
+    training = Training(config, model, few, few, scale)
     torch._dynamo.utils.counters.clear()
     graphs = torch._dynamo.utils.counters["stats"]
-    loop.warm_up(config, model, compute, few, few, scale)
+    warm_up(training)
     warm = graphs["unique_graphs"]
     with torch._dynamo.config.patch(error_on_recompile=True):
-        (epoch,) = loop.train(config, model, compute, few, few, scale, Progress("", 1, len(few), quiet=True))
+        (epoch,) = train(training)
     assert math.isfinite(epoch.line["train_loss"])
     return warm, graphs["unique_graphs"]
 
@@ -65,7 +65,7 @@ def test_every_variant_trains_in_whole_graphs_that_the_warm_up_made(monkeypatch,
     """Under bf16 autocast; those that no recipe was published for are mixed image by image. What was compiled for one
     seed serves the next one of the same cell."""
     config = of_one_block(name, "published" if name in PUBLISHED else "common")
-    loop.forget_compiled_for_others.cache_clear()
+    forget_compiled_for_others.cache_clear()
     with monkeypatch.context() as patch:
         warm, in_all = trained_in_whole_graphs(config, config.variant.module(), patch)
     assert warm == in_all == 2, "a step and the evaluation"
@@ -97,7 +97,7 @@ class Counting(nn.Module):
 @pytest.mark.parametrize(("kind", "error"), [(Asking, r"\['item'\] in the graph"), (Counting, "[Rr]ecompil")])
 def test_what_breaks_a_graph_or_compiles_again_is_found(monkeypatch, kind, error):
     config = of_one_block("compact", "quick")
-    loop.forget_compiled_for_others.cache_clear()
+    forget_compiled_for_others.cache_clear()
     with pytest.raises(Exception, match=error):
         trained_in_whole_graphs(config, kind(config.variant.module()), monkeypatch)
 
@@ -113,7 +113,7 @@ def graphs(monkeypatch) -> list:
 
     monkeypatch.setattr(torch, "compile", lambda f, **kw: real(f, backend=counting, **kw))
     torch._dynamo.reset()
-    loop.forget_compiled_for_others.cache_clear()
+    forget_compiled_for_others.cache_clear()
     return graphs
 
 
@@ -128,12 +128,12 @@ def test_a_long_sweep_goes_on_compiling(graphs):
     few = DeviceSplit(*(x[:40] for x in (to_device(data.train, CPU).images, to_device(data.train, CPU).labels)))
     for heads in range(1, 11):
         config = small(heads)
-        model, before = config.variant.module(), len(graphs)
-        compute, scale = loop.Compute(model, config), scaling(data, config.recipe, CPU)
-        assert loop.warm_up(config, model, compute, few, few, scale) is not None
+        before = len(graphs)
+        training = Training(config, config.variant.module(), few, few, scaling(data, config.recipe, CPU))
+        assert warm_up(training) is not None
         warm = len(graphs)
         assert warm == before + 2, "a whole batch and the evaluation; the last batch, of 8 images, is not compiled for"
-        list(loop.train(config, model, compute, few, few, scale, Progress("", 1, 40, quiet=True)))
+        list(train(training))
         assert len(graphs) == warm, "nothing is compiled once the clock runs"
 
 
@@ -192,8 +192,8 @@ def test_warm_up_leaves_no_trace():
     config = resolve("timm:resnet10t", DATASETS["digits"], "quick", epochs=1)
     model = config.variant.module()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    compute, scale = loop.Compute(model, config), scaling(data, config.recipe, CPU)
-    pretending = dataclasses.replace(config, compile=True)
-    loop.warm_up(pretending, model, compute, few, few, scale)
+    training = Training(config, model, few, few, scaling(data, config.recipe, CPU))
+    training.config = dataclasses.replace(config, compile=True)  # without the machine code, which needs a compiler
+    assert warm_up(training) is not None
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())

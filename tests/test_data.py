@@ -13,7 +13,7 @@ from harness.data.canonical import Split, canonical, digest
 from harness.data.load import channel_statistics, dataset_facts, load
 from harness.data.pipeline import held_out, scaling, shown_more_often, to_device, training_batches
 from harness.datasets import DATASETS
-from harness.training.seeds import data_generator
+from harness.training.setup import data_generator
 from tests.copies import random_split, write_arrays
 from variants.fields import UsageError
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # The flow inside harness/: a file imports only what stands before it, or files of its own room.
 FLOW = (
     "augmentations", "datasets", "recipe", "recipes", "config", "study", "studies", "data", "counting", "records",
-    "training", "statistics", "evidence", "tally", "experiment", "timing", "sweeping", "commands", "cost", "run",
+    "training", "statistics", "evidence", "experiment", "timing", "sweeping", "commands", "cost", "run",
     "sweep", "bench", "compare", "simulate", "verify", "report",
 )  # fmt: skip
 

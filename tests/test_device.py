@@ -12,14 +12,13 @@ import torch
 
 from harness.config import RunConfig, resolve
 from harness.datasets import DATASETS
-from harness.experiment import run_cell
+from harness.experiment import Resume, out_of_memory, run_cell
 from harness.records.read import Run, read_run, run_state
 from harness.records.schema import FILES
 from harness.training import device as devices
-from harness.training import loop, nvml
+from harness.training import loop, setup
 from harness.training.checkpoint import PATTERN
-from harness.training.energy import Meter
-from harness.training.mishaps import out_of_memory
+from harness.training.device import Meter
 from tests.test_resume import assert_same
 from variants.fields import UsageError
 
@@ -31,7 +30,7 @@ def config(**rest) -> RunConfig:
 
 
 def cell(out: Path, cell_config: RunConfig | None = None, **rest) -> Run:
-    return run_cell(cell_config or config(), Path("data"), out, CPU, quiet=True, **rest)
+    return run_cell(cell_config or config(), Path("data"), out, CPU, quiet=True, resume=Resume(**rest))
 
 
 # --- choosing --------------------------------------------------------------------------------------------------------
@@ -126,7 +125,7 @@ def test_a_gpu_without_bf16_has_fp16(monkeypatch, native, precision):
 
 def test_an_operation_without_fp16_is_told(tmp_path, monkeypatch):
     error = RuntimeError("\"histc\" not implemented for 'Half'")
-    monkeypatch.setattr(loop, "batch_loss", failing(error))
+    monkeypatch.setattr(setup, "batch_loss", failing(error))
     with pytest.raises(UsageError, match=r"cannot be trained in fp16 on cpu: .histc. not implemented for 'Half'"):
         cell(tmp_path, config(precision="fp16"))
     with pytest.raises(RuntimeError) as told:
@@ -136,7 +135,7 @@ def test_an_operation_without_fp16_is_told(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", OUT_OF_MEMORY)
 def test_out_of_memory_in_training_is_recorded_with_what_to_try(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(loop, "batch_loss", failing(OUT_OF_MEMORY[kind]))
+    monkeypatch.setattr(setup, "batch_loss", failing(OUT_OF_MEMORY[kind]))
     assert cell(tmp_path).result["reason"] == (
         "out of memory on cpu at batch size 32: end what else runs there, or try --batch-size 16 or --precision bf16"
     )
@@ -151,7 +150,7 @@ def test_out_of_memory_before_training_is_told_and_is_no_record(tmp_path, monkey
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), OSError(errno.EBADF, "Bad file descriptor")])
 def test_mistakes_of_ours_stay_tracebacks(tmp_path, monkeypatch, error):
-    monkeypatch.setattr(loop, "batch_loss", failing(error))
+    monkeypatch.setattr(setup, "batch_loss", failing(error))
     with pytest.raises(type(error)) as told:
         cell(tmp_path)
     assert told.value is error
@@ -248,7 +247,7 @@ def test_deterministic_is_recorded_and_gives_the_bits_of_the_cpu(tmp_path, whole
 STOPPED = """
 import sys
 from harness.run import main
-from harness.training.checkpoint import Keeper
+from harness.training.checkpoint import Checkpoints
 from harness.training.signals import StoppedError
 steps = int(sys.argv.pop(1))
 def due(self):
@@ -257,7 +256,7 @@ def due(self):
     if steps == 0:
         self.stop.asked = 15
     return steps == 0
-Keeper.due = due
+Checkpoints.due = due
 try:
     sys.exit(main(sys.argv[1:]))
 except StoppedError:
@@ -303,7 +302,7 @@ def test_a_checkpoint_goes_on_only_as_deterministic_as_it_was(tmp_path, monkeypa
 
 def test_an_operation_without_deterministic_form_is_told(tmp_path, monkeypatch):
     error = RuntimeError("upsample_backward does not have a deterministic implementation, but you set\n'torch.use")
-    monkeypatch.setattr(loop, "batch_loss", failing(error))
+    monkeypatch.setattr(setup, "batch_loss", failing(error))
     with pytest.raises(UsageError, match="cannot be trained with --deterministic: upsample_backward does not have"):
         cell(tmp_path)
 
@@ -364,11 +363,11 @@ def asking(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1-2"))
 
     def ask(package: Nvml | None) -> None:
-        nvml.package.cache_clear()
+        devices.nvml_package.cache_clear()
         monkeypatch.setitem(sys.modules, "pynvml", package)
 
     yield ask
-    nvml.package.cache_clear()
+    devices.nvml_package.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -391,9 +390,9 @@ def test_joules_are_a_difference_of_readings(asking):
 def test_what_nvml_cannot_say_is_unknown(asking, package):
     """Without the package and without a driver."""
     asking(package)
-    assert (devices.is_shared(CUDA), nvml.driver(), Meter(CUDA).joules()) == (None, None, None)
+    assert (devices.is_shared(CUDA), devices.driver(), Meter(CUDA).joules()) == (None, None, None)
     asking(Nvml())
-    assert nvml.driver() == "580.65"
+    assert devices.driver() == "580.65"
 
 
 @pytest.mark.parametrize(

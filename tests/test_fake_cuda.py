@@ -17,9 +17,8 @@ from harness.data.pipeline import Batch, Scaling, scaling, to_device, training_b
 from harness.datasets import DATASETS
 from harness.recipe import Recipe, fitted
 from harness.recipes import PUBLISHED, RECIPES
-from harness.training import loop
-from harness.training.progress import Progress
-from harness.training.seeds import data_generator
+from harness.training import loop, setup
+from harness.training.setup import Training, data_generator
 from tests.copies import random_split
 from tests.fake_cuda import GPU, WaitsError, fake_cuda, moved
 from variants.catalog import CATALOG
@@ -117,7 +116,6 @@ class OverError(Exception):
 def train_on_fake_cuda(config: RunConfig, model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
     """One epoch of the real loop, strictly from its first batch to its last."""
     real, seen = loop.training_batches, []
-    compute = loop.Compute(model, config)
 
     def strictly(*args):
         with gpu.strict():
@@ -128,11 +126,10 @@ def train_on_fake_cuda(config: RunConfig, model: nn.Module, monkeypatch: pytest.
 
     monkeypatch.setattr(loop, "training_batches", strictly)
     with fake_cuda() as gpu:
-        for module in {model, compute.judged}:
-            moved(module)
         split, scale = to_device(SPLIT, GPU), scaling(DATA, config.recipe, GPU)
+        training = Training(config, moved(model), split, split, scale)
         with pytest.raises(OverError):
-            next(loop.train(config, model, compute, split, split, scale, Progress("", 1, len(SPLIT), quiet=True)))
+            next(loop.train(training))
     return seen
 
 
@@ -156,13 +153,13 @@ def test_no_variant_s_step_waits(monkeypatch, name, recipe):
 
 def test_a_scaled_step_of_fp16_does_not_wait_either(monkeypatch):
     """The scaler's overflow flag goes into the fused optimiser on the device; the step itself is followed in fp32."""
-    config, real, scalers = replace(a_step("vanilla", "published"), precision="fp16"), loop.gradient_scaler, []
+    config, real, scalers = replace(a_step("vanilla", "published"), precision="fp16"), setup.gradient_scaler, []
 
     def kept(*args):
         scalers.append(real(*args))
         return scalers[-1]
 
-    monkeypatch.setattr(loop, "gradient_scaler", kept)
+    monkeypatch.setattr(setup, "gradient_scaler", kept)
     monkeypatch.setattr(loop, "autocast", lambda *_: nullcontext())
     monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
     assert len(train_on_fake_cuda(config, config.variant.module(), monkeypatch)) == 2

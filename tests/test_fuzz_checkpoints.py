@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ import torch
 from torch import nn
 
 from harness.training import checkpoint
-from harness.training.checkpoint import PARTS, Keeper, Parts, Position, read_state, restore
+from harness.training.checkpoint import PARTS, Checkpoints, Position, read_state, restore
+from harness.training.history import History
 from tests.mutations import PLACES, Sort, bytes_sorts, cases
 
 MAKER = {"run": "this run", "source_digest": "a" * 64}
@@ -25,18 +27,24 @@ ANYBODY_S = "nobody asks whose checkpoint it is"
 NARROW = "a file that cannot be opened is not expected"
 
 
+def parts_of(model: nn.Module) -> Any:
+    """What a checkpoint holds of a Training."""
+    optimiser, scaler = torch.optim.AdamW(model.parameters()), torch.amp.GradScaler("cpu", enabled=False)
+    return SimpleNamespace(model=model, optimiser=optimiser, average=None, scaler=scaler)
+
+
 def saved(folder: Path, maker: dict[str, str], seed: int) -> list[Path]:
     """The last two of three checkpoints, as the loop saves them."""
     folder.mkdir()
     torch.manual_seed(seed)
     model = nn.Linear(2, 3)
-    parts = Parts(model, torch.optim.AdamW(model.parameters()))
-    keeper = Keeper(folder, maker, carry=lambda: {"lines": [{"epoch": 1, "seed": seed}], "sessions": []})
+    training = parts_of(model)
+    checkpoints = Checkpoints(folder, maker, History([{"epoch": 1, "seed": seed}]))
     for batches in (1, 2, 3):
         model(torch.rand(4, 2)).sum().backward()
-        parts.optimiser.step()
-        keeper.save(Position(1, batches, sums=[0.5 * batches, 1.0]), parts)
-    keeper.wait()
+        training.optimiser.step()
+        checkpoints.save(Position(1, batches, sums=[0.5 * batches, 1.0]), training)
+    checkpoints.wait()
     return sorted(folder.glob(checkpoint.PATTERN))
 
 
@@ -73,15 +81,15 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Original:
 
 def harm(original: Original) -> str | None:
     """What becomes of a run that goes on: the state before must be found, and the damaged one lie aside."""
-    keeper = Keeper(original.folder, dict(MAKER))
+    checkpoints = Checkpoints(original.folder, dict(MAKER))
     before = os.path.lexists(original.folder / original.newest.name)
     try:
-        found = keeper.find()
-        assert keeper.state is not None or not found
-        if not found or comparable(keeper.state) != original.state:
+        found = checkpoints.find()
+        assert checkpoints.state is not None or not found
+        if not found or comparable(checkpoints.state) != original.state:
             return "another state than the one before is found"
         model = nn.Linear(2, 3)
-        restore(keeper.state or {}, Parts(model, torch.optim.AdamW(model.parameters())))
+        restore(checkpoints.state or {}, parts_of(model))
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     aside = [path.name for path in original.folder.glob("unreadable-*")]
@@ -151,7 +159,7 @@ def plant(defect: str, patch: pytest.MonkeyPatch) -> None:
     elif defect == UNPARTED:
         patch.setattr(checkpoint, "read_state", loaded)
     elif defect == ANYBODY_S:
-        patch.setattr(Keeper, "__post_init__", lambda keeper: keeper.maker.clear())
+        patch.setattr(Checkpoints, "__post_init__", lambda checkpoints: checkpoints.maker.clear())
     elif defect == NARROW:
         patch.setattr(checkpoint, "read_state", narrow)
 
@@ -197,7 +205,7 @@ def test_what_is_no_file_is_no_checkpoint(original, place, tried, monkeypatch, c
 def test_a_second_one_of_the_same_name_does_not_take_the_first_one_s_place(original, capsys):
     original.laid_out(b"")
     (original.folder / f"unreadable-{original.newest.name}").write_bytes(b"of before")
-    assert Keeper(original.folder, MAKER).find()
+    assert Checkpoints(original.folder, MAKER).find()
     aside = {path.name: path.read_bytes() for path in original.folder.glob("unreadable-*")}
     name = f"unreadable-{original.newest.name}"
     assert aside == {name: b"of before", f"{name}-2": b""}
@@ -206,6 +214,6 @@ def test_a_second_one_of_the_same_name_does_not_take_the_first_one_s_place(origi
 def test_where_both_are_damaged_nothing_is_found_and_nothing_is_lost(original, capsys):
     original.laid_out(b"newest")
     (original.folder / original.older.name).write_bytes(b"older")
-    assert not Keeper(original.folder, MAKER).find()
+    assert not Checkpoints(original.folder, MAKER).find()
     assert sorted(path.read_bytes() for path in original.folder.glob("unreadable-*")) == [b"newest", b"older"]
     assert capsys.readouterr().err.count("set aside as unreadable-checkpoint-") == 2

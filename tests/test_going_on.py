@@ -23,7 +23,7 @@ from harness.records.check import problems_of
 from harness.records.lock import take
 from harness.records.read import Run, done_run, load_runs, run_state
 from harness.records.write import RunWriter
-from harness.training.checkpoint import PATTERN, Keeper
+from harness.training.checkpoint import PATTERN, Checkpoints
 from harness.training.signals import StoppedError, heed, listening
 from tests.test_mishaps import fresh_cell, stopped_after
 from tests.test_resume import CPU, ROOT, assert_same, cell, config
@@ -180,7 +180,7 @@ def test_a_checkpoint_for_which_memory_is_missing_is_one_that_was_not_saved(tmp_
 
 
 def stopping(out: Path, monkeypatch) -> None:
-    monkeypatch.setattr(Keeper, "due", lambda self: setattr(self.stop, "asked", signal.SIGTERM) or True)
+    monkeypatch.setattr(Checkpoints, "due", lambda self: setattr(self.stop, "asked", signal.SIGTERM) or True)
     cell(out)
 
 
@@ -199,9 +199,9 @@ def test_without_a_thread_to_write_it_a_checkpoint_is_written_all_the_same(tmp_p
 KILLED_LATE = """
 import os, sys
 from pathlib import Path
-from harness.training.checkpoint import Keeper
+from harness.training.checkpoint import Checkpoints
 from tests.test_mishaps import fresh_cell
-Keeper.clear = lambda self: os._exit(9)
+Checkpoints.clear = lambda self: os._exit(9)
 fresh_cell(Path(sys.argv[1]))
 """
 

@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import experiment
-from harness.experiment import run_cell
+from harness.experiment import Resume, run_cell
 from harness.records import read
 from harness.records.read import Run, done_run, run_state
-from harness.training import loop
-from harness.training.checkpoint import PATTERN, Keeper
+from harness.training import setup
+from harness.training.checkpoint import PATTERN, Checkpoints
 from harness.training.signals import StoppedError, listening
 from tests.test_resume import CPU, ROOT, WORDS, assert_same, cell, config, started, stopping_after
 from variants.fields import UsageError
@@ -30,7 +29,7 @@ def whole(tmp_path_factory) -> Run:
 
 
 def fresh_cell(out: Path) -> Run:
-    return run_cell(config(), Path("data"), out, CPU, quiet=True, fresh=True)
+    return run_cell(config(), Path("data"), out, CPU, quiet=True, resume=Resume(fresh=True))
 
 
 def stopped_after(out: Path, monkeypatch, steps: int, again=cell) -> Path:
@@ -102,7 +101,7 @@ def test_out_of_memory_keeps_what_was_done_before(tmp_path, monkeypatch, whole):
 
     folder = stopped_after(tmp_path, monkeypatch, 100)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "batch_loss", taken)
+        patch.setattr(setup, "batch_loss", taken)
         assert not cell(tmp_path).ok
     assert run_state(folder) == "failed" and list(folder.glob(PATTERN))
     again = cell(tmp_path)
@@ -111,7 +110,7 @@ def test_out_of_memory_keeps_what_was_done_before(tmp_path, monkeypatch, whole):
 
 
 def test_a_run_that_diverges_after_a_stop_is_told_as_without_it(tmp_path, monkeypatch):
-    real = loop.batch_loss
+    real = setup.batch_loss
 
     def never_a_number(from_step: int):
         count = iter(range(10**9))
@@ -123,12 +122,12 @@ def test_a_run_that_diverges_after_a_stop_is_told_as_without_it(tmp_path, monkey
         return batch_loss
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "batch_loss", never_a_number(70))
+        patch.setattr(setup, "batch_loss", never_a_number(70))
         reason = cell(tmp_path / "whole").result["reason"]
     assert "epoch 2, step 70" in reason and "over epoch 1" in reason
     stopped_after(tmp_path, monkeypatch, 60)  # 15 steps into the second epoch
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "batch_loss", never_a_number(70 - 60))
+        patch.setattr(setup, "batch_loss", never_a_number(70 - 60))
         assert cell(tmp_path).result["reason"] == reason
 
 
@@ -254,15 +253,15 @@ def test_a_signal_that_is_ignored_stays_ignored():
 
 def test_the_weights_of_a_stopped_run_are_those_of_one_that_was_not(tmp_path, monkeypatch):
     """Those that train, not only their average that is judged, and the optimiser's state."""
-    real, ends = Keeper.save, {}
+    real, ends = Checkpoints.save, {}
 
-    def watched(self, position, parts):
+    def watched(self, position, training):
         if position.epoch == 4:
-            states = (parts.model, parts.optimiser, parts.average)
+            states = (training.model, training.optimiser, training.average.model)
             ends[self.folder.parent.name] = [read_numbers(state.state_dict()) for state in states]
-        real(self, position, parts)
+        real(self, position, training)
 
-    monkeypatch.setattr(experiment.Keeper, "save", watched)
+    monkeypatch.setattr(Checkpoints, "save", watched)
     cell(tmp_path / "whole")
     for steps in (10, 70):
         stopped_after(tmp_path / "stopped", monkeypatch, steps)

@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
@@ -11,10 +10,11 @@ from harness.config import resolve
 from harness.data.load import load
 from harness.data.pipeline import DeviceSplit, scaling, to_device
 from harness.datasets import DATASETS
-from harness.experiment import build_model, trained_again
-from harness.training.checkpoint import Position
-from harness.training.loop import Compute, train
+from harness.experiment import trained_again
+from harness.training.checkpoint import Checkpoints, Position
+from harness.training.loop import train
 from harness.training.progress import Progress, duration
+from harness.training.setup import Training, build_model
 
 
 class Screen:
@@ -41,32 +41,62 @@ EPOCH = {
 }
 
 
-@pytest.mark.parametrize("tty", [True, False])
-def test_progress(tty, monkeypatch):
-    """On a terminal a bar with loss, accuracy, rate and time left; elsewhere one line an epoch and nothing between."""
+@pytest.fixture
+def now(monkeypatch) -> list[float]:
+    """The clock, to be set."""
     now = [0.0]
     monkeypatch.setattr("harness.training.progress.time.monotonic", lambda: now[0])
-    screen = Screen(tty)
-    progress = Progress("compact c10", 2, 100, screen)  # type: ignore[arg-type]
+    return now
+
+
+def shown_on(monkeypatch, tty: bool) -> Screen:
+    monkeypatch.setattr(sys, "stdout", screen := Screen(tty))
+    return screen
+
+
+@pytest.mark.parametrize("tty", [True, False])
+def test_progress(tty, now, monkeypatch):
+    """On a terminal a bar with loss, accuracy, rate and time left; elsewhere one line an epoch and nothing between."""
+    screen = shown_on(monkeypatch, tty)
+    progress = Progress("compact c10", 2, 100)
     now[0] = 10.0
     progress.batch(1, 50, torch.tensor([100.0, 25.0]))
     assert bool(screen.text) == tty
     if tty:
-        for words in ("epoch 1/2", "loss 2.000", "accuracy 50.0%", "5 images/s", "30 s left", "#####..."):
+        for words in (
+            "compact c10",
+            "epoch 1/2",
+            "loss 2.000",
+            "accuracy 50.0%",
+            "5 images/s",
+            "30 s left",
+            "#####...",
+        ):
             assert words in screen.text
     now[0] = 25.0
     progress.epoch(EPOCH)
-    assert "test loss 1.500 accuracy 40.0%" in screen.text and "25 s left" in screen.text
-    assert screen.text.endswith("\n") != tty
+    assert "test loss 1.500 accuracy 40.0%" in screen.text and "25 s left\n" in screen.text
+    assert screen.text.endswith("\n") != tty, "the bar is below the line"
+    progress.close()
+    assert screen.text[-1] == ("\r" if tty else "\n"), "nothing of the bar is left"
+
+
+def test_quiet_is_quiet(now, monkeypatch):
+    screen = shown_on(monkeypatch, True)
+    progress = Progress("compact c10", 2, 100, quiet=True)
+    now[0] = 10.0
+    progress.batch(1, 50, torch.tensor([100.0, 25.0]))
+    progress.epoch(EPOCH)
+    progress.judging("under corruptions", 100, lambda: None)(50)
+    progress.close()
+    assert screen.text == ""
 
 
 @pytest.mark.parametrize("tty", [True, False])
-def test_progress_of_a_run_that_goes_on_within_an_epoch(tty, monkeypatch):
+def test_progress_of_a_run_that_goes_on_within_an_epoch(tty, now, monkeypatch):
     """What another process trained took none of this one's time: 10 images in 10 s leave 100 s for 100."""
-    now = [0.0]
-    monkeypatch.setattr("harness.training.progress.time.monotonic", lambda: now[0])
-    screen = Screen(tty)
-    progress = Progress("", 3, 100, screen)  # type: ignore[arg-type]
+    screen = shown_on(monkeypatch, tty)
+    progress = Progress("", 3, 100)
     now[0] = 50.0  # restoring
     progress.begin(190)
     now[0] = 55.0
@@ -77,10 +107,10 @@ def test_progress_of_a_run_that_goes_on_within_an_epoch(tty, monkeypatch):
     assert "1 min 40 s left" in screen.text
 
 
-def test_the_loop_tells_the_progress_where_it_begins():
-    """A run that goes on after 1 of 3 batches of 32 images in the second of two passes begins at the 129th image."""
+def test_the_loop_tells_the_progress_where_it_begins(tmp_path, monkeypatch):
+    """A run that goes on after 1 of 3 batches of 32 images in the second of two epochs begins at the 129th image."""
     config = resolve("compact", DATASETS["digits"], "quick", epochs=2, settings=["recipe.batch_size=32"])
-    data, device = load("digits", None), torch.device("cpu")  # type: ignore[arg-type]
+    data, device = load("digits", Path("data")), torch.device("cpu")
     split = to_device(data.train, device)
     few, scale = DeviceSplit(split.images[:96], split.labels[:96]), scaling(data, config.recipe, device)
     begun = []
@@ -89,36 +119,21 @@ def test_the_loop_tells_the_progress_where_it_begins():
         def begin(self, images):
             begun.append(images)
 
-    class Found:
-        carried: ClassVar = {}
-
-        def __init__(self, *at):
-            self.at = Position(*at)
-
-        def restored(self, parts):
-            return self.at
-
-        def due(self):
-            return False
-
-        def save(self, position, parts):
-            pass
-
-    for keeper in (None, Found(1, 0), Found(2, 0), Found(2, 1), Found(3, 0)):
-        model = build_model(config, device)
-        parts = config, model, Compute(model, config), few, few, scale
-        list(train(*parts, Heard("", 2, 96, quiet=True), keeper))  # type: ignore[arg-type]
+    for at in (None, (1, 0), (2, 0), (2, 1), (3, 0)):
+        monkeypatch.setattr(Checkpoints, "restore", lambda self, training, at=at: Position(*at) if at else Position())
+        training = Training(config, build_model(config, device), few, few, scale)
+        list(train(training, Heard("", 2, 96, quiet=True), Checkpoints(tmp_path, {}) if at else None))
     assert begun == [0, 0, 96, 128, 192]
 
 
-def test_a_run_that_is_repeated_in_part_counts_that_part_and_leaves_the_bar_s_line(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", screen := Screen(True))
+def test_a_run_that_is_repeated_in_part_counts_that_part_and_leaves_a_clean_line(monkeypatch):
+    screen = shown_on(monkeypatch, True)
     config = resolve("compact", DATASETS["digits"], "quick", epochs=5)
     epochs = trained_again(config, Path("data"), torch.device("cpu"), 2)
     next(epochs)
-    assert "epoch 1/2" in screen.text and not screen.text.endswith("\n")
+    assert "epoch 1/2" in screen.text
     epochs.close()
-    assert screen.text.endswith("\n")
+    assert screen.text.endswith(("\n", "\r"))
 
 
 def test_durations():

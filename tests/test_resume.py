@@ -15,12 +15,12 @@ import torch
 from harness import run
 from harness.config import RunConfig, resolve
 from harness.datasets import DATASETS
-from harness.experiment import run_cell
+from harness.experiment import Resume, run_cell
 from harness.records.lock import BusyError, holder, owned
 from harness.records.read import Run, read_run, run_state
 from harness.records.schema import FILES
 from harness.training import checkpoint
-from harness.training.checkpoint import PATTERN, Keeper
+from harness.training.checkpoint import PATTERN, Checkpoints
 from harness.training.signals import StoppedError
 
 CPU, ROOT = torch.device("cpu"), Path(__file__).resolve().parents[1]
@@ -35,7 +35,7 @@ def config(epochs: int = 3, **rest) -> RunConfig:
 
 
 def cell(out: Path, **rest) -> Run:
-    return run_cell(config(), Path("data"), out, CPU, quiet=True, **rest)
+    return run_cell(config(), Path("data"), out, CPU, quiet=True, resume=Resume(**rest))
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +59,14 @@ def assert_same(one: Run, other: Run) -> None:
 
 def stopping_after(monkeypatch, steps: int) -> None:
     """As if a signal came during that step, counted from now."""
-    due, count = Keeper.due, iter(range(1, 10**9))
+    due, count = Checkpoints.due, iter(range(1, 10**9))
 
-    def asked(self: Keeper) -> bool:
+    def asked(self: Checkpoints) -> bool:
         if next(count) == steps:
             self.stop.asked = signal.SIGTERM
         return due(self)
 
-    monkeypatch.setattr(Keeper, "due", asked)
+    monkeypatch.setattr(Checkpoints, "due", asked)
 
 
 @pytest.mark.parametrize("steps", [1, 20, 43, 44, 45, 46, 60, 100])  # 45 an epoch; its last asks when it is evaluated
@@ -100,15 +100,15 @@ def test_stopped_again_and_again(tmp_path, whole, monkeypatch):
 
 def test_stopped_while_it_is_judged(tmp_path, whole, monkeypatch):
     """After the last epoch only the evaluation is left to be done again."""
-    real = checkpoint.Keeper.save
+    real = checkpoint.Checkpoints.save
 
-    def asked(self, position, parts):
+    def asked(self, position, training):
         if position.epoch == 4:
             self.stop.asked = signal.SIGINT
-        real(self, position, parts)
+        real(self, position, training)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "save", asked)
+        patch.setattr(Checkpoints, "save", asked)
         with pytest.raises(StoppedError):
             cell(tmp_path)
     assert_same(cell(tmp_path), whole)
@@ -118,13 +118,13 @@ def test_time_before_the_stop_counts(tmp_path, monkeypatch):
     real, now = time.perf_counter, [0.0]
     monkeypatch.setattr("harness.training.loop.time.perf_counter", lambda: real() + now[0])
 
-    def late(self: Keeper) -> bool:
+    def late(self: Checkpoints) -> bool:
         now[0] += 100
         self.stop.asked = signal.SIGTERM
         return True
 
     with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "due", late)
+        patch.setattr(Checkpoints, "due", late)
         with pytest.raises(StoppedError):
             cell(tmp_path)
     assert 100 < cell(tmp_path).epochs()[0]["seconds"] < 110
@@ -136,7 +136,7 @@ KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
 from typing import Any
-from harness.experiment import run_cell
+from harness.experiment import Resume, run_cell
 from harness.data.load import load
 from tests.test_resume import CPU, config
 load("digits", Path("data"))
@@ -147,7 +147,7 @@ while not done:
     before = list(place.glob("*/checkpoint-*"))
     child = os.fork()
     if child == 0:
-        run_cell(config(), Path("data"), place, CPU, quiet=True, save_every_s=0)
+        run_cell(config(), Path("data"), place, CPU, quiet=True, resume=Resume(save_every_s=0))
         os._exit(0)
     if killed < kills:
         while list(place.glob("*/checkpoint-*")) == before and not list(place.glob("*/result.json")):
@@ -190,24 +190,18 @@ from typing import Any
 from harness.training import checkpoint
 from tests.test_resume import cell
 real, count = checkpoint.write_state, iter(range(100))
-write, written = checkpoint._Digested.write, 0
 def deadly(path, state):
-    global written
     if next(count) == 50:
         if "{moment}" == "half":
-            checkpoint._Digested.write = half
+            os.fsync = half
         if "{moment}" == "after":
             real(path, state)
         if "{moment}" != "half":
             os.kill(os.getpid(), signal.SIGKILL)
     real(path, state)
-def half(self, content):
-    global written
-    written += write(self, content)
-    if written > 1000:
-        self.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return len(content)
+def half(handle):
+    os.ftruncate(handle, os.fstat(handle).st_size // 2)
+    os.kill(os.getpid(), signal.SIGKILL)
 checkpoint.write_state = deadly
 cell(Path({str(tmp_path)!r}), save_every_s=0)
 """
@@ -224,13 +218,13 @@ cell(Path({str(tmp_path)!r}), save_every_s=0)
 @pytest.mark.parametrize(("every_s", "times"), [(60.0, 1), (0.0, 45 * 3)])
 def test_a_state_is_saved_when_it_is_due_and_after_the_last_epoch(tmp_path, monkeypatch, every_s, times):
     """An epoch may take a second: to save after each could take as long again."""
-    real, saved = Keeper.save, []
+    real, saved = Checkpoints.save, []
 
-    def save(self, position, parts):
+    def save(self, position, training):
         saved.append((position.epoch, position.batches))
-        real(self, position, parts)
+        real(self, position, training)
 
-    monkeypatch.setattr(Keeper, "save", save)
+    monkeypatch.setattr(Checkpoints, "save", save)
     cell(tmp_path, save_every_s=every_s)
     assert len(saved) == times and saved[-1] == (4, 0)
 
@@ -254,7 +248,9 @@ def test_a_state_is_the_bytes_that_torch_writes_and_their_digest(tmp_path):
 def test_a_checkpoint_without_a_scaler_is_one_of_a_run_that_had_none(tmp_path, whole, monkeypatch):
     """As those were that were written before there was fp16."""
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_state_of", lambda parts, real=checkpoint._state_of: without_scaler(real(parts)))
+        patch.setattr(
+            checkpoint, "_state_of", lambda training, real=checkpoint._state_of: without_scaler(real(training))
+        )
         stopped_at(tmp_path, patch, 60)
     again = cell(tmp_path)
     assert [session["after_epochs"] for session in again.result["sessions"]] == [0, 1]
@@ -334,7 +330,7 @@ def test_a_pickle_is_never_run(tmp_path):
     for content in (payload.getvalue(), pickle.dumps(Evil())):
         path = tmp_path / "checkpoint-000001-00000001.pt"
         path.write_bytes(content + hashlib.sha256(content).digest())
-        assert not Keeper(tmp_path, {}).find() and not (tmp_path / "ran").exists()
+        assert not Checkpoints(tmp_path, {}).find() and not (tmp_path / "ran").exists()
 
 
 def test_fresh_starts_again(tmp_path, monkeypatch):
@@ -343,10 +339,10 @@ def test_fresh_starts_again(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path, whole, monkeypatch, capsys):
-    def full(path):
+    def full(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "opened_atomically", full)
+    monkeypatch.setattr(checkpoint, "write_atomically", full)
     assert_same(cell(tmp_path, save_every_s=0), whole)
     assert capsys.readouterr().err.count("No space left on device") == 1, "said once"
 
@@ -377,9 +373,9 @@ import os, signal, sys
 from pathlib import Path
 from typing import Any
 import torch
-from harness.training import loop
+from harness.training import setup
 from tests.test_resume import cell
-real, steps = loop.batch_loss, iter(range(10**9))
+real, steps = setup.batch_loss, iter(range(10**9))
 def batch_loss(*args):
     if next(steps) == 70:
         os.kill(os.getpid(), signal.SIGINT)
@@ -387,7 +383,7 @@ def batch_loss(*args):
         os.kill(os.getpid(), signal.SIGINT)
         print("too late", flush=True)
     return real(*args)
-loop.batch_loss = batch_loss
+setup.batch_loss = batch_loss
 cell(Path(sys.argv[1]), save_every_s=0)
 """
 

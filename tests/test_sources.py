@@ -23,8 +23,8 @@ from harness.recipes import PUBLISHED, RECIPES
 from harness.records.read import load_runs
 from harness.studies import STUDIES
 from harness.study import Row
-from harness.training.loop import batch_loss
 from harness.training.optimiser import clip_gradients, learning_rate, parameter_groups
+from harness.training.setup import batch_loss
 from variants.catalog import build
 
 SERIES = json.loads((Path(__file__).parent / "golden" / "learning-rates.json").read_text())["series"]

@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,12 @@ from harness.datasets import DATASETS
 from harness.recipe import Recipe, fitted, shortened
 from harness.recipes import PUBLISHED, RECIPES, recipe_of
 from harness.training import device as devices
-from harness.training import loop
+from harness.training import setup
 from harness.training.evaluate import BATCH_IMAGES, evaluate
-from harness.training.loop import Average, Compute, batch_loss, train
+from harness.training.loop import DivergenceError, Epoch, train
 from harness.training.optimiser import learning_rate, make_optimiser, parameter_groups
 from harness.training.progress import Progress
-from harness.training.seeds import derive
-from harness.training.watch import DivergenceError
+from harness.training.setup import Average, Training, batch_loss, build_model, derive, warm_up
 from variants.catalog import CATALOG, build
 from variants.config import ViTConfig
 from variants.fields import UsageError
@@ -92,7 +92,7 @@ def test_first_step_moves_by_the_first_rate(digits):
     before = model.head.weight.detach().clone()
     few = DeviceSplit(digits[0].images[:32], digits[0].labels[:32])
     config = replace(config, recipe=replace(config.recipe, epochs=1, warmup_epochs=1.0))
-    list(train(config, model, Compute(model, config), few, few, digits[2], Progress("", 1, 32, quiet=True)))
+    list(train(Training(config, model, few, few, digits[2])))
     moved = (model.head.weight - before).abs()
     assert moved.median().item() == pytest.approx(config.recipe.lr, rel=0.01)
 
@@ -181,14 +181,12 @@ def quick(name: str, **changes):
 
 
 def fresh(config) -> Any:
-    torch.manual_seed(derive("init", config.seed))
-    return config.variant.module()
+    return build_model(config, CPU)
 
 
-def run(config, train_split, eval_split, scale, model=None):
+def run(config, train_split, eval_split, scale, model=None) -> list[Epoch]:
     model = fresh(config) if model is None else model
-    progress = Progress("", config.recipe.epochs, len(train_split), quiet=True)
-    return list(train(config, model, Compute(model, config), train_split, eval_split, scale, progress))
+    return list(train(Training(config, model, train_split, eval_split, scale)))
 
 
 def test_golden_losses_of_five_steps(digits):
@@ -198,17 +196,16 @@ def test_golden_losses_of_five_steps(digits):
     config = resolve("compact", DATASETS["digits"], "common", epochs=1, batch_size=64, settings=normed)
     few = DeviceSplit(digits[0].images[:320], digits[0].labels[:320])
     losses = []
-    model = fresh(config)
-    compute = Compute(model, config)
-    whole = compute.loss_of
+    training = Training(config, fresh(config), few, few, digits[2])
+    whole = training.loss_of
 
-    def spy(model, batch, recipe):
-        loss, sums = whole(model, batch, recipe)
+    def spy(batch):
+        loss, sums = whole(batch)
         losses.append(loss.item())
         return loss, sums
 
-    compute.loss_of = spy
-    list(train(config, model, compute, few, few, digits[2], Progress("", 1, 320, quiet=True)))
+    training.loss_of = spy
+    list(train(training))
     assert losses == pytest.approx(GOLDEN, abs=2e-4)
 
 
@@ -241,7 +238,7 @@ def test_the_loop_feeds_every_variant_the_same_batches(digits, names, monkeypatc
             loss = sum(p.sum() for p in model.parameters()) * 0
             return loss, torch.zeros(2, dtype=torch.float64)
 
-        monkeypatch.setattr(loop, "batch_loss", stand_in)
+        monkeypatch.setattr(setup, "batch_loss", stand_in)
         config = resolve(name, DATASETS["digits"], "common", epochs=1, settings=["variant.drop_path=.3"])
         few = DeviceSplit(digits[0].images[:300], digits[0].labels[:300])
         run(config, few, DeviceSplit(few.images[:8], few.labels[:8]), digits[2])
@@ -430,19 +427,21 @@ def test_bfloat16_trains(digits):
     assert math.isfinite(epoch.line["train_loss"])
 
 
+def on_cuda(recipe: str, **rest) -> Training:
+    """Compact on digits, or another variant."""
+    device, name = torch.device("cuda"), rest.pop("variant", "compact")
+    data, config = load("digits", Path("data")), resolve(name, DATASETS["digits"], recipe, **rest)
+    splits = to_device(data.train, device), to_device(data.test, device)
+    return Training(config, build_model(config, device), *splits, scaling(data, config.recipe, device))
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("name", CATALOG)
 def test_every_variant_trains_compiled_on_cuda(name):
-    device = torch.device("cuda")
-    data = load("digits", None)  # type: ignore[arg-type]
     changes = ["variant.resize=32"] if name == "vit-224" else []
-    config = resolve(name, DATASETS["digits"], "common", epochs=1, precision="bf16", compile=True, settings=changes)
-    model = fresh(config).to(device)
-    compute, scale = Compute(model, config), scaling(data, config.recipe, device)
-    train_split, eval_split = to_device(data.train, device), to_device(data.test, device)
-    assert loop.warm_up(config, model, compute, train_split, eval_split, scale)
-    progress = Progress("", 1, len(train_split), quiet=True)
-    (epoch,) = train(config, model, compute, train_split, eval_split, scale, progress)
+    training = on_cuda("common", variant=name, epochs=1, precision="bf16", compile=True, settings=changes)
+    assert warm_up(training)
+    (epoch,) = train(training)
     assert math.isfinite(epoch.line["train_loss"]) and epoch.line["images_seen"] == 1437
 
 
@@ -450,17 +449,11 @@ def test_every_variant_trains_compiled_on_cuda(name):
 @pytest.mark.parametrize("settings", [(), ("recipe.mix=either", "recipe.clip=1.0", "recipe.ema=0.9")])
 def test_cuda_graphs_give_the_losses_of_the_eager_step(settings):
     """In float32, over full and short batches: what a replayed graph overwrites must have been read before."""
-    device = torch.device("cuda")
-    data = load("digits", None)  # type: ignore[arg-type]
     lines = {}
     for compiled in (False, True):
-        config = resolve("compact", DATASETS["digits"], "quick", epochs=2, compile=compiled, settings=settings)
-        model = fresh(config).to(device)
-        compute, scale = Compute(model, config), scaling(data, config.recipe, device)
-        train_split, eval_split = to_device(data.train, device), to_device(data.test, device)
-        loop.warm_up(config, model, compute, train_split, eval_split, scale)
-        progress = Progress("", 2, len(train_split), quiet=True)
-        lines[compiled] = [e.line for e in train(config, model, compute, train_split, eval_split, scale, progress)]
+        training = on_cuda("quick", epochs=2, compile=compiled, settings=settings)
+        warm_up(training)
+        lines[compiled] = [epoch.line for epoch in train(training)]
     for eager, graphed in zip(lines[False], lines[True], strict=True):
         for name in ("train_loss", "test_loss"):
             assert graphed[name] == pytest.approx(eager[name], rel=0.02), name
@@ -477,15 +470,9 @@ class NoWaiting(Progress):
 @pytest.mark.parametrize(("compiled", "precision"), [(False, "bf16"), (True, "bf16"), (False, "fp16"), (True, "fp16")])
 def test_no_step_waits_for_the_device(compiled, precision, monkeypatch):
     monkeypatch.setattr("harness.data.pipeline.CHUNK_BYTES", 2**17)  # several chunks: the next one must not wait either
-    device = torch.device("cuda")
-    data = load("digits", None)  # type: ignore[arg-type]
-    config = resolve("compact", DATASETS["digits"], "common", epochs=1, precision=precision, compile=compiled)
-    model = fresh(config).to(device)
-    compute, scale = Compute(model, config), scaling(data, config.recipe, device)
-    train_split, eval_split = to_device(data.train, device), to_device(data.test, device)
-    loop.warm_up(config, model, compute, train_split, eval_split, scale)
+    training = on_cuda("common", epochs=1, precision=precision, compile=compiled)
+    warm_up(training)
     try:
-        progress = NoWaiting("", 1, len(train_split), quiet=True)
-        list(train(config, model, compute, train_split, eval_split, scale, progress))
+        list(train(training, NoWaiting("", 1, len(training.train_split), quiet=True)))
     finally:
         torch.cuda.set_sync_debug_mode("default")

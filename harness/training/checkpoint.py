@@ -1,26 +1,25 @@
-"""Owns what a run needs to go on where it stopped: everything that changes while it trains, in files of its own folder.
-Refuses a file that is not whole, and one that another run or other code wrote.
+"""Checkpoints: everything that changes while a run trains, saved now and then in the run's own folder, so that the same
+command goes on after a kill. A file that is not whole is set aside; one of other code is left to that code.
 """
 
 import contextlib
 import hashlib
 import io
-import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
-from torch import nn
 
 from harness.records.schema import ASIDE
-from harness.records.write import opened_atomically
+from harness.records.write import write_atomically
+from harness.training.history import History
+from harness.training.setup import Training
 from harness.training.signals import Stop, StoppedError
 
 KEPT = 2  # the one before the newest is there for the day on which the newest cannot be read
@@ -40,44 +39,25 @@ class Position:
 
 
 @dataclass
-class Parts:
-    """What trains. Optimisers and the average change in place; the scaler does nothing unless fp16 needs it."""
-
-    model: nn.Module
-    optimiser: torch.optim.Optimizer
-    average: nn.Module | None = None
-    scaler: torch.amp.GradScaler = field(default_factory=partial(torch.amp.GradScaler, enabled=False))
-
-
-@dataclass
-class Keeper:
-    """Saves a run's state now and then, and finds it again.
-
-    `maker` says who may go on with it: run, code, packages. `carry` gives what the caller wants to find again, as plain
-    data; after `find` it stands in `carried`.
-    """
+class Checkpoints:
+    """Those of one run. `maker` says what may go on with them: the run, its code, packages and device."""
 
     folder: Path
     maker: Mapping[str, Any]
-    every_s: float = EVERY_S
+    history: History = field(default_factory=History)
     stop: Stop = field(default_factory=Stop)
-    carry: Callable[[], dict[str, Any]] = dict
-    carried: dict[str, Any] = field(default_factory=dict)
-    state: dict[str, Any] | None = None
+    every_s: float = EVERY_S
+    state: dict[str, Any] | None = None  # what was found, until it is restored
 
     def __post_init__(self) -> None:
         self._due_s = time.monotonic() + self.every_s
         self._writing: threading.Thread | None = None
-        self._told = self._failed = False
-        self._mark = hashlib.sha256(repr(sorted(self.maker.items())).encode()).hexdigest()[:8]  # of whose they are
+        self._warned = self._failed = False
+        self._mark = hashlib.sha256(repr(sorted(self.maker.items())).encode()).hexdigest()[:8]  # in the names of files
 
-    def restored(self, parts: Parts) -> Position:
-        """Puts back what was found, once."""
-        state, self.state = self.state, None
-        return Position() if state is None else restore(state, parts)
-
-    def find(self) -> bool:
-        """The newest state that can be used; what cannot is set aside, or left to the code that wrote it, and said."""
+    def find(self) -> dict[str, Any] | None:
+        """The history that lies in the newest usable checkpoint. Others are set aside, or kept for the code that wrote
+        them, with a message."""
         for half in self.folder.glob(f".{PATTERN}.*"):  # of a process that was killed while it wrote
             half.unlink(missing_ok=True)
         others: list[str] = []
@@ -86,13 +66,13 @@ class Keeper:
                 state = read_state(path)
                 if state["maker"].get("run") != self.maker.get("run"):
                     raise ValueError(f"it is of the run {state['maker'].get('run')}")
-            except (ValueError, FileNotFoundError, IsADirectoryError) as error:  # a disk that is silent says nothing
+            except (ValueError, FileNotFoundError, IsADirectoryError) as error:
                 print(f"{path}: {error}; set aside as {_set_aside(path).name}", file=sys.stderr, flush=True)
                 continue
             differing = [name for name, value in self.maker.items() if state["maker"].get(name) != value]
             if not differing:
-                self.state, self.carried = state, state["carried"]
-                return True
+                self.state = state
+                return state["carried"]
             others = others or differing
         if others:
             print(
@@ -101,22 +81,24 @@ class Keeper:
                 file=sys.stderr,
                 flush=True,
             )
-        return False
+        return None
+
+    def restore(self, training: Training) -> Position:
+        """Puts back what was found, once."""
+        state, self.state = self.state, None
+        return Position() if state is None else restore(state, training)
 
     def due(self) -> bool:
         return self.stop.asked is not None or time.monotonic() >= self._due_s
 
-    def save(self, position: Position, parts: Parts) -> None:
+    def save(self, position: Position, training: Training) -> None:
         """Copies the state and writes it while the training goes on; waits for it where the run is to stop."""
-        state = {"maker": dict(self.maker), "carried": self.carry(), "position": asdict(position), **_state_of(parts)}
+        state = {"maker": dict(self.maker), "carried": self.history.to_plain(), "position": asdict(position)}
+        state |= _state_of(training)
         self.wait()
-        name = f"checkpoint-{position.epoch:06d}-{position.batches:08d}-{self._mark}.pt"
-        self._writing = threading.Thread(target=self._write, args=(self.folder / name, state), daemon=True)
-        try:
-            self._writing.start()
-        except RuntimeError:  # a machine that has no thread left
-            self._writing = None
-            self._write(self.folder / name, state)
+        path = self.folder / f"checkpoint-{position.epoch:06d}-{position.batches:08d}-{self._mark}.pt"
+        self._writing = threading.Thread(target=self._write, args=(path, state), daemon=True)
+        self._writing.start()
         self._due_s = time.monotonic() + self.every_s
         self.check()
 
@@ -132,30 +114,24 @@ class Keeper:
             self._writing = None
 
     def clear(self) -> None:
-        """The run is finished: its record says everything."""
+        """The run is finished and its record says everything, or it starts again."""
         self.wait()
+        self.state = None
         clear(self.folder)
 
     def _write(self, path: Path, state: dict[str, Any]) -> None:
-        """A full disk or memory must not cost the run: it goes on without, and says so once."""
+        """A full disk or memory must not end the run: it goes on without a checkpoint, with one warning."""
         self._failed = True
         try:
             write_state(path, state)
         except (OSError, MemoryError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            if not self._told:
+            if not self._warned:
                 print(f"{path} could not be written ({reason}); training on", file=sys.stderr, flush=True)
-            self._told = True
+            self._warned = True
             return
         self._failed = False
         _remove(sorted(self.folder.glob(f"checkpoint-*-{self._mark}.pt"))[:-KEPT])
-
-
-def _set_aside(path: Path) -> Path:
-    names = (f"{ASIDE}{path.name}" + (f"-{number}" if number > 1 else "") for number in count(1))
-    aside = next(place for name in names if not os.path.lexists(place := path.with_name(name)))
-    path.replace(aside)
-    return aside
 
 
 def clear(folder: Path) -> None:
@@ -163,20 +139,26 @@ def clear(folder: Path) -> None:
 
 
 def _remove(paths: Iterable[Path]) -> None:
-    """A checkpoint too many harms nobody; what cannot be removed was not written here."""
+    """A checkpoint too many does no harm."""
     for path in paths:
         with contextlib.suppress(OSError):
             path.unlink()
 
 
-def _state_of(parts: Parts) -> dict[str, Any]:
+def _set_aside(path: Path) -> Path:
+    names = (f"{ASIDE}{path.name}" + (f"-{number}" if number > 1 else "") for number in count(1))
+    aside = next(place for name in names if not (place := path.with_name(name)).exists())
+    return path.replace(aside)
+
+
+def _state_of(training: Training) -> dict[str, Any]:
     """Copies in the host's memory: the next step changes the originals."""
-    device = next(parts.model.parameters()).device
+    device = next(training.model.parameters()).device
     return {
-        "model": _copied(parts.model.state_dict()),
-        "optimiser": _copied(parts.optimiser.state_dict()),
-        "average": None if parts.average is None else _copied(parts.average.state_dict()),
-        "scaler": parts.scaler.state_dict(),
+        "model": _copied(training.model.state_dict()),
+        "optimiser": _copied(training.optimiser.state_dict()),
+        "average": None if training.average is None else _copied(training.average.model.state_dict()),
+        "scaler": training.scaler.state_dict(),
         "generator": torch.get_rng_state(),
         "cuda_generator": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
@@ -190,41 +172,24 @@ def _copied(value: Any) -> Any:
     return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
-def restore(state: dict[str, Any], parts: Parts) -> Position:
-    parts.model.load_state_dict(state["model"])
-    parts.optimiser.load_state_dict(state["optimiser"])
-    if parts.average is not None:
-        parts.average.load_state_dict(state["average"])
-    parts.scaler.load_state_dict(state.get("scaler", {}))  # checkpoints from before fp16 have none and need none
+def restore(state: dict[str, Any], training: Training) -> Position:
+    training.model.load_state_dict(state["model"])
+    training.optimiser.load_state_dict(state["optimiser"])
+    if training.average is not None:
+        training.average.model.load_state_dict(state["average"])
+    training.scaler.load_state_dict(state.get("scaler", {}))  # checkpoints from before fp16 have none and need none
     torch.set_rng_state(state["generator"])
     if state["cuda_generator"] is not None:
-        torch.cuda.set_rng_state(state["cuda_generator"], next(parts.model.parameters()).device)
+        torch.cuda.set_rng_state(state["cuda_generator"], next(training.model.parameters()).device)
     return Position(**state["position"])
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    """The pickled state, streamed from the tensors into the file, and its SHA-256."""
-    with opened_atomically(path) as file:
-        stream = _Digested(file)
-        try:
-            torch.save(state, stream)  # type: ignore[arg-type]  # asks a stream for no more than that
-        except RuntimeError as error:  # of an archive that torch could not end, because a write had failed
-            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
-        file.write(stream.sha256.digest())
-
-
-class _Digested:
-    """Hashes what it passes on."""
-
-    def __init__(self, file: BinaryIO):
-        self._file, self.sha256 = file, hashlib.sha256()
-
-    def write(self, content: memoryview) -> int:
-        self.sha256.update(content)
-        return self._file.write(content)
-
-    def flush(self) -> None:
-        self._file.flush()
+    """What torch writes, and its SHA-256: torch itself reads a file in which bits have changed."""
+    payload = io.BytesIO()
+    torch.save(state, payload)
+    content = payload.getvalue()
+    write_atomically(path, content + hashlib.sha256(content).digest())
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -233,11 +198,10 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
     except Exception as error:  # torch refuses in many ways
-        raise ValueError(f"it is no checkpoint of ours ({type(error).__name__})") from None
-    if not isinstance(state, dict) or not state.keys() >= PARTS:
-        raise ValueError("it is no checkpoint of ours")
-    if not all(isinstance(state[name], dict) for name in ("maker", "carried", "position")):
-        raise ValueError("it is no checkpoint of ours")
+        raise ValueError(f"it is not one of our checkpoints ({type(error).__name__})") from None
+    plain = ("maker", "carried", "position")
+    if not isinstance(state, dict) or not state.keys() >= PARTS or not all(isinstance(state[p], dict) for p in plain):
+        raise ValueError("it is not one of our checkpoints")
     return state
 
 

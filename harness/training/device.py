@@ -1,19 +1,20 @@
-"""Owns the device: choosing it, its precision and compilation by default, waiting for it, what it says of itself.
-Refuses to fall back silently.
+"""The device that a run computes on: choosing it, its default precision and compilation, its memory and energy, and who
+else computes there. A GPU that cannot be used is an error or a warning, never a silent fall back to the CPU.
 """
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from harness.training import nvml
 from variants.fields import UsageError
 
 GPU_IS_THERE = Path("/dev/nvidiactl")
@@ -23,7 +24,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16} 
 
 
 def choose(name: str) -> torch.device:
-    """`auto` is CUDA where it works, else the CPU; a GPU that is there and does not work is spoken of."""
+    """`auto` is CUDA where it works, else the CPU, with a warning if there is a GPU that does not work."""
     if name == "auto":
         if torch.cuda.is_available():
             return _usable(torch.device("cuda"))
@@ -77,7 +78,7 @@ def _first_line(error: BaseException) -> str:
 
 def make_deterministic() -> None:
     """For the rest of this process: only kernels that give the same bits each time, at the price of some speed. An
-    operation that has none raises RuntimeError, and says that it is not deterministic."""
+    operation that has none raises RuntimeError."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
     os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1"  # by its compilation in other processes too
     torch.use_deterministic_algorithms(True)
@@ -88,10 +89,10 @@ def make_deterministic() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """A GPU's allocator says it by its type, cuBLAS, the driver and the CPU's allocator in words."""
+    """A GPU's allocator has a type of its own for it; cuBLAS, the driver and the CPU's allocator have words."""
     words = ("out of memory", "alloc_failed", "allocate memory", "not enough memory")
-    told = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in told for word in words)
+    message = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in message for word in words)
 
 
 def defaults(device: torch.device) -> tuple[str, bool]:
@@ -122,12 +123,11 @@ def synchronise(device: torch.device) -> None:
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """What a record says about where it was made."""
+    """For the record of a run."""
     facts: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads()}
     facts["deterministic"] = torch.are_deterministic_algorithms_enabled()
     if device.type == "cuda":
-        name, driver = torch.cuda.get_device_name(device), nvml.driver()
-        facts |= {"device_name": name, "cuda": torch.version.cuda, "driver": driver}
+        facts |= {"device_name": torch.cuda.get_device_name(device), "cuda": torch.version.cuda, "driver": driver()}
     else:
         facts |= {"device_name": f"{_cpu_name()}, {os.cpu_count()} cores", "cuda": None, "driver": None}
     return facts
@@ -163,10 +163,22 @@ def peak_memory_bytes(device: torch.device) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+# --- who else is there, and the energy -------------------------------------------------------------------------------
+
+
 def is_shared(device: torch.device) -> bool | None:
     """Whether others are computing here: another process on the GPU, or half again as many running as our threads."""
     if device.type == "cuda":
-        pids = nvml.process_ids(device) or set()
+        pids = process_ids(device) or set()
         return len(pids) > 1 if os.getpid() in pids else None  # a container may hide who is there
     if not hasattr(os, "getloadavg"):
         return None
@@ -186,10 +198,60 @@ class Neighbours:
         self.seen = now if self.seen is None else self.seen or bool(now)
 
 
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+class Meter:
+    """Counts the joules that a GPU has used since the meter was made; None where nobody counts them."""
+
+    def __init__(self, device: torch.device):
+        self._device, self._start_mj = device, energy_mj(device)
+
+    def joules(self) -> float | None:
+        now_mj = energy_mj(self._device)
+        return None if now_mj is None or self._start_mj is None else (now_mj - self._start_mj) / 1000
+
+
+def driver() -> str | None:
+    return _nvml(lambda nvml: nvml.nvmlSystemGetDriverVersion())
+
+
+def process_ids(device: torch.device) -> set[int] | None:
+    """Of all that compute on the GPU, as far as this process may see them."""
+    found = _nvml(lambda nvml: nvml.nvmlDeviceGetComputeRunningProcesses(_handle(nvml, device)))
+    return None if found is None else {process.pid for process in found}
+
+
+def energy_mj(device: torch.device) -> int | None:
+    """Millijoules that the GPU has used since the driver was loaded."""
+    if device.type != "cuda":
+        return None
+    return _nvml(lambda nvml: nvml.nvmlDeviceGetTotalEnergyConsumption(_handle(nvml, device)))
+
+
+def _nvml(question: Callable[[Any], Any]) -> Any:
+    """What NVIDIA's management library answers; None without the package, a driver or an answer."""
+    nvml = nvml_package()
+    if nvml is None:
+        return None
+    try:
+        return question(nvml)
+    except nvml.NVMLError:
+        return None
+
+
+@functools.cache
+def nvml_package() -> Any | None:
+    """The package, once it has found the driver."""
+    try:
+        import pynvml
+    except ImportError:
+        print("driver, neighbours and energy stay unknown: pip install nvidia-ml-py", file=sys.stderr, flush=True)
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    return pynvml
+
+
+def _handle(nvml: Any, device: torch.device) -> Any:
+    """By the identifier: NVML does not number the devices as CUDA_VISIBLE_DEVICES does."""
+    return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")

@@ -1,5 +1,5 @@
-"""Owns the guess how long a run will take: a few real steps on this device, extrapolated.
-Refuses to be taken for a measurement: nothing of it goes into a record.
+"""A guess how long a run will take, for a plan or a dry run: a few real steps on this device, extrapolated. It is no
+measurement, and never goes into a record.
 """
 
 import functools
@@ -17,9 +17,8 @@ from harness.data.pipeline import Batch
 from harness.datasets import Dataset
 from harness.recipe import Recipe
 from harness.training.device import autocast, synchronise
-from harness.training.loop import batch_loss
 from harness.training.optimiser import make_optimiser
-from harness.training.seeds import data_generator
+from harness.training.setup import batch_loss, data_generator
 from variants.timm_baseline import from_scratch
 
 FEW = 16  # images: few enough that a large model on a CPU answers at once
@@ -44,7 +43,7 @@ def measured_seconds(config: RunConfig, dataset: Dataset, device: torch.device, 
 
 
 def evaluated(config: RunConfig, dataset: Dataset) -> float:
-    """Images: the split after every pass and, where it is the test set, once more under each corruption."""
+    """Images: the split after every epoch and, where it is the test set, once more under each corruption."""
     if config.holdout:
         return config.recipe.epochs * dataset.train_count * config.holdout
     return (config.recipe.epochs + len(CORRUPTION_NAMES) * CORRUPTION_STRENGTHS) * dataset.test_count

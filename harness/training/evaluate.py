@@ -1,5 +1,5 @@
-"""Owns measuring a model on a split: accuracy, negative log-likelihood, a prediction for every image, robustness.
-Refuses to leave the model in another mode than it found it in.
+"""Evaluation of a model on a split: accuracy, negative log-likelihood, a prediction for every image, and the accuracy
+under corruptions. The model is left in the mode that it was in.
 """
 
 from collections.abc import Callable
@@ -71,7 +71,7 @@ def evaluate_corrupted(
     precision: str,
     tell: Callable[[int], None],
 ) -> dict[str, list[float]]:
-    """Accuracy under each corruption, weakest strength first. `tell` hears how many images are through."""
+    """Accuracy under each corruption, weakest strength first. `tell` is called with the number of images done."""
     was_training = model.training
     model.eval()
     device, size, corruptions = split.labels.device, batch_size(split, forward is not model), Corruptions()

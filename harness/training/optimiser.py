@@ -1,5 +1,5 @@
-"""Owns the optimiser, which weights decay, and the learning rate of every step.
-Refuses names of variants and layers: decay is decided by the kind of layer.
+"""The optimiser, which weights decay (decided by the kind of layer, never by a name), and the learning rate of every
+step.
 """
 
 import math

@@ -1,17 +1,15 @@
-"""Owns what a person sees while a run trains: a bar on a terminal, one plain line an epoch elsewhere.
-Refuses to touch the device more than twice a second, and to end a training for what cannot be shown.
-"""
+"""What is shown while a run trains: a bar on a terminal, and one line an epoch."""
 
 import contextlib
-import shutil
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
 import torch
+from tqdm import tqdm
 
-REFRESH_S = 0.5
+REFRESH_S = 0.5  # a reading of the loss makes a GPU wait
 
 
 def duration(seconds: float) -> str:
@@ -25,19 +23,12 @@ def duration(seconds: float) -> str:
 class Progress:
     """Counts images over a whole run. `quiet` shows nothing."""
 
-    def __init__(
-        self,
-        title: str,
-        epochs: int,
-        images_per_epoch: int,
-        stream: TextIO | None = None,
-        quiet: bool = False,
-    ):
-        self.title, self.epochs, self.images_per_epoch, self.earlier = title, epochs, images_per_epoch, 0
-        self.stream, self.quiet = stream or sys.stdout, quiet
-        self.bar = self.stream.isatty() and not quiet
-        self.complained = False
-        self.start_s = self.shown_s = time.monotonic()
+    def __init__(self, title: str, epochs: int, images_per_epoch: int, quiet: bool = False):
+        self.title, self.epochs, self.images_per_epoch, self.quiet = title, epochs, images_per_epoch, quiet
+        self.earlier, self.start_s = 0, time.monotonic()
+        self.shown_s = self.start_s
+        self.bar: tqdm | None = None
+        self.warned = False
 
     def begin(self, images: int) -> None:
         """So many images were trained on before this process: they took none of its time."""
@@ -46,72 +37,75 @@ class Progress:
 
     def batch(self, epoch: int, images: int, totals: torch.Tensor) -> None:
         """`images` done in this epoch; `totals` (loss sum, correct sum, ...) lies on the device and is seldom read."""
-        now_s = time.monotonic()
-        if not self.bar or now_s - self.shown_s < REFRESH_S:
+        if not self._is_time_to_show():
             return
-        self.shown_s = now_s
         loss, correct = (totals[:2] / max(images, 1)).tolist()
         done = (epoch - 1) * self.images_per_epoch + images
-        filled = int(20 * done / (self.epochs * self.images_per_epoch))
-        rate = (done - self.earlier) / (now_s - self.start_s)
-        self._overwrite(
-            f"{self.title} [{'#' * filled}{'.' * (20 - filled)}] epoch {epoch}/{self.epochs}  loss {loss:.3f}  "
-            f"accuracy {correct:.1%}  {rate:,.0f} images/s  {duration(self._left_s(done))} left"
+        rate = (done - self.earlier) / (self.shown_s - self.start_s)
+        self._show(
+            done,
+            self.epochs * self.images_per_epoch,
+            f"epoch {epoch}/{self.epochs}  loss {loss:.3f}  accuracy {correct:.1%}  {rate:,.0f} images/s  "
+            f"{duration(self._left_s(done))} left",
         )
 
     def epoch(self, line: dict[str, Any]) -> None:
-        if self.quiet:
-            return
         split = "val" if "val_loss" in line else "test"
-        text = (
+        self._print(
             f"{self.title} epoch {line['epoch']}/{self.epochs}  train loss {line['train_loss']:.3f} "
             f"accuracy {line['train_accuracy']:.1%}  {split} loss {line[f'{split}_loss']:.3f} "
             f"accuracy {line[f'{split}_accuracy']:.1%}  {self.images_per_epoch / line['seconds']:,.0f} images/s  "
             f"{duration(self._left_s(line['epoch'] * self.images_per_epoch))} left"
         )
-        if self.bar:
-            self._overwrite(text)
-        else:
-            self._show(text + "\n")
 
     def judging(self, what: str, images: int, check: Callable[[], None]) -> Callable[[int], None]:
-        """Says what is evaluated after the training; the function that it returns hears how far, and calls `check`."""
-        line = f"{self.title} evaluated {what}"
-        if not self.quiet:
-            self._overwrite(line) if self.bar else self._show(line + "\n")
+        """Announces an evaluation after the training. Returns what the evaluation calls with the number of images done;
+        it calls `check` each time."""
+        self._print(f"{self.title} evaluated {what}")
 
         def tell(done: int) -> None:
             check()
-            now_s = time.monotonic()
-            if self.bar and now_s - self.shown_s >= REFRESH_S:
-                self.shown_s = now_s
-                self._overwrite(f"{line}: {done / images:.0%}")
+            if self._is_time_to_show():
+                self._show(done, images, f"{what}: {done / images:.0%}")
 
         return tell
 
     def close(self) -> None:
-        """Leaves the bar's line, however the run ended."""
-        if self.bar:
-            self._show("\n")
+        """Removes the bar, however the run ended."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def _is_time_to_show(self) -> bool:
+        now_s = time.monotonic()
+        if self.quiet or now_s - self.shown_s < REFRESH_S or not sys.stdout.isatty():
+            return False
+        self.shown_s = now_s
+        return True
 
     def _left_s(self, done: int) -> float:
         per_image_s = (time.monotonic() - self.start_s) / max(1, done - self.earlier)
         return per_image_s * (self.epochs * self.images_per_epoch - done)
 
-    def _overwrite(self, text: str) -> None:
-        width = shutil.get_terminal_size((120, 24)).columns - 1  # a line that wraps cannot be overwritten
-        self._show(f"\r\x1b[2K{text[:width]}")
+    def _show(self, done: int, total: int, text: str) -> None:
+        if self.bar is None or self.bar.total != total:
+            self.close()
+            form = {"bar_format": "{desc} [{bar:20}] {postfix}", "ascii": ".#", "dynamic_ncols": True}
+            self.bar = tqdm(desc=self.title, total=total, file=sys.stdout, leave=False, **form)
+        self.bar.n, self.bar.postfix = done, text
+        self.bar.refresh()
 
-    def _show(self, text: str) -> None:
-        """A full disk may have room again at the next line; a pipe without a reader ends a run like any command."""
+    def _print(self, text: str) -> None:
+        """Above the bar. A full disk may have room again at the next line; a pipe without a reader ends the run."""
+        if self.quiet:
+            return
         try:
-            self.stream.write(text)
-            self.stream.flush()
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
         except BrokenPipeError:
             raise
         except OSError as error:
-            if not self.complained:
-                self.complained = True
-                reason = error.strerror or error
+            if not self.warned:
+                self.warned = True
                 with contextlib.suppress(OSError):
-                    print(f"{self.title}: goes on unseen, its progress cannot be shown: {reason}", file=sys.stderr)
+                    print(f"{self.title}: progress cannot be shown ({error.strerror or error})", file=sys.stderr)

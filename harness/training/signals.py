@@ -1,5 +1,5 @@
-"""Owns what happens when somebody asks a run to stop: it is remembered, and the run stops where nothing is lost.
-Refuses to raise inside a step.
+"""What happens when a signal asks a run to stop: it is remembered, and the run stops between two steps, where its state
+can be saved.
 """
 
 import contextlib
@@ -35,37 +35,37 @@ class Stop:
             raise StoppedError(self.asked)
 
 
-_heard: list[Stop] = []  # of whoever listens; one at most
+_listening: list[Stop] = []  # the one of this process, while it listens
 
 
 @contextlib.contextmanager
 def listening() -> Iterator[Stop]:
-    """The first signal is remembered. Whoever listens inside of somebody who listens hears the same, so that what the
-    inner one no longer heeds reaches the outer."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread hears signals
+    """The first signal is remembered. A block inside of another gets the same Stop, so that what comes too late for the
+    inner one stops the outer."""
+    if threading.current_thread() is not threading.main_thread():  # which alone receives signals
         yield Stop()
         return
-    if _heard:
-        yield _heard[0]
+    if _listening:
+        yield _listening[0]
         return
     stop = Stop()
 
     def heard(number: int, frame: FrameType | None) -> None:
         stop.asked = number
 
-    _heard.append(stop)
+    _listening.append(stop)
     try:
         with handled_by(heard):
             yield stop
     finally:
-        _heard.clear()
+        _listening.clear()
 
 
 @contextlib.contextmanager
 def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """The first signal calls it. After that Ctrl-C has its usual effect at once, and the others have none: `timeout`
-    and schedulers tell a process, its parent and their group. One that is ignored was meant to be: a shell does that to
-    what it starts in the background."""
+    and schedulers send them to a process, its parent and their group. A signal that is ignored stays ignored: a shell
+    does that to what it starts in the background."""
 
     def first(number: int, frame: FrameType | None) -> None:
         for heard in heeded:

@@ -1,4 +1,5 @@
-"""--precision fp16: autocast to float16 with a gradient scaler, whose skipped steps are no divergence."""
+"""A loss that is no longer a number is named with its step, and no GPU waits for that; fp16 has a gradient scaler,
+whose skipped steps are no divergence."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,16 +15,15 @@ from harness.config import RunConfig, resolve
 from harness.data.load import load
 from harness.data.pipeline import DeviceSplit, scaling, to_device
 from harness.datasets import DATASETS
-from harness.experiment import build_model, run_cell
-from harness.training import loop
+from harness.experiment import run_cell
+from harness.training import loop, setup
 from harness.training.checkpoint import PATTERN, read_state
 from harness.training.estimate import blank_batch
 from harness.training.evaluate import evaluate
-from harness.training.loop import Compute, train
-from harness.training.optimiser import make_optimiser
-from harness.training.progress import Progress
+from harness.training.loop import DivergenceError, LossWatch, train
+from harness.training.optimiser import learning_rate, make_optimiser
+from harness.training.setup import Training, build_model
 from harness.training.signals import StoppedError
-from harness.training.watch import DivergenceError, Watch
 from tests.test_resume import CPU, assert_same, stopping_after
 from tests.test_resume import SETTINGS as WITH_STATE
 from variants.catalog import CATALOG
@@ -36,18 +36,23 @@ def config(epochs: int = 1, settings: Sequence[str] = (), precision: str = "fp16
     return resolve("compact", DATASETS["digits"], "quick", epochs=epochs, settings=settings, precision=precision)
 
 
+def on_digits(config: RunConfig, device: torch.device, images: int | None = None) -> Training:
+    data = load("digits", Path("data"))
+    train_split, eval_split = to_device(data.train, device), to_device(data.test, device)
+    few = DeviceSplit(train_split.images[:images], train_split.labels[:images])
+    scale = scaling(data, config.recipe, device)
+    return Training(config, build_model(config, device), few, few if images else eval_split, scale)
+
+
 def one_step(monkeypatch, scaler: GradScaler, batch_loss: Callable | None = None) -> tuple[nn.Module, nn.Module]:
     """The model before and after a step on 32 images."""
-    monkeypatch.setattr(loop, "gradient_scaler", lambda device, precision: scaler)
+    monkeypatch.setattr(setup, "gradient_scaler", lambda device, precision: scaler)
     if batch_loss is not None:
-        monkeypatch.setattr(loop, "batch_loss", batch_loss)
-    data = load("digits", None)  # type: ignore[arg-type]
-    split = to_device(data.train, CPU)
-    few, scale = DeviceSplit(split.images[:32], split.labels[:32]), scaling(data, config().recipe, CPU)
-    model = build_model(config(), CPU)
-    (epoch,) = train(config(), model, Compute(model, config()), few, few, scale, Progress("", 1, 32, quiet=True))
+        monkeypatch.setattr(setup, "batch_loss", batch_loss)
+    training = on_digits(config(), CPU, 32)
+    (epoch,) = train(training)
     assert math.isfinite(epoch.line["train_loss"])
-    return build_model(config(), CPU), model
+    return build_model(config(), CPU), training.model
 
 
 def moved(models: tuple[nn.Module, nn.Module]) -> float:
@@ -71,7 +76,7 @@ def test_every_variant_has_what_fp16_needs_on_a_cpu(name):
     recipe = resolve(name, DATASETS["c10"], "common", batch_size=4, settings=changes)
     model, batch = recipe.variant.module().train(), blank_batch(32, 4, recipe.recipe, CPU)
     with torch.autocast("cpu", torch.float16):
-        loss, _ = loop.batch_loss(model, batch, recipe.recipe)
+        loss, _ = setup.batch_loss(model, batch, recipe.recipe)
     loss.backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
@@ -109,13 +114,13 @@ def test_what_is_clipped_and_watched_is_the_unscaled_gradient(monkeypatch):
     assert norms[0] == pytest.approx(norms[1], rel=0.01)
 
 
-def endless(*args, real=loop.batch_loss):
+def endless(*args, real=setup.batch_loss):
     """A finite loss whose gradient is not."""
     loss, sums = real(*args)
     return loss * math.inf, sums
 
 
-def not_a_number(*args, real=loop.batch_loss):
+def not_a_number(*args, real=setup.batch_loss):
     loss, sums = real(*args)
     return loss, sums * math.nan
 
@@ -147,11 +152,88 @@ def test_a_scaled_step_reads_nothing(kind):
     scaler.scale(torch.zeros(()))  # makes the scale, as the first loss does
     with NothingRead():
         scaler.unscale_(optimiser)
-        Watch.judged(torch.ones(()), scaler)
+        LossWatch.judged(torch.ones(()), scaler)
         scaler.step(optimiser)
         scaler.update()
     with pytest.raises(AssertionError), NothingRead():
         scaler.get_scale()
+
+
+# --- the watch -------------------------------------------------------------------------------------------------------
+RECIPE = resolve("compact", DATASETS["digits"], "quick", epochs=3).recipe
+
+
+def watching(steps_per_epoch: int = 10) -> LossWatch:
+    return LossWatch(RECIPE, steps_per_epoch, CPU)
+
+
+def seeing(found: LossWatch, *values: float) -> LossWatch:
+    for step, value in enumerate(values):
+        found.see(torch.tensor(value, dtype=torch.float64), step)
+    return found
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_the_first_bad_step_is_named_with_its_epoch_and_rate(bad):
+    found = seeing(watching(), *[1.0] * 23, bad, 1.0, bad)
+    with pytest.raises(DivergenceError) as told:
+        found.check()
+    rate = learning_rate(RECIPE, 23, 10)
+    assert f"epoch 3, step 23 (learning rate {rate:.3g})" in str(told.value)
+    assert "before it there was no whole epoch" in str(told.value)
+    found.last_good = {"epoch": 2, "train_loss": 0.123456}
+    with pytest.raises(DivergenceError, match=r"the last good loss was 0\.1235, over epoch 2"):
+        found.check()
+    seeing(watching(), 1.0, 2.0).check()
+
+
+class Slow:
+    """As if the device came to what it was asked only after some questions."""
+
+    patience = 3
+
+    def __init__(self):
+        self.left = self.patience
+
+    def record(self, stream):
+        assert stream == "its stream"
+
+    def query(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def test_a_device_that_lags_is_asked_again_and_not_waited_for(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "Event", Slow)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "its stream")
+    found, heard = watching(), []
+    for step in range(12):
+        found.see(torch.tensor(math.nan if step == 2 else 1.0), step)
+        heard.append(found._arrived())
+    # asked at step 0 (good), answered at 4 and asked again, answered at 8
+    assert heard == [-1] * 8 + [2] + [-1] * 3
+    with pytest.raises(DivergenceError, match="step 2 "):
+        found.check(wait=True)
+
+
+CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
+
+
+@pytest.mark.parametrize("name", ["cpu", CUDA])
+def test_a_bad_step_ends_the_run(monkeypatch, name):
+    """On the CPU it is the last one; a GPU may be given some more until the host hears of it."""
+    steps, real = [], setup.batch_loss
+
+    def batch_loss(*args):
+        loss, sums = real(*args)
+        steps.append(len(steps))
+        return (loss, sums * math.nan) if len(steps) == 4 else (loss, sums)
+
+    monkeypatch.setattr(setup, "batch_loss", batch_loss)
+    one_epoch = resolve("compact", DATASETS["digits"], "quick", epochs=1, batch_size=2)
+    with pytest.raises(DivergenceError, match="epoch 1, step 3 "):
+        list(train(on_digits(one_epoch, torch.device(name))))
+    assert len(steps) == 4 if name == "cpu" else len(steps) < 500, "of 719"
 
 
 # --- going on --------------------------------------------------------------------------------------------------------
@@ -166,7 +248,7 @@ def test_a_stopped_fp16_run_ends_as_if_it_had_not_been_stopped(tmp_path, monkeyp
         scalers.append(GradScaler("cpu", init_scale=2.0**24, growth_interval=7, enabled=precision == "fp16"))
         return scalers[-1]
 
-    monkeypatch.setattr(loop, "gradient_scaler", changing)
+    monkeypatch.setattr(setup, "gradient_scaler", changing)
     cell = partial(run_cell, config(2, WITH_STATE), Path("data"), device=CPU, quiet=True)
     whole = cell(tmp_path / "whole")
     with monkeypatch.context() as patch:

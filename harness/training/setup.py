@@ -1,0 +1,163 @@
+"""What a run trains with, as one object: the model and its average, the optimiser, the data on the device, and the two
+functions that take the time, compiled if the config says so. A benchmark builds the same object without a record.
+"""
+
+import copy
+import functools
+import hashlib
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from harness.config import RunConfig
+from harness.data.augment.mixing import mix_images
+from harness.data.pipeline import Batch, DeviceSplit, Scaling, training_batches
+from harness.recipe import Recipe
+from harness.training.device import autocast, gradient_scaler, synchronise
+from harness.training.evaluate import evaluate
+from harness.training.optimiser import make_optimiser
+
+WARM_STEPS = 3  # the first compiles, the second runs as the graph will, the third records it
+
+
+def derive(purpose: str, *parts: int) -> int:
+    """A 63-bit seed. The same purpose and parts give the same seed everywhere; nothing else enters."""
+    text = ":".join([purpose, *map(str, parts)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def data_generator(seed: int, epoch: int) -> np.random.Generator:
+    """Draws an epoch's order, augmentation and mixing: the same for every variant, recipe and device."""
+    return np.random.default_rng(derive("data", seed, epoch))
+
+
+def build_model(config: RunConfig, device: torch.device) -> nn.Module:
+    """The variant, initialised by a seed that no data depends on."""
+    torch.manual_seed(derive("init", config.seed))
+    return config.variant.module().to(device)
+
+
+class Training:
+    """Everything that a training step or an evaluation needs. A checkpoint holds its model, optimiser, average and
+    scaler."""
+
+    def __init__(
+        self, config: RunConfig, model: nn.Module, train_split: DeviceSplit, eval_split: DeviceSplit, scale: Scaling
+    ):
+        self.config, self.model = config, model
+        self.train_split, self.eval_split, self.scale = train_split, eval_split, scale
+        self.device = train_split.labels.device
+        self.average = Average(model, config.recipe.ema) if config.recipe.ema else None
+        self.judged = self.average.model if self.average else model
+        self.optimiser = make_optimiser(model, config.recipe)
+        self.scaler = gradient_scaler(self.device, config.precision)
+        self.steps_per_epoch = -(-len(train_split) // config.recipe.batch_size)
+        self.whole_batch = min(config.recipe.batch_size, len(train_split))
+        self.forward = compiled_forward(self.judged, config)
+        self.compiled_loss: Any = None
+        if config.compile:
+            # A small ViT's step is hundreds of short kernels: as one CUDA graph they start together. The next step
+            # overwrites what it returns, so the loop reads it at once; evaluation keeps its results and gets no graph.
+            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+            self.compiled_loss = torch.compile(batch_loss, dynamic=False, mode=mode)
+
+    def loss_of(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """One short batch an epoch is not worth a compilation."""
+        if self.compiled_loss is None or len(batch.labels) < self.whole_batch:
+            return batch_loss(self.model, batch, self.config.recipe)
+        return self.compiled_loss(self.model, batch, self.config.recipe)
+
+    @property
+    def evaluated_with(self) -> tuple[nn.Module, Any, DeviceSplit, Scaling, str]:
+        """The arguments of `evaluate`."""
+        return self.judged, self.forward, self.eval_split, self.scale, self.config.precision
+
+
+def batch_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean loss to descend, and this batch's sums over images (loss, correct) for the record.
+
+    A mixed image counts for each of its two labels by their share.
+    """
+    images = batch.images if batch.mix is None else mix_images(batch.images, batch.mix)
+    logits = model(images).float()
+    smoothing, guess, own = smoothing_of(recipe, logits.shape[1]), logits.argmax(dim=1), batch.labels
+    losses = F.cross_entropy(logits, own, reduction="none", label_smoothing=smoothing)
+    correct = (guess == own).double()
+    if batch.mix is not None:
+        other, share = batch.labels.roll(1), batch.mix.label_weight
+        other_losses = F.cross_entropy(logits, other, reduction="none", label_smoothing=smoothing)
+        losses = share * losses + (1 - share) * other_losses
+        correct = share * correct + (1 - share) * (guess == other).double()
+    return losses.mean(), torch.stack([losses.detach().double().sum(), correct.sum()])
+
+
+def smoothing_of(recipe: Recipe, classes: int) -> float:
+    """As PyTorch takes it, which spreads it over all classes, the true one included."""
+    return recipe.label_smoothing * (classes / max(1, classes - 1) if recipe.smoothing_over == "others" else 1)
+
+
+class Average:
+    """Exponential moving average of the weights; short at first, so that it forgets the start."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.model, self.decay = copy.deepcopy(model).requires_grad_(False), decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.model.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
+        for mine, theirs in _by_dtype(self.model.buffers(), model.buffers()):
+            torch._foreach_copy_(mine, theirs)
+
+
+def _by_dtype(*lists: Iterable[torch.Tensor]) -> Iterable[list[list[torch.Tensor]]]:
+    """The same lists for each dtype alone: only tensors of one dtype are copied in one launch."""
+    groups: dict[torch.dtype, list[list[torch.Tensor]]] = {}
+    for group in zip(*lists):
+        for tensors, tensor in zip(groups.setdefault(group[0].dtype, [[] for _ in group]), group):
+            tensors.append(tensor)
+    return groups.values()
+
+
+def compiled_forward(model: nn.Module, config: RunConfig) -> Any:
+    """The model for whole batches of an evaluation; the model itself if nothing is to be compiled."""
+    if not config.compile:
+        return model
+    forget_compiled_for_others(config.cell_id, config.dataset, next(model.parameters()).device)
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    return torch.compile(model, dynamic=False)
+
+
+@functools.lru_cache(maxsize=1)
+def forget_compiled_for_others(cell_id: str, dataset: str, device: torch.device) -> None:
+    """PyTorch compiles a function for a few shapes a process and then stops: a sweep has many cells. A second call in a
+    row for the same cell, which comes with another seed, does nothing: that cell's code is used again."""
+    torch._dynamo.reset()
+
+
+def warm_up(training: Training) -> float | None:
+    """Compiles for a whole batch and for the evaluation, so that no epoch's time holds compilation; the weights and
+    statistics stay as they were. Returns the seconds, or None where nothing is compiled."""
+    config, model = training.config, training.model
+    if not config.compile:
+        return None
+    start_s = time.perf_counter()
+    before = copy.deepcopy(model.state_dict())
+    count = training.whole_batch
+    few = DeviceSplit(training.train_split.images[:count], training.train_split.labels[:count])
+    model.train()
+    for _ in range(WARM_STEPS):
+        batch = next(training_batches(few, config.recipe, training.scale, data_generator(config.seed, 0)))
+        with autocast(training.device, config.precision):
+            loss, _ = training.loss_of(batch)
+        loss.backward()
+        model.zero_grad(set_to_none=True)
+    evaluate(*training.evaluated_with)
+    model.load_state_dict(before)
+    synchronise(training.device)
+    return time.perf_counter() - start_s
