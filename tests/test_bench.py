@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness.training.setup import Training, build_model
 
 from harness import bench, report
 from harness.commands import run_command
@@ -37,6 +36,7 @@ from harness.timing.models import timms
 from harness.timing.training import Staged, compare_pipelines, compare_training, step_bytes, step_flops
 from harness.timing.turns import GOALS, Rounds, Way, made_up, take_turns
 from harness.training.loop import train
+from harness.training.setup import Training, build_model
 from tests.mutations import NOT_FINITE, OTHER_VALUES
 from variants.catalog import CATALOG, build
 from variants.config import ViTConfig
