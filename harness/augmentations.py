@@ -1,5 +1,5 @@
-"""Owns the names of all augmentation steps, so that recipes and help texts can list them without torch.
-Refuses to know what a step does: harness/data/augment/catalog.py maps each name to its function.
+"""The names of all augmentation steps and corruptions, so that recipes and help texts can list them without torch.
+`harness/data/augment/catalog.py` maps each step's name to its function.
 """
 
 UINT8_NAMES = (
@@ -18,6 +18,6 @@ POLICY_SHORTHANDS = ("autoaugment", "autoaugment-pil")
 FLOAT_NAMES = ("erase", "erase-lee", "crop-paste")
 MIX_NAMES = ("none", "mixup", "cutmix", "either")
 
-# How a trained model is disturbed, each at five strengths; see harness/data/corrupt.py.
+# What robustness is measured under, each at five strengths; see harness/data/corrupt.py.
 CORRUPTION_NAMES = ("noise", "blur", "contrast", "brightness", "pixelation", "jpeg", "occlusion")
 CORRUPTION_STRENGTHS = 5

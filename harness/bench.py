@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from harness.commands import Parser, directory, run_command, whole
 from harness.config import PRECISION_HELP, PRECISIONS, RunConfig, resolve
 from harness.datasets import DATASETS, Dataset
-from harness.recipes import PUBLISHED, RECIPES
+from harness.recipes import PUBLISHED, RECIPE_HELP, canonical
 from harness.records.benchmarks import Comparison, fact_text, write_comparisons
 from variants.catalog import CATALOG, check_known
 from variants.fields import UsageError, near_matches
@@ -40,7 +40,7 @@ BODY = "patch2"  # a plain ViT that timm's class can express
 LATER, MODEL = ("rounds", "json", "out"), ("device", "dataset", "precision", "compile", "set")
 OPTIONS: dict[str, dict[str, Any]] = {
     "variant": {"nargs": "+", "default": ["compact"], "help": "one or more (default: compact)"},
-    "recipe": {"default": "s1", "help": f"published, {', '.join(RECIPES)} (default: s1)"},
+    "recipe": {"type": canonical, "default": "s1", "help": f"{RECIPE_HELP} (default: s1)"},
     "dataset": {"default": "c10", "help": f"whose shape: {', '.join(DATASETS)} (default: c10)"},
     "batch-size": {"type": whole, "help": "(default: the recipe's)"},
     "batch-sizes": {"type": whole, "nargs": "+", "default": [1, 64, 512], "help": "(default: 1 64 512)"},
@@ -185,7 +185,7 @@ or had to go on eager.
 """
 GPU_OPTIONS: dict[str, dict[str, Any]] = {
     "variant": OPTIONS["variant"] | {"default": [], "help": "one or more (default: the whole catalogue)"},
-    "recipe": OPTIONS["recipe"] | {"default": None, "help": "(default: published, or common where none was published)"},
+    "recipe": OPTIONS["recipe"] | {"default": None, "help": f"{RECIPE_HELP} (default: published, else common)"},
     **{name: OPTIONS[name] for name in ("batch-size", *MODEL, "measure", "out")},
 }
 

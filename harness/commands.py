@@ -1,5 +1,5 @@
-"""Owns what all command lines share: their parser, and turning an error into a message and an exit code.
-Refuses logic.
+"""What all command lines share: their parser, the kinds of argument, and how an error becomes a sentence and an exit
+code: 0 done, 1 failed, 2 cannot be done as asked, 128 + its number for a signal (130 for Ctrl-C).
 """
 
 import argparse
@@ -9,19 +9,14 @@ import math
 import os
 import shlex
 import sys
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 from harness.training.signals import StoppedError
 from variants.fields import UsageError
 
-MOST_SIGNS = 1000  # of one argument
-MOST = 10**9  # of anything that is counted
-LONGEST_NAME = 255  # of a file, in bytes, on every file system that is in use
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a disk below standard output says
-UNPRINTED = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes that are no text, line ends
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk answers
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how OpenMP's idle threads wait: any, GNU's, Intel's
 
 
@@ -36,41 +31,23 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        words = sys.argv[1:] if args is None else list(args)
-        for word in words:
-            if complaint := _complaint(word):
-                self.error(complaint)
-        return super().parse_args(words, namespace)
-
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\nsee {self.prog} --help\n")
 
 
-def _complaint(word: str) -> str | None:
-    """What no argument may be: it would garble messages, tables and file names, or never end."""
-    if len(word) > MOST_SIGNS:
-        return f"an argument has {len(word):,} characters, {MOST_SIGNS:,} are the most: {word[:40]!r}..."
-    if any(unicodedata.category(sign) in UNPRINTED for sign in word):
-        return f"{word!r}: an argument is one line of text, without control characters"
-    return f"{word}: a value is needed" if word.endswith("=--") else None  # of which argparse makes an empty list
-
-
-def whole(text: str, most: int = MOST) -> int:
+def whole(text: str, most: int = 10**9) -> int:
     """An argument that counts something: 1 or more."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: a whole number, 1 or more, is needed")
     if int(text) > most:
-        raise argparse.ArgumentTypeError(f"{text}: {most:,} are the most")
+        raise argparse.ArgumentTypeError(f"{text}: must be at most {most:,}")
     return int(text)
 
 
 def place(text: str) -> Path:
     """An argument that names a file or folder. An unset variable of the shell is empty, and none."""
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"{text!r}: a path is needed; here is .")
-    if any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(text).parts):
-        raise argparse.ArgumentTypeError(f"{text!r}: no file can have a name of more than {LONGEST_NAME} bytes")
+        raise argparse.ArgumentTypeError(f"{text!r}: a path is needed; the current folder is .")
     return Path(text)
 
 
@@ -94,13 +71,6 @@ def seconds(text: str) -> float:
     return value
 
 
-def _command(main: Callable[..., int], arguments: list[str] | None) -> str:
-    """What a person types to run it; a module run by -m is called __main__ and knows its name from its spec."""
-    spec = getattr(sys.modules.get(main.__module__), "__spec__", None)
-    words = sys.argv[1:] if arguments is None else arguments
-    return shlex.join(["python", "-m", spec.name if spec else main.__module__, *words])
-
-
 def wait_passively() -> None:
     """Has idle OpenMP threads sleep, unless the user has chosen: threads that spin take the cores of other programs,
     and beside two of these a run took five times as long. GNU's first look about 10,000 times whether there is work,
@@ -111,66 +81,48 @@ def wait_passively() -> None:
 
 
 def run_command(main: Callable[[list[str] | None], int], arguments: list[str] | None = None) -> NoReturn:
-    """Runs a command's main and exits: 2 for what cannot be done as asked, 130 when interrupted."""
+    """Runs a command's main and exits."""
     wait_passively()
     try:
-        code = main(arguments)
-    except SystemExit as parsed:  # --help, or what the parser refused
-        code = parsed.code
+        code = _code(main, arguments)
+        print(end="", flush=True)  # a full disk shows here, not when the interpreter has begun to end
     except UsageError as error:
-        _say(str(error))
-        code = 2
+        code = _failed(str(error), 2)
     except StoppedError as stopped:
-        _say(f"{stopped}; the same command goes on: {_command(main, arguments)}")
-        code = stopped.exit_code
+        code = _failed(f"{stopped}; the same command goes on: {_typed(main, arguments)}", stopped.exit_code)
     except KeyboardInterrupt:
-        _say("interrupted")
-        code = 130
+        code = _failed("interrupted", 130)
+    except BrokenPipeError:  # `| head` has seen enough
+        _silence_stdout()
+        code = 1
     except OSError as error:
-        code = _expected(error)
-        if not code:
+        if error.errno not in FULL:
             raise
-    unwritten = _unwritten()
-    sys.exit(code or unwritten)
+        _silence_stdout()
+        code = _failed(f"cannot write {error.filename or 'the output'}: {error.strerror}", 2)
+    sys.exit(code)
 
 
-def _expected(error: OSError) -> int:
-    """The exit code; 0 for what is a mistake of ours."""
-    if isinstance(error, BrokenPipeError):
-        return 1
-    if error.errno == errno.ENAMETOOLONG:
-        _say(f"no file can have so long a name: {str(error.filename)[:80]}...")
-        return 2
-    if error.errno in FULL and error.filename is None:  # a file of the command's own may have been meant: try once more
-        return _unwritten("\n")
-    return 0
-
-
-def _unwritten(text: str = "") -> int:
-    """Writes what standard output still holds: 0, or the exit code where it takes no more."""
+def _code(main: Callable[[list[str] | None], int], arguments: list[str] | None) -> Any:
     try:
-        if sys.stdout:  # None where the shell closed it
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        return 0
-    except BrokenPipeError:
-        _silence(sys.stdout)
-        return 1
-    except OSError as error:
-        _silence(sys.stdout)
-        _say(f"standard output cannot be written: {error.strerror or error}")
-        return 2
+        return main(arguments)
+    except SystemExit as parsed:  # --help, or what the parser refused
+        return parsed.code
 
 
-def _say(text: str) -> None:
-    """On stderr; where that is full too, as in one log of both, the exit code has to do."""
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except OSError:
-        _silence(sys.stderr)
+def _failed(text: str, code: int) -> int:
+    print(text, file=sys.stderr, flush=True)
+    return code
 
 
-def _silence(stream: TextIO) -> None:
+def _typed(main: Callable[..., int], arguments: list[str] | None) -> str:
+    """What a user types to run it; a module run by -m is called __main__ and has its name in its spec."""
+    spec = getattr(sys.modules.get(main.__module__), "__spec__", None)
+    words = sys.argv[1:] if arguments is None else arguments
+    return shlex.join(["python", "-m", spec.name if spec else main.__module__, *words])
+
+
+def _silence_stdout() -> None:
     """The interpreter would write once more what is left, fail, and exit with a message and a code of its own."""
     with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,5 +1,5 @@
-"""Owns RunConfig: one frozen value that says everything that can change a run's result, and the run's identity.
-Refuses devices, paths and labels a place in that identity.
+"""One frozen value, RunConfig, holds everything that can change a run's result, and the run's identity follows from it.
+`resolve` makes it from what a user asks for, `run_config_from_plain` from a record.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from harness.datasets import Dataset
 from harness.recipe import Recipe, fitted, shortened, with_policy
-from harness.recipes import PUBLISHED, recipe_of
+from harness.recipes import PUBLISHED, canonical, recipe_of
 from variants.catalog import config_of
 from variants.config import ViTConfig
-from variants.fields import UsageError, check_fields, from_plain, from_text
+from variants.fields import Range, Rate, UsageError, check_fields, from_plain, from_text
 from variants.timm_baseline import TimmConfig
 
 SEMANTICS = 1  # raised by hand when a change of the code changes results
@@ -47,8 +47,6 @@ LATER_FIELDS = {
 # Of the variant; a recipe may decide them.
 RATES = ("dropout", "attention_dropout", "head_dropout", "drop_path")
 
-UNCHANGING = (bool, int, float, str, type(None))
-
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -58,36 +56,28 @@ class RunConfig:
     recipe_name: str
     recipe_source: str
     recipe: Recipe
-    seed: int
-    precision: Precision
-    compile: bool
-    holdout: float = 0.0
+    seed: Annotated[int, Range(least=0, below=2**32)] = 0
+    precision: Precision = "fp32"
+    compile: bool = False
+    holdout: Rate = 0.0  # of the training images, as a validation split
     overrides: tuple[str, ...] = ()  # what was set by hand, for a table to show; the values are in variant and recipe
     label: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(f"seed={self.seed}: 0 to {2**32 - 1} is needed")
-        if not 0 <= self.holdout < 1:
-            raise UsageError(f"holdout={self.holdout}: a share of the training images, 0 to below 1, is needed")
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {
-            **self.plan,
-            "precision": self.precision,
-            "compile": self.compile,
-        }
+        return {**self.plan, "precision": self.precision, "compile": self.compile}
 
     @property
     def plan(self) -> dict[str, Any]:
         """What a study can say of a cell before the device has chosen precision and compilation."""
         return {
-            "variant": without_later(fields_of(self.variant)),
+            "variant": without_later(asdict(self.variant)),
             "variant_type": variant_type(self.variant),
             "dataset": self.dataset_name,
-            "recipe": without_later(fields_of(self.recipe)),
+            "recipe": without_later(asdict(self.recipe)),
             "holdout": self.holdout,
             "semantics": SEMANTICS,
         }
@@ -98,8 +88,7 @@ class RunConfig:
 
     @property
     def dataset_name(self) -> str:
-        """A folder's own name, so that where a copy lies is no part of what was run."""
-        return f"folder:{Path(self.dataset[7:]).name}" if self.dataset.startswith("folder:") else self.dataset
+        return dataset_name(self.dataset)
 
     @property
     def cell_id(self) -> str:
@@ -115,17 +104,14 @@ class RunConfig:
         return f"{prefix}-s{self.seed}-{_digest({'cell': digest, 'seed': self.seed})}"
 
     def to_plain(self) -> dict[str, Any]:
-        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("variant", "recipe")}
-        plain |= {"run_id": self.run_id, "cell_id": self.cell_id, **self.identity, "overrides": list(self.overrides)}
-        plain |= {name: fields_of(getattr(self, name)) for name in ("variant", "recipe")}
-        return json.loads(json.dumps(plain | {"dataset": self.dataset}))
+        """What a record's config.json holds."""
+        rest = {"semantics": SEMANTICS, "variant_type": variant_type(self.variant)}
+        return json.loads(json.dumps({**asdict(self), **rest, "run_id": self.run_id, "cell_id": self.cell_id}))
 
 
-def fields_of(record: Any) -> dict[str, Any]:
-    """What `dataclasses.asdict` gives, without its deep copy where no value could change or hold records of its own."""
-    values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
-    flat = (item for value in values.values() for item in (value if type(value) is tuple else (value,)))
-    return values if all(type(item) in UNCHANGING for item in flat) else dataclasses.asdict(record)
+def dataset_name(dataset: str) -> str:
+    """Of a folder its own name, so that where a copy lies is no part of what was run."""
+    return f"folder:{Path(dataset[7:]).name}" if dataset.startswith("folder:") else dataset
 
 
 def without_later(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,11 +120,9 @@ def without_later(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def plan_id(config: Mapping[str, Any]) -> str:
     """Of `RunConfig.plan`, or of a record's config.json: the same for the cells that a study cannot tell apart."""
-    name = config["dataset"]
-    dataset = f"folder:{Path(name[7:]).name}" if name.startswith("folder:") else name
     parts = {part: without_later(config[part]) for part in ("variant", "recipe")}
     rest = {name: config[name] for name in ("variant_type", "holdout", "semantics")}
-    return _digest({**parts, **rest, "dataset": dataset})
+    return _digest({**parts, **rest, "dataset": dataset_name(config["dataset"])})
 
 
 def _digest(value: Any) -> str:
@@ -146,13 +130,13 @@ def _digest(value: Any) -> str:
 
 
 def shape_name(variant: Any) -> str:
-    """A person's own class need not have one, nor one that is text."""
+    """A user's own class need not have one, nor one that is text."""
     name = getattr(variant, "shape_name", None)
     return name if isinstance(name, str) else type(variant).__name__.lower()
 
 
 def variant_type(variant: Any) -> str:
-    """`vit`, `timm`, or for a person's own class the digest of the file that defines it: its code is its identity."""
+    """`vit`, `timm`, or for a user's own class the digest of the file that defines it: its code is its identity."""
     for name, own in OWN_TYPES.items():
         if type(variant) is own:
             return name
@@ -162,10 +146,10 @@ def variant_type(variant: Any) -> str:
 
 
 def run_config_from_plain(plain: Mapping[str, Any]) -> RunConfig:
-    """The RunConfig that a record's config.json holds; UsageError where it holds none. No hole is filled."""
+    """The RunConfig that a record's config.json holds; UsageError where it holds none. Nothing missing is filled in."""
     try:
         return _from_plain(plain)
-    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"it holds no configuration of a run: {type(error).__name__}: {error}") from None
 
 
@@ -191,16 +175,13 @@ def resolve(
     dataset: Dataset,
     recipe_name: str = "common",
     *,
-    seed: int = 0,
-    precision: str = "fp32",
-    compile: bool = False,
     epochs: int | None = None,
     batch_size: int | None = None,
-    holdout: float = 0.0,
     settings: Sequence[str] = (),
-    label: str = "",
+    **run: Any,
 ) -> RunConfig:
-    """Names and flags -> every field of a run. `settings` are `recipe.lr=5e-4`-like texts and have the last word."""
+    """Names and flags -> every field of a run. `settings` are texts such as `recipe.lr=5e-4` and have the last word;
+    `run` are RunConfig's seed, precision, compile, holdout and label."""
     variant = config_of(variant_name, dataset.image_size, dataset.num_classes)
     source, recipe = recipe_of(recipe_name, variant_name)
     recipe = fitted(recipe, dataset)
@@ -214,27 +195,20 @@ def resolve(
     changes = parse_settings(settings)
     variant = from_text(variant, changes["variant"])
     recipe = with_policy(from_text(recipe, changes["recipe"]), dataset)
-    if (variant.image_size, variant.num_classes) != (dataset.image_size, dataset.num_classes):
-        size, classes = dataset.image_size, dataset.num_classes
+    size, classes = dataset.image_size, dataset.num_classes
+    if (variant.image_size, variant.num_classes) != (size, classes):
         raise UsageError(
             f"image_size={size} and num_classes={classes} are the data set's; variant.resize scales images"
         )
-    variant = regularised(variant, recipe)
-    if PUBLISHED.get(variant_name) == source:
-        recipe_name = "published"
     return RunConfig(
         variant_name=variant_name,
-        variant=variant,
+        variant=regularised(variant, recipe),
         dataset=dataset.name,
-        recipe_name=recipe_name,
+        recipe_name="published" if PUBLISHED.get(variant_name) == source else canonical(recipe_name),
         recipe_source=source,
         recipe=recipe,
-        seed=seed,
-        precision=precision,  # type: ignore[arg-type]
-        compile=compile,
-        holdout=holdout,
         overrides=(*overrides, *sorted(settings)),
-        label=label,
+        **run,
     )
 
 

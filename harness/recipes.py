@@ -1,13 +1,37 @@
-"""The recipes by name, and which one each variant was published with. RECIPES.md tells what deviates and why."""
+"""The recipes by name: where each comes from, the command that trains it, what its source says of cost and accuracy.
+
+Accuracies are the sources' own, on the test set; RECIPES.md says what still deviates from them, and why. A recipe is
+also found by its source's name: `--recipe vit-cifar` is `--recipe s1`.
+"""
 
 from dataclasses import replace
 
 from harness.recipe import Recipe
 from variants.fields import UsageError, near_matches
 
-# S1, omihub777/ViT-CIFAR, with its flags for AutoAugment and label smoothing: 90.92 % on CIFAR-10, 66.54 % on
-# CIFAR-100, 97.31 % on SVHN; 2 h 14 min on a V100 for CIFAR-10. Its scheduler has the first epoch at a rate of 0, and a
-# cosine as long as the whole run.
+# One recipe of equal budget for every variant:
+#   python -m harness.run --variant compact --dataset c10
+# The values are those on which recent small-ViT work agrees (AdamW 1e-3 at batch 128, decay .05, smoothing .1,
+# RandAugment 2 x 9); MixUp or CutMix change half of the images, because models of .1 M parameters share the recipe with
+# models of 6 M. None of it was tuned here, on any variant.
+COMMON = Recipe(
+    clip=1.0,
+    augment=("crop", "flip", "randaugment"),
+    mix="either",
+    mix_prob=0.5,
+    mixup_alpha=0.8,
+    mix_per_image=True,
+    label_smoothing=0.1,
+)
+
+# A few seconds on the embedded digits, for trying things out:
+#   python -m harness.run --variant compact --dataset digits --recipe quick
+QUICK = Recipe(epochs=10, batch_size=32, warmup_epochs=1, label_smoothing=0.1)
+
+# S1, omihub777/ViT-CIFAR, with its flags for AutoAugment and label smoothing:
+#   python -m harness.run --variant vanilla --dataset c10 --recipe vit-cifar
+# 90.92 % on CIFAR-10 (2 h 14 min on a V100), 66.54 % on CIFAR-100, 97.31 % on SVHN.
+# Its scheduler has the first epoch at a rate of 0, and a cosine as long as the whole run.
 S1 = Recipe(
     optimizer="adam",
     weight_decay=5e-5,
@@ -20,7 +44,10 @@ S1 = Recipe(
     label_smoothing=0.1,
     smoothing_over="others",
 )
-# S2, mc-ViT: 77.25 % on CIFAR-10, 47.21 % on CIFAR-100, from its code.
+
+# S2, mc-ViT, which has the recipe of tintn/vision-transformer-from-scratch:
+#   python -m harness.run --variant compact --dataset c10 --recipe mc-vit
+# 77.25 % on CIFAR-10, 47.21 % on CIFAR-100; tintn prints 75.5 % for `compact-cls` on CIFAR-10.
 S2 = Recipe(
     epochs=100,
     batch_size=256,
@@ -33,8 +60,10 @@ S2 = Recipe(
     scaling="half",
     augment=("flip", "resized-crop"),
 )
-# S0, jordandeklerk/ViT-pytorch at HEAD, whose code does not run and has no published accuracy. It normalises its test
-# images and not its training images: a defect. Both are in [0, 1] here.
+
+# S0, jordandeklerk/ViT-pytorch at HEAD, whose code does not run and has no published accuracy:
+#   python -m harness.run --variant patch2 --dataset c10 --recipe jordandeklerk
+# It scales its test images and not its training images, a defect: both are in [0, 1] here.
 S0_HEAD = Recipe(
     lr_min=1e-6,
     beta2=0.99,
@@ -54,8 +83,11 @@ S0_HEAD = Recipe(
     label_smoothing=0.1,
     drop_path=0.1,
 )
-# S0n, the same project's notebook: 96.80 % on CIFAR-10, 6 h on an A100. It steps its scheduler an epoch late, so that
-# the first epoch has the rate of a cycle's last.
+
+# S0n, the same project's notebook:
+#   python -m harness.run --variant patch2-conv --dataset c10 --recipe jordandeklerk-notebook
+# 96.80 % on CIFAR-10, 6 h on an A100.
+# It steps its scheduler an epoch late, so that the first epoch has the rate of a cycle's last.
 S0N = Recipe(
     weight_decay=0.1,
     schedule_unit="epoch",
@@ -72,7 +104,10 @@ S0N = Recipe(
     label_smoothing=0.1,
     head_dropout=0.3,
 )
-# Compact Transformers (arXiv:2104.05704), its example script: ViT-Lite-7/4 91.38 %, CVT-7/4 92.43 % on CIFAR-10.
+
+# Compact Transformers (arXiv:2104.05704), its example script:
+#   python -m harness.run --variant cvt-7-4 --dataset c10 --recipe compact-transformers
+# ViT-Lite-7/4 91.38 % on CIFAR-10 and 69.75 % on CIFAR-100, CVT-7/4 92.43 % and 73.01 %.
 CCT = Recipe(
     lr=5e-4,
     lr_min=0.0,
@@ -86,11 +121,16 @@ CCT = Recipe(
     attention_dropout=0.1,
     drop_path=0.1,
 )
-# The flags that its README gives beside CCT-7/3x1's 94.78 %.
+
+# The flags that its README gives beside CCT-7/3x1's 94.78 % on CIFAR-10 (77.05 % on CIFAR-100):
+#   python -m harness.run --variant cct-7-3x1 --dataset c10 --recipe cct-7-3x1
 CCT_7 = replace(CCT, batch_size=64, warmup_epochs=10)
-# Lee et al. (arXiv:2112.13492): 93.58 % on CIFAR-10, 73.81 % on CIFAR-100, 97.82 % on SVHN, which is mirrored too.
+
+# Lee et al. (arXiv:2112.13492), each of whose 100 "epochs" goes through the images three times:
+#   python -m harness.run --variant small-p4 --dataset c10 --recipe lee
+# 93.58 % on CIFAR-10, 73.81 % on CIFAR-100, 97.82 % on SVHN, which is mirrored too.
 LEE = Recipe(
-    epochs=300,  # 100 "epochs" of three passes each
+    epochs=300,
     lr_min=1e-6,
     decay="all",
     warmup_epochs=30,
@@ -102,7 +142,10 @@ LEE = Recipe(
     label_smoothing=0.1,
     drop_path=0.1,
 )
-# S3, HarshTomar1234/vision_transformer-ViT-: the example of its README; it prints 80.2 % on CIFAR-10.
+
+# S3, HarshTomar1234/vision_transformer-ViT-, the example of its README:
+#   python -m harness.run --variant vit-224 --dataset c10 --recipe harshtomar1234
+# 80.2 % on CIFAR-10.
 S3 = Recipe(
     epochs=5,
     batch_size=64,
@@ -115,19 +158,6 @@ S3 = Recipe(
     scaling="half",
     augment=("flip",),
 )
-# One recipe of equal budget for every variant. The values are those on which recent small-ViT work agrees (AdamW 1e-3
-# at batch 128, decay .05, smoothing .1, RandAugment 2 x 9); MixUp or CutMix touch half of the images, because models of
-# .1 M parameters share the recipe with models of 6 M. None of it was tuned here, on any variant.
-COMMON = Recipe(
-    clip=1.0,
-    augment=("crop", "flip", "randaugment"),
-    mix="either",
-    mix_prob=0.5,
-    mixup_alpha=0.8,
-    mix_per_image=True,
-    label_smoothing=0.1,
-)
-QUICK = Recipe(epochs=10, batch_size=32, warmup_epochs=1, label_smoothing=0.1)
 
 RECIPES = {
     "common": COMMON,
@@ -140,6 +170,18 @@ RECIPES = {
     "cct-7-3x1": CCT_7,
     "lee": LEE,
     "s3": S3,
+}
+
+# The sources' own names. Records, tables and run ids have the names above.
+ALIASES = {
+    "vit-cifar": "s1",
+    "omihub777": "s1",
+    "mc-vit": "s2",
+    "tintn": "s2",
+    "jordandeklerk": "s0-head",
+    "jordandeklerk-notebook": "s0n",
+    "compact-transformers": "cct",
+    "harshtomar1234": "s3",
 }
 
 PUBLISHED = {
@@ -156,8 +198,22 @@ PUBLISHED = {
 }
 
 
+def _with_aliases(name: str) -> str:
+    aliases = [alias for alias, meant in ALIASES.items() if meant == name]
+    return f"{name} ({', '.join(aliases)})" if aliases else name
+
+
+RECIPE_HELP = f"published, {', '.join(map(_with_aliases, RECIPES))}"
+
+
+def canonical(name: str) -> str:
+    """The recipe's own name where `name` is its source's, in capitals or not; any other name as it is."""
+    return ALIASES.get(name.lower(), name)
+
+
 def recipe_of(name: str, variant_name: str) -> tuple[str, Recipe]:
     """The recipe's own name and the recipe; `published` is the one that the variant was published with."""
+    name = canonical(name)
     if name == "published":
         if variant_name not in PUBLISHED:
             having = ", ".join(sorted(PUBLISHED))
@@ -166,5 +222,5 @@ def recipe_of(name: str, variant_name: str) -> tuple[str, Recipe]:
             )
         name = PUBLISHED[variant_name]
     if name not in RECIPES:
-        raise UsageError(f"unknown recipe {name!r}: {near_matches(name, [*RECIPES, 'published'])}")
+        raise UsageError(f"unknown recipe {name!r}: {near_matches(name, [*RECIPES, *ALIASES, 'published'])}")
     return name, RECIPES[name]

@@ -20,7 +20,7 @@ from harness.commands import Parser, directory, run_command, seconds
 from harness.config import PRECISION_HELP, PRECISIONS, RunConfig, resolve
 from harness.data.load import dataset_facts
 from harness.datasets import DATASETS, Dataset
-from harness.recipes import RECIPES
+from harness.recipes import RECIPE_HELP, canonical
 from harness.records.images import check_images
 from harness.records.lock import BusyError
 from harness.records.read import Run, read_run, run_state
@@ -41,7 +41,7 @@ def parser() -> Parser:
     p.add_argument(
         "--dataset", required=True, help=f"{', '.join(DATASETS)}; folder:PATH (PATH/train, PATH/test or PATH/val)"
     )
-    p.add_argument("--recipe", default="common", help=f"published, {', '.join(RECIPES)} (default: common)")
+    p.add_argument("--recipe", type=canonical, default="common", help=f"{RECIPE_HELP} (default: common)")
     p.add_argument("--seed", type=int, default=0, help="of weights, data order and augmentation (default: 0)")
     p.add_argument(
         "--epochs", type=int, help="passes over the training images; warm-up keeps its share (default: the recipe's)"

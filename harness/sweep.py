@@ -29,6 +29,7 @@ from harness.config import PRECISION_HELP, PRECISIONS
 from harness.data.load import dataset_facts
 from harness.data.memory import available_bytes
 from harness.datasets import EMBEDDED, Dataset
+from harness.recipes import RECIPE_HELP, canonical
 from harness.records.images import FOLDER, check_images
 from harness.records.read import read_run, run_state
 from harness.records.schema import ASIDE
@@ -61,7 +62,7 @@ def parser() -> Parser:
     seeds.add_argument("--seed", type=int, nargs="+", metavar="S", help="these seeds")
     p.add_argument("--dataset", "--datasets", nargs="+", metavar="NAME", help="(default: the study's)")
     p.add_argument("--variants", nargs="+", metavar="NAME", help="(default: the study's)")
-    p.add_argument("--recipes", nargs="+", metavar="NAME", help="(default: the study's)")
+    p.add_argument("--recipes", type=canonical, nargs="+", metavar="NAME", help=f"{RECIPE_HELP} (default: the study's)")
     p.add_argument("--epochs", type=int, metavar="N", help="another number of passes for every cell")
     p.add_argument("--list", action=ListStudies, help="list the studies and exit")
     p.add_argument("--quick", action="store_true", help="the study's small form on embedded data")

@@ -1,6 +1,7 @@
-"""The command lines, run as a person runs them: what they print, what they leave, and their exit codes."""
+"""The command lines: what they print, what they leave, and their exit codes."""
 
 import errno
+import importlib
 import io
 import json
 import math
@@ -15,22 +16,18 @@ import pytest
 import timm
 import torch
 
-from harness import run
-from harness.commands import WAITING, run_command
+from harness import run, sweep
+from harness.commands import WAITING, run_command, wait_passively
+from harness.config import resolve
 from harness.counting.cost import cost_of
 from harness.datasets import DATASETS
+from harness.recipes import ALIASES, RECIPES
 from harness.records.read import load_runs, run_state
-from harness.sweeping.workers import cores
 from harness.training.optimiser import learning_rate
 from harness.training.progress import Progress
-from variants.fields import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--dataset", "digits", "--recipe", "quick", "--epochs", "1", "--device", "cpu"]
-
-
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True)
 
 
 def test_one_cell_from_command_to_record(tmp_path, capsys):
@@ -89,7 +86,6 @@ def test_dry_run_prints_everything_and_trains_nothing(tmp_path, capsys):
 @pytest.mark.parametrize(
     "extra",
     [
-        ["--dataset", "c10", "--recipe", "published"],
         ["--dataset", "digits", "--recipe", "quick", "--holdout", "0.1", "--epochs", "7", "--batch-size", "100"],
         ["--dataset", "digits", "--set", "recipe.schedule_unit=epoch", "recipe.cycles=2", "recipe.train_share=0.5"],
     ],
@@ -149,62 +145,32 @@ def test_a_plan_fetches_no_weights(tmp_path, monkeypatch, capsys):
     assert asked and not any(asked) and '"pretrained": true' in capsys.readouterr().out
 
 
-BAD = [
-    (["harness.run", "--variant", "compact", "--dataset", "digits", "--json"], "add --dry-run"),
-    (["harness.run", "--variant", "compact", *TINY, "--holdout", "0.9999", "--dry-run", "--json"], "leaves 0"),
-    (["harness.run", "--variant", "compct", "--dataset", "c10"], "compact"),
-    (["harness.run", "--variant", "compact", "--dataset", "c11"], "c10"),
-    (["harness.run", "--variant", "compact", "--dataset", "c10", "--recipe", "comon"], "common"),
-    (["harness.run", "--variant", "timm", "--dataset", "c10", "--recipe", "published"], "no recipe was published"),
-    (["harness.run", "--variant", "compact", "--dataset", "c10", "--set", "recipe.lrate=1"], "lr"),
-    (["harness.run", "--variant", "compact", "--dataset", "c10", "--set", "variant.patch=5"], "does not divide"),
-    (["harness.run", "--variant", "compact", "--dataset", "c10", "--set", "recipe.lr=-1"], "positive"),
-    (["harness.run", "--variant", "compact", "--dataset", "c10", "--epochs", "0"], "at least 1"),
-    (["harness.run", "--variant", "compact", "--dataset", "c10", "--epochs", "many"], "invalid int"),
-    (["harness.run", "--variant", "compact"], "--dataset"),
-    (["harness.run", "--variant", "compact", "--dataset", "folder:/no/such"], "class folders"),
-    (["harness.sweep", "mian"], "main"),
-    (["harness.sweep", "main", "--variants", "vanila"], "vanilla"),
-    (["harness.sweep", "main", "--variants", "compact", "vanila", "--recipes", "published"], "vanilla"),
-    (["harness.run", "--variant", "compact", "--dataset", "digits", "--out", "README.md"], "cannot write"),
-    (["harness.run", "--variant", "timm:resnet81", "--dataset", "digits", "--dry-run"], "resnet18"),
-    (["harness.sweep", "main", "--variants", "timm", "--recipes", "published"], "nothing to do"),
-]
-
-
-@pytest.mark.parametrize(("words", "expected"), BAD, ids=lambda v: " ".join(v)[-40:] if isinstance(v, list) else v)
-def test_bad_requests_exit_2_before_anything_is_loaded(words, expected):
-    done = command(*words)
-    assert done.returncode == 2, done.stderr
-    assert expected in done.stderr and "Traceback" not in done.stderr and len(done.stderr.splitlines()) <= 3
-    assert done.stdout == ""
-
-
-@pytest.mark.parametrize("name", ["run", "sweep", "cost", "report"])
+@pytest.mark.parametrize("name", ["run", "sweep", "cost", "report", "bench", "compare", "simulate", "verify"])
 def test_help_shows_examples(name):
-    done = command(f"harness.{name}", "--help")
-    assert done.returncode == 0 and "examples:" in done.stdout and f"python -m harness.{name}" in done.stdout
+    told = importlib.import_module(f"harness.{name}").parser().format_help()
+    assert "examples:" in told and f"python -m harness.{name}" in told
 
 
-def test_help_does_not_wait_for_torch():
-    """Parsing imports neither torch nor timm, so help answers at once."""
-    code = "import sys, harness.run as r; r.parser().format_help(); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+def test_recipes_go_by_their_sources_names_too():
+    """The run is the same, and so is what its record and the tables call it."""
+    for alias, name in {**ALIASES, "ViT-CIFAR": "s1"}.items():
+        assert alias not in RECIPES and alias != "published"
+        for variant in ("compact", "vanilla"):
+            first, second = (resolve(variant, DATASETS["c10"], recipe) for recipe in (alias, name))
+            assert first == second and first.run_id == second.run_id and first.to_plain() == second.to_plain()
+    assert run.parser().parse_args(["--variant", "x", "--dataset", "y", "--recipe", "ViT-CIFAR"]).recipe == "s1"
+    assert sweep.parser().parse_args(["main", "--recipes", "mc-vit", "common"]).recipes == ["s2", "common"]
+    for command in (run, sweep):
+        told = " ".join(command.parser().format_help().split())
+        assert all(word in told for word in (*RECIPES, *ALIASES))
 
 
-TELL_POLICY = (
-    "import os, sys; print(*map(os.environ.get, ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')), 'torch' in sys.modules)"
-)
-STARTS = {
-    "a command": f"from harness.commands import run_command\ndef main(words):\n    {TELL_POLICY}\nrun_command(main)",
-    "the tests": f"import tests.conftest\n{TELL_POLICY}",
-}
 CHOSEN = [
-    ({}, "PASSIVE 10000"),
-    ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"),
-    ({"OMP_WAIT_POLICY": ""}, " None"),
-    ({"GOMP_SPINCOUNT": "1000"}, "None 1000"),
-    ({"KMP_BLOCKTIME": "200"}, "None None"),
+    ({}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}),
+    ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+    ({"OMP_WAIT_POLICY": ""}, {"OMP_WAIT_POLICY": ""}),
+    ({"GOMP_SPINCOUNT": "1000"}, {"GOMP_SPINCOUNT": "1000"}),
+    ({"KMP_BLOCKTIME": "200"}, {"KMP_BLOCKTIME": "200"}),
 ]
 
 
@@ -213,48 +179,32 @@ def unchosen(**own: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in WAITING} | own
 
 
-@pytest.mark.parametrize("code", STARTS.values(), ids=STARTS.keys())
 @pytest.mark.parametrize(("own", "policy"), CHOSEN)
-def test_idle_threads_are_to_sleep_before_torch_is_loaded_unless_the_user_chose(code, own, policy):
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=unchosen(**own), capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, f"{policy} False\n"), done.stderr
+def test_idle_threads_are_to_sleep_unless_the_user_chose(own, policy, monkeypatch):
+    monkeypatch.setattr(os, "environ", unchosen(**own))
+    wait_passively()
+    assert {name: os.environ[name] for name in WAITING if name in os.environ} == policy
 
 
-@pytest.mark.parametrize(("own", "policy"), CHOSEN)
-def test_run_all_says_it_to_all_that_it_runs(own, policy):
+TOLD = "import os, sys; print(os.environ['OMP_WAIT_POLICY'], os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+STARTS = {
+    "a command": f"from harness.commands import run_command\ndef main(words):\n    {TOLD}\nrun_command(main)",
+    "the tests": f"import tests.conftest\n{TOLD}",
+}
+
+
+@pytest.mark.parametrize("code", STARTS.values(), ids=STARTS)
+def test_that_is_said_before_torch_is_loaded(code):
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=unchosen(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "PASSIVE 10000 False\n"), done.stderr
+
+
+def test_run_all_says_it_to_all_that_it_runs():
     head = (ROOT / "run_all.sh").read_text().split("usage()")[0]
-    code = f'{head}\n{sys.executable} -c "{TELL_POLICY}"'
-    done = subprocess.run(
-        ["bash", "-c", code, "run_all.sh"], cwd=ROOT, env=unchosen(**own), capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout) == (0, f"{policy} False\n"), done.stderr
-
-
-WAITS = """
-import time
-from harness.commands import run_command
-def main(words):
-    import torch
-    torch.set_num_threads(2)
-    torch.ones(10**6).sin().sum()
-    start_s = time.process_time()
-    time.sleep(1)
-    print(time.process_time() - start_s)
-run_command(main)
-"""
-
-
-@pytest.mark.skipif(cores() < 2, reason="one core has no thread that waits for another")
-def test_an_idle_thread_takes_no_time():
-    """Which shows that OpenMP has read it."""
-
-    def taken_s(**own: str) -> float:
-        done = subprocess.run(
-            [sys.executable, "-c", WAITS], cwd=ROOT, env=unchosen(**own), capture_output=True, text=True
-        )
-        return float(done.stdout)
-
-    assert taken_s() < 0.05 < taken_s(OMP_WAIT_POLICY="ACTIVE")
+    command = ["bash", "-c", f'{head}\n{sys.executable} -c "{TOLD}"', "run_all.sh"]
+    for own, policy in (({}, "PASSIVE 10000"), ({"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "1"}, "ACTIVE 1")):
+        done = subprocess.run(command, cwd=ROOT, env=unchosen(**own), capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, f"{policy} False\n"), done.stderr
 
 
 def test_interruption_exits_130():
@@ -266,7 +216,7 @@ def test_interruption_exits_130():
     assert caught.value.code == 130
 
 
-FULL = "standard output cannot be written: No space left on device\n"
+FULL = "cannot write the output: No space left on device\n"
 needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
 
 
@@ -278,57 +228,22 @@ def onto_a_full_disk(*words: str, **environment: str) -> subprocess.CompletedPro
         )
 
 
-PRINTING = (
-    ("harness.sweep", "--list"),
-    ("harness.sweep", "--help"),
-    ("harness.run", *("--variant", "compact", *TINY, "--dry-run")),
-    ("harness.verify", "--records"),
-)
-
-
 @needs_dev_full
-@pytest.mark.parametrize("words", PRINTING, ids=" ".join)
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_full_disk_below_standard_output_is_a_sentence(words, unbuffered):
-    if "--help" in words and unbuffered:
-        pytest.skip("argparse itself swallows it, in newer Pythons")
-    done = onto_a_full_disk(*words, PYTHONUNBUFFERED=unbuffered)
+@pytest.mark.parametrize(("word", "unbuffered"), [("--list", ""), ("--list", "1"), ("--help", "")])
+def test_a_full_disk_below_standard_output_is_a_sentence(word, unbuffered):
+    done = onto_a_full_disk("harness.sweep", word, PYTHONUNBUFFERED=unbuffered)
     assert (done.returncode, done.stderr) == (2, FULL)
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_file_that_may_not_grow_is_a_sentence(tmp_path, unbuffered):
-    """Unlike /dev/full it takes nothing gladly, as a full disk does: only a sign more tells."""
-    resource = pytest.importorskip("resource")
-    limit = (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-    with open(tmp_path / "log", "w") as log:
-        done = subprocess.run(
-            [sys.executable, "-m", "harness.sweep", "--list"],
-            cwd=ROOT,
-            stdout=log,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": unbuffered, "PYTHONDONTWRITEBYTECODE": "1"},
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
-        )
-    assert (done.returncode, done.stderr) == (2, "standard output cannot be written: File too large\n")
-
-
 @needs_dev_full
-def test_a_full_disk_below_standard_output_ends_no_training(tmp_path):
-    done = onto_a_full_disk("harness.run", "--variant", "compact", *TINY, "--out", str(tmp_path))
+def test_a_full_disk_below_standard_output_ends_no_training(tmp_path, monkeypatch, capsys):
+    with open("/dev/full", "w") as full, pytest.raises(SystemExit) as left:
+        monkeypatch.setattr(sys, "stdout", full)
+        run_command(run.main, ["--variant", "compact", *TINY, "--out", str(tmp_path)])
     (record,) = load_runs([tmp_path])
-    assert record.ok and done.returncode == 2 and done.stderr.endswith(FULL)
-    assert done.stderr.count("goes on unseen, its progress cannot be shown: No space left on device\n") == 1
-
-
-@needs_dev_full
-def test_one_full_log_of_both_leaves_the_exit_code():
-    with open("/dev/full", "w") as full:
-        for words, code in ((("--list",), 2), (("mian",), 2)):
-            command = [sys.executable, "-m", "harness.sweep", *words]
-            buffered = os.environ | {"PYTHONUNBUFFERED": ""}
-            assert subprocess.run(command, cwd=ROOT, stdout=full, stderr=full, env=buffered).returncode == code
+    told = capsys.readouterr().err
+    assert record.ok and left.value.code == 2 and told.endswith(FULL)
+    assert told.count("goes on unseen, its progress cannot be shown: No space left on device\n") == 1
 
 
 def test_a_pipe_that_nobody_reads_is_no_complaint():
@@ -339,15 +254,6 @@ def test_a_pipe_that_nobody_reads_is_no_complaint():
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (1, "")
-
-
-def test_a_full_disk_below_another_file_is_not_blamed_on_standard_output(capsys):
-    def writing(arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(OSError, match="No space left"):
-        run_command(writing)
-    assert capsys.readouterr().err == ""
 
 
 class Closed(io.StringIO):
@@ -389,8 +295,3 @@ def test_a_model_that_cannot_be_counted_can_be_trained(tmp_path, monkeypatch, ca
     (record,) = load_runs([tmp_path])
     assert record.result["macs"] is None and record.result["params"] == 116_171
     assert "cannot be counted" in capsys.readouterr().err
-
-
-def test_unknown_device_is_refused():
-    with pytest.raises(UsageError, match="unknown device"):
-        run.main(["--variant", "compact", "--dataset", "digits", "--device", "gpu"])

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.config import LATER_FIELDS, plan_id, run_config_from_plain
+from harness.config import LATER_FIELDS, plan_id, resolve, run_config_from_plain
 from harness.data.augment.mixing import Mix
 from harness.data.pipeline import Batch
 from harness.datasets import DATASETS
@@ -18,7 +18,7 @@ from harness.evidence.cells.groups import read_evidence
 from harness.evidence.cells.names import name_of
 from harness.evidence.published import PUBLISHED_NUMBERS
 from harness.evidence.tables.reproduced import published_table
-from harness.recipe import Recipe, fitted, shortened
+from harness.recipe import Recipe, shortened
 from harness.recipes import PUBLISHED, RECIPES
 from harness.records.read import load_runs
 from harness.studies import STUDIES
@@ -76,10 +76,9 @@ def test_s1_without_warm_up_starts_at_its_highest_rate():
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("compact", 119_051), ("compact-cls", 119_098)])
-def test_s2_s_models_have_no_final_norm(name, parameters):
+@pytest.mark.parametrize("name", ["compact", "compact-cls"])
+def test_s2_s_models_have_no_final_norm(name):
     model: Any = build(name)
-    assert sum(p.numel() for p in model.parameters()) == parameters
     assert not any(isinstance(m, nn.LayerNorm) for m in model.norm.modules())
 
 
@@ -170,64 +169,34 @@ def test_s0_decays_whatever_has_two_dimensions():
     assert (decayed["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
 
 
-PIL_CIFAR = "autoaugment-pil-cifar"
-TRIVIAL = ("trivialaugment", "flip", "crop", "erase")
-# As the sources' code has them; None leaves a rate to the variant.
-AS_PUBLISHED: dict[str, dict[str, Any]] = {
-    "s1": {
-        "optimizer": "adam", "beta1": 0.9, "beta2": 0.999, "lr": 1e-3, "lr_min": 1e-5, "weight_decay": 5e-5,
-        "decay": "all", "epochs": 200, "batch_size": 128, "augment": ("crop", "flip", PIL_CIFAR), "crop_padding": 4,
-        "label_smoothing": 0.1, "mix": "none", "scaling": "dataset", "drop_path": None, "dropout": None, "clip": 0.0,
-    },
-    "s2": {
-        "optimizer": "adamw", "beta1": 0.9, "beta2": 0.999, "lr": 1e-2, "schedule": "constant", "weight_decay": 0.01,
-        "decay": "all", "epochs": 100, "batch_size": 256, "augment": ("flip", "resized-crop"),
-        "crop_scale": (0.8, 1.0), "crop_ratio": (0.75, 4 / 3), "label_smoothing": 0.0, "mix": "none",
-        "scaling": "half", "drop_path": None, "dropout": None, "clip": 0.0,
-    },
-    "s0-head": {
-        "optimizer": "adamw", "beta1": 0.9, "beta2": 0.99, "lr": 1e-3, "lr_min": 1e-6, "weight_decay": 0.1,
-        "decay": "matrices", "epochs": 200, "batch_size": 128, "cycles": 4, "augment": TRIVIAL,
-        "interpolation": "bilinear", "erase_prob": 0.1, "erase_fill": "zero", "mix": "cutmix", "mix_prob": 1.0,
-        "cutmix_alpha": 1.0, "mix_per_image": False, "label_smoothing": 0.1, "scaling": "unit", "drop_path": 0.1,
-        "clip": 3.0, "clip_scope": "each",
-    },
-    "s0n": {
-        "optimizer": "adamw", "lr": 1e-3, "lr_min": 1e-5, "weight_decay": 0.1, "decay": "weights", "epochs": 200,
-        "batch_size": 128, "cycles": 4, "augment": TRIVIAL, "interpolation": "bilinear", "erase_prob": 0.1,
-        "mix": "cutmix", "mix_prob": 1.0, "cutmix_alpha": 0.5, "mix_per_image": False, "label_smoothing": 0.1,
-        "scaling": "unit", "head_dropout": 0.3, "drop_path": None, "clip": 0.0,
-    },
-    "cct": {
-        "optimizer": "adamw", "lr": 5e-4, "lr_min": 0.0, "weight_decay": 0.03, "decay": "all", "epochs": 200,
-        "batch_size": 128, "augment": (PIL_CIFAR, "crop", "flip"), "label_smoothing": 0.1, "mix": "none",
-        "scaling": "dataset", "drop_path": 0.1, "attention_dropout": 0.1, "dropout": None, "clip": 0.0,
-    },
-    "lee": {
-        "optimizer": "adamw", "lr": 1e-3, "lr_min": 1e-6, "weight_decay": 0.05, "decay": "all", "epochs": 300,
-        "batch_size": 128, "augment": ("flip", "crop", PIL_CIFAR, "erase-lee"), "erase_prob": 0.25, "mix": "either",
-        "mix_prob": 0.5, "mixup_alpha": 1.0, "cutmix_alpha": 1.0, "mix_per_image": False, "label_smoothing": 0.1,
-        "scaling": "dataset", "drop_path": 0.1, "clip": 0.0,
-    },
-    "s3": {
-        "optimizer": "adam", "lr": 1e-4, "schedule": "constant", "weight_decay": 0.0, "epochs": 5, "batch_size": 64,
-        "augment": ("flip",), "label_smoothing": 0.0, "mix": "none", "scaling": "half", "dropout": None,
-    },
-}  # fmt: skip
+# Of seed 0 in fp32. An id is made of every field of variant and recipe: whatever is changed in either shows.
+RUN_IDS = {
+    ("vanilla", "published", "c10"): "c10-vit-d384l7p4-e200-s0-515f772aea",
+    ("compact", "published", "c10"): "c10-vit-d48l4p4-e100-s0-0d87d34c1a",
+    ("compact-cls", "published", "c10"): "c10-vit-d48l4p4-e100-s0-621515ebfe",
+    ("patch2", "published", "c10"): "c10-vit-d192l9p2-e200-s0-1b2668bb03",
+    ("patch2-conv", "published", "c10"): "c10-vit-d256l8p2-e200-s0-f17763f6b0",
+    ("vit-lite-7-4", "published", "c10"): "c10-vit-d256l7p4-e200-s0-6805c7f460",
+    ("cvt-7-4", "published", "c10"): "c10-vit-d256l7p4-e200-s0-e8a8c8ac2a",
+    ("cct-7-3x1", "published", "c10"): "c10-vit-d256l7p2-e200-s0-db5edfe945",
+    ("small-p4", "published", "c10"): "c10-vit-d192l9p4-e300-s0-4795babf10",
+    ("vit-224", "published", "c10"): "c10-vit-d384l6p16-e5-s0-4d0fc05641",
+    ("vanilla", "published", "svhn"): "svhn-vit-d384l7p4-e200-s0-ee7a903b2c",
+    ("small-p4", "published", "svhn"): "svhn-vit-d192l9p4-e300-s0-4c8b1dca1a",
+    ("timm", "common", "c100"): "c100-timm-vit_tiny_patch16_224-e200-s0-716caf7c1c",
+    ("compact", "quick", "digits"): "digits-vit-d48l4p4-e10-s0-6c9e22b187",
+}
 
 
-@pytest.mark.parametrize("source", AS_PUBLISHED)
-def test_fields_of_a_recipe_are_its_source_s(source):
-    recipe = fitted(RECIPES[source], DATASETS["c10"])
-    assert {name: getattr(recipe, name) for name in AS_PUBLISHED[source]} == AS_PUBLISHED[source]
-    assert recipe.ema == 0.0 and recipe.train_share == 1.0
+@pytest.mark.parametrize(("variant", "recipe", "dataset"), RUN_IDS)
+def test_a_named_cell_is_the_one_that_it_always_was(variant, recipe, dataset):
+    assert resolve(variant, DATASETS[dataset], recipe).run_id == RUN_IDS[variant, recipe, dataset]
 
 
 def test_cct_7_3x1_has_the_flags_of_its_readme():
     recipe = RECIPES[PUBLISHED["cct-7-3x1"]]
     assert (recipe.batch_size, recipe.warmup_epochs) == (64, 10)
     assert replace(recipe, batch_size=128, warmup_epochs=5) == RECIPES[PUBLISHED["cvt-7-4"]]
-    assert set(AS_PUBLISHED) | {"cct-7-3x1"} == set(PUBLISHED.values())
 
 
 # --- records ---------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def small(name: str, **changes) -> Any:
 @pytest.mark.parametrize("name", CATALOG)
 def test_contract(name):
     """Shape, finite values, samples independent of each other, eval mode repeatable, features, maps."""
-    model = small(name).eval()
+    model = small(name, **({"depth": 2} if name in PLAIN else {})).eval()
     torch.manual_seed(1)
     images = torch.randn(3, 3, 32, 32)
     logits = model(images)
@@ -84,7 +84,7 @@ def test_contract(name):
 @pytest.mark.parametrize("name", CATALOG)
 def test_every_parameter_learns(name):
     """After two steps every parameter has a gradient that is not zero: nothing is switched off for good."""
-    model = small(name, **({"depth": 3} if name in PLAIN else {})).train()
+    model = small(name, **({"depth": 2} if name in PLAIN else {})).train()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     torch.manual_seed(1)
     images, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % 7
@@ -98,7 +98,7 @@ def test_every_parameter_learns(name):
 
 @pytest.mark.parametrize("name", CATALOG)
 def test_initialisation_depends_on_the_generator_alone(name):
-    first, second = small(name), small(name)
+    first, second = (small(name, **({"depth": 2} if name in PLAIN else {})) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
 
 
@@ -192,11 +192,9 @@ def test_attention_maps_are_those_of_the_fused_path():
 
 
 @pytest.mark.parametrize("name", PLAIN)
-@pytest.mark.parametrize("size", [64, 224])
+@pytest.mark.parametrize("size", [48, 64])
 def test_other_image_sizes(name, size):
     """Built for 32 pixels, positions stretch to others; built for others, it starts there."""
-    if size == 224 and name in ("patch2", "patch2-conv", "cct-7-3x1"):
-        size = 96  # 12,544 tokens would take the attention 1.9 GB a head: the same code at 2,304
     depth = {"depth": 1}
     stretched = small(name, **depth).eval()
     assert stretched(torch.randn(1, 3, size, size)).shape == (1, 7)
@@ -310,7 +308,7 @@ def test_impossible_configs_are_refused_with_the_reason(changes, words):
 
 
 def test_drop_path_drops_whole_samples_and_keeps_the_mean():
-    from variants.layers import DropPath
+    from variants.vit import DropPath
 
     torch.manual_seed(0)
     dropped = DropPath(0.3).train()(torch.ones(10_000, 2, 3))
@@ -319,7 +317,7 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
 
 
 def test_drop_path_over_depth():
-    from variants.layers import drop_path_rate
+    from variants.vit import drop_path_rate
 
     rising = ViTConfig(drop_path=0.2, depth=5)
     assert [round(drop_path_rate(rising, i), 3) for i in range(5)] == [0, 0.05, 0.1, 0.15, 0.2]

@@ -1,6 +1,4 @@
-"""Owns self-attention: three implementations over the same weights, its scale, its biases and masks.
-Refuses to choose between them: the config does.
-"""
+"""Self-attention: three implementations over the same weights, with its scale, biases and masks. The config chooses."""
 
 import torch
 import torch.nn.functional as F

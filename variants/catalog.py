@@ -1,5 +1,5 @@
-"""Owns the explicit list of all variants, and the way from a name to a config to a module.
-Refuses to import torch until a module is built: help, planning and reports need only the names.
+"""The list of all variants, and the way from a name to a config to a module. Torch is imported only when a module is
+built: help, planning and reports need the names alone.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from variants.compact import COMPACT, COMPACT_CLS
 from variants.fields import UsageError, near_matches
-from variants.neighbours import CCT, CVT, SMALL_P4, VIT_LITE
+from variants.neighbours import CCT, CVT, SMALL_P4, VIT_224, VIT_LITE
 from variants.patch2 import PATCH2, PATCH2_CONV
-from variants.resized import VIT_224
 from variants.timm_baseline import RESNET18, TIMM_TINY, TimmConfig
 from variants.vanilla import VANILLA
 
@@ -55,7 +54,7 @@ def config_of(name: str, image_size: int = 32, num_classes: int = 10) -> Any:
         return dataclasses.replace(base, image_size=image_size, num_classes=num_classes)
     except UsageError:
         raise
-    except Exception as error:  # a person's own class may refuse in any way
+    except Exception as error:  # a user's own class may refuse in any way
         raise UsageError(f"{name} cannot be for {image_size} pixels, {num_classes} classes: {_told(error)}") from None
 
 
@@ -73,7 +72,7 @@ def build(name: str, image_size: int = 32, num_classes: int = 10) -> nn.Module:
 
 
 def _from_file(path: str, name: str) -> Any:
-    """A config out of a person's own file: a ViTConfig, or any frozen dataclass with `module()` of its own."""
+    """A config from a user's own file: a ViTConfig, or any frozen dataclass with `module()` of its own."""
     file = Path(path)
     if not file.is_file():
         raise UsageError(f"variant file {path} does not exist")

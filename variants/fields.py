@@ -1,5 +1,6 @@
-"""Owns the typed frozen records that describe an experiment: checking, reading from text, comparing.
-Refuses to know what any field means.
+"""Typed frozen records that describe an experiment: checking their values, reading them from text, comparing two.
+
+A field's type says all that it may be: `heads: Count = 12`, `dropout: Rate = 0.0`, `pool: Literal["cls", "mean"]`.
 """
 
 import dataclasses
@@ -8,15 +9,44 @@ import functools
 import math
 import types
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
 
 LARGEST = 2**53  # of whole numbers that a float holds exactly; nothing here is counted beyond
+UNIONS = (Union, types.UnionType)
+TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 class UsageError(ValueError):
-    """What a person asked for cannot be done; the command lines print the message and exit with 2."""
+    """What a user asked for cannot be done; the command lines print the message and exit with 2."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a field may hold, as part of its type: `Annotated[int, Range(least=1)]`."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return self.least <= value <= self.most and self.above < value < self.below
+
+    def __str__(self) -> str:
+        ends = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        return " and ".join(f"{words} {end:g}" for words, end in ends.items() if math.isfinite(end))
+
+
+Count = Annotated[int, Range(least=1)]
+CountOrZero = Annotated[int, Range(least=0)]
+Positive = Annotated[float, Range(above=0)]
+NotNegative = Annotated[float, Range(least=0)]
+Probability = Annotated[float, Range(least=0, most=1)]
+Share = Annotated[float, Range(above=0, most=1)]
+Rate = Annotated[float, Range(least=0, below=1)]
 
 
 def near_matches(word: str, choices: Iterable[str]) -> str:
@@ -27,73 +57,71 @@ def near_matches(word: str, choices: Iterable[str]) -> str:
 
 
 @functools.cache  # asked for at every record that is made, and slow to resolve
-def hints(record_type: type) -> dict[str, Any]:
-    """The declared type of each field."""
-    resolved = get_type_hints(record_type)
+def hints(record_type: type, ranges: bool = False) -> dict[str, Any]:
+    """The declared type of each field, with or without the range of its numbers."""
+    resolved = get_type_hints(record_type, include_extras=ranges)
     return {field.name: resolved[field.name] for field in dataclasses.fields(record_type)}
 
 
 def check_fields(record: Any) -> None:
-    """Raises UsageError unless each value has its field's declared type; called by `__post_init__`.
+    """Raises UsageError unless each value is of its field's type and in its range; called by `__post_init__`.
 
     A whole number given for a float becomes one: 1 and 1.0 are the same experiment and must not look like two, nor
     must 0.0 and -0.0.
     """
-    for name, hint in hints(type(record)).items():
+    for name, hint in hints(type(record), ranges=True).items():
         value = getattr(record, name)
-        _check_value(name, value, hint)
-        declared = _as_declared(value, hint)
-        if declared is not value:
-            object.__setattr__(record, name, declared)
+        checked = _checked(name, value, hint)
+        if checked is not value:
+            object.__setattr__(record, name, checked)
 
 
-def _as_declared(value: Any, hint: Any) -> Any:
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    if isinstance(value, tuple):
-        return tuple(_as_float(item) if float in get_args(hint) else item for item in value)
-    is_float = hint is float or (get_origin(hint) in (Union, types.UnionType) and float in get_args(hint))
-    return _as_float(value) if is_float else value
-
-
-def _as_float(value: float) -> float:
-    return float(value) + 0.0  # -0.0 becomes 0.0: they are equal and are written differently
-
-
-def _check_value(name: str, value: Any, hint: Any) -> None:
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    """The value as its type has it."""
     origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        value = _checked(name, value, args[0])
+        if any(isinstance(limit, Range) and value not in limit for limit in args[1:]):
+            raise UsageError(f"{name}={value}: must be {' and '.join(map(str, args[1:]))}")
+        return value
+    if origin in UNIONS:
+        return None if value is None else _checked(name, value, _other_than_none(args))
+    if origin is tuple:
+        return _checked_tuple(name, value, args)
     if isinstance(value, int) and abs(value) > LARGEST:
-        raise UsageError(f"{name}: a number beyond {LARGEST:,} is no size and no count")
-    if hint is Any:
-        return
+        raise UsageError(f"{name}: must be at most {LARGEST:,}")
     if origin is Literal:
         if not any(type(value) is type(arg) and value == arg for arg in args):
             raise UsageError(f"{name}={value!r}: {near_matches(str(value), map(str, args))}")
-    elif origin in (Union, types.UnionType):
-        if value is not None:
-            _check_value(name, value, next(arg for arg in args if arg is not type(None)))
-    elif origin is tuple:
-        _check_tuple(name, value, args)
     elif hint is float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise UsageError(f"{name}={value!r}: a finite number is needed")
-    elif type(value) is not hint:
+        return _as_float(value)
+    elif hint is not Any and type(value) is not hint:
         raise UsageError(f"{name}={value!r}: {hint.__name__} is needed, not {type(value).__name__}")
+    return value
 
 
-def _check_tuple(name: str, value: Any, args: tuple[Any, ...]) -> None:
+def _checked_tuple(name: str, value: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     if not isinstance(value, tuple):
         raise UsageError(f"{name}={value!r}: a sequence is needed")
     if args[-1] is Ellipsis:
         args = (args[0],) * len(value)
     if len(args) != len(value):
         raise UsageError(f"{name}={value!r}: {len(args)} values are needed")
-    for item, hint in zip(value, args):
-        _check_value(name, item, hint)
+    return tuple(_checked(name, item, hint) for item, hint in zip(value, args))
+
+
+def _as_float(value: float) -> float:
+    return float(value) + 0.0  # -0.0 becomes 0.0: they are equal and are written differently
+
+
+def _other_than_none(args: tuple[Any, ...]) -> Any:
+    return next(arg for arg in args if arg is not type(None))
 
 
 def from_text(record: Record, changes: Mapping[str, str]) -> Record:
-    """A copy with fields read from text, as `--set` gives them; unknown names and wrong types name the choices."""
+    """A copy with fields read from text, as `--set` gives them; an unknown name is answered with the near ones."""
     known = hints(type(record))
     values = {}
     for name, text in changes.items():
@@ -104,7 +132,7 @@ def from_text(record: Record, changes: Mapping[str, str]) -> Record:
         return dataclasses.replace(record, **values) if values else record  # type: ignore[type-var]
     except UsageError:
         raise
-    except ValueError as error:  # the natural way for a person's own class to refuse
+    except ValueError as error:  # the natural way for a user's own class to refuse
         raise UsageError(f"{', '.join(changes)}: {(str(error).splitlines() or ['no reason given'])[0]}") from None
 
 
@@ -112,19 +140,17 @@ def _parse(name: str, text: str, hint: Any) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
         return text
-    if origin in (Union, types.UnionType):
-        inner = next(arg for arg in args if arg is not type(None))
-        return None if text.lower() == "none" else _parse(name, text, inner)
+    if origin in UNIONS:
+        return None if text.lower() == "none" else _parse(name, text, _other_than_none(args))
     if origin is tuple:
         return tuple(_parse(name, part, args[0]) for part in text.split(",") if part and text.lower() != "none")
     if hint is bool:
-        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        if text.lower() not in words:
+        if text.lower() not in TRUTH:
             raise UsageError(f"{name}={text!r}: true or false is needed")
-        return words[text.lower()]
+        return TRUTH[text.lower()]
     try:
         return hint(text)
-    except (TypeError, ValueError):  # a person's own class may have fields of any type
+    except (TypeError, ValueError):  # a user's own class may have fields of any type
         raise UsageError(f"{name}={text!r}: {hint.__name__} is needed") from None
 
 

@@ -1,8 +1,10 @@
-"""Neighbours: the published small ViTs whose numbers stand beside ours.
+"""Neighbours: other published ViTs for small images, whose numbers stand beside ours.
 
 ViT-Lite, CVT and CCT are Compact Transformers (arXiv:2104.05704): no qkv bias, the residual after the first norm,
 positions from a wide normal. SMALL_P4 is the base model of Lee et al. (arXiv:2112.13492): 2,692,426 parameters with 10
-classes at 32 pixels; the printed 2.8 M fits Tiny-ImageNet.
+classes at 32 pixels; the printed 2.8 M fits Tiny-ImageNet. VIT_224 is the ImageNet-shaped ViT of
+HarshTomar1234/vision_transformer-ViT- (S3), small images resized to 224 pixels. S3's README prints "~22M" parameters
+beside an example of this shape; that is a 12-layer ViT-Small, and these 6 layers have half of that.
 """
 
 from dataclasses import replace
@@ -38,4 +40,18 @@ SMALL_P4 = ViTConfig(
     final_norm="pooled",
     init="xavier-flat",
     drop_path_shape="constant",
+)
+
+VIT_224 = ViTConfig(
+    resize=224,
+    patch=16,
+    width=384,
+    depth=6,
+    heads=6,
+    mlp_width=1536,
+    pool="cls",
+    norm_eps=1e-6,
+    init="trunc-normal-linear",
+    dropout=0.1,
+    attention_dropout=0.1,
 )

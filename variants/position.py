@@ -1,6 +1,4 @@
-"""Owns positions: learned, sine-cosine and relative ones, and how they stretch to other image sizes.
-Refuses to touch the class token's content.
-"""
+"""Positions: learned, sine-cosine and relative ones, and how they stretch to other image sizes."""
 
 import math
 

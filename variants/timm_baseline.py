@@ -1,5 +1,5 @@
-"""The timm baselines: any model of timm, built from scratch for small images, as a config like the others.
-Refuses to import timm or torch before a model is asked for.
+"""The timm baselines: any model of timm, built from scratch for small images, as a config like the others. Neither
+timm nor torch is imported before `module()` is called.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from variants.fields import UsageError, check_fields
+from variants.fields import Count, CountOrZero, Rate, UsageError, check_fields
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,26 +18,21 @@ class TimmConfig:
     """What `timm.create_model` is asked for; 0 leaves a setting to timm."""
 
     model: str = "vit_tiny_patch16_224"
-    image_size: int = 32
-    num_classes: int = 10
-    resize: int = 0
-    patch: int = 0
+    image_size: Count = 32
+    num_classes: CountOrZero = 10
+    resize: CountOrZero = 0
+    patch: CountOrZero = 0
     pretrained: bool = False
     small_stem: bool = False  # of a ResNet: a 3x3 convolution of stride 1 and no pooling, as usual at 32 pixels
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    head_dropout: float = 0.0
-    drop_path: float = 0.0
+    dropout: Rate = 0.0
+    attention_dropout: Rate = 0.0
+    head_dropout: Rate = 0.0
+    drop_path: Rate = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.image_size < 1 or min(self.num_classes, self.resize, self.patch) < 0:
-            raise UsageError("image_size, num_classes, resize and patch cannot be negative")
         if self.patch and self.input_size % self.patch:
             raise UsageError(f"patch={self.patch} does not divide the image's {self.input_size} pixels")
-        for name in ("dropout", "attention_dropout", "head_dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name}={getattr(self, name)}: a probability below 1 is needed")
 
     @property
     def input_size(self) -> int:

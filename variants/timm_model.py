@@ -1,5 +1,5 @@
-"""Owns the small wrapper through which a timm model meets the contract of a variant.
-Refuses to change what timm builds, but for the stem of a ResNet where the config asks for a small one.
+"""The wrapper through which a timm model meets the contract of a variant. The model is what timm builds, but for the
+stem of a ResNet where the config asks for a small one.
 """
 
 from typing import Any
@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from variants.fields import UsageError, near_matches
-from variants.resize import resized
 from variants.timm_baseline import TimmConfig
+from variants.tokenizer import resized
 
 
 def create(config: TimmConfig) -> nn.Module:

@@ -1,6 +1,4 @@
-"""Owns the step from an image to a row of tokens, one class for each way of doing it.
-Refuses positions and the class token.
-"""
+"""The step from an image to a row of tokens, one class for each way of doing it, and the resizing before it."""
 
 from itertools import pairwise
 
@@ -9,6 +7,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from variants.config import ViTConfig
+
+
+def resized(images_BCHW: torch.Tensor, size: int) -> torch.Tensor:
+    """Bilinear to `size` pixels, smoothed first where it shrinks; 0 leaves the images as they are."""
+    if not size:
+        return images_BCHW
+    shrinks = size < images_BCHW.shape[-1]
+    return F.interpolate(images_BCHW, size=(size, size), mode="bilinear", align_corners=False, antialias=shrinks)
 
 
 class LinearTokenizer(nn.Module):

@@ -4,10 +4,11 @@ was made; they count only for a class that is not the suite's own."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
-from harness.config import OWN_TYPES, RATES, RunConfig, fields_of, run_config_from_plain
+from harness.config import OWN_TYPES, RATES, RunConfig, run_config_from_plain
 from harness.datasets import DATASETS, Dataset
 from harness.recipe import Recipe, fitted, shortened, with_policy
 from harness.recipes import PUBLISHED, RECIPES
@@ -57,7 +58,7 @@ def _nearest(config: RunConfig, stored: Sequence[str]) -> Name:
 
 
 def _nearest_variant(variant: Any, recipe: Recipe) -> tuple[str, Any, Differences]:
-    own = fields_of(variant)
+    own = asdict(variant)
     decided = {name: rate for name in RATES if (rate := getattr(recipe, name)) is not None and name in own}
     names = [*CATALOG, f"timm:{variant.model}"] if isinstance(variant, TimmConfig) else [*CATALOG]
     bases = {name: _base(name, variant.image_size, variant.num_classes) for name in names}
@@ -74,14 +75,14 @@ def _base(name: str, image_size: int, num_classes: int) -> tuple[Any, dict[str, 
         base = config_of(name, image_size, num_classes)
     except UsageError:  # a patch that does not divide so small an image
         return None, {}
-    return base, fields_of(base)
+    return base, asdict(base)
 
 
 def _nearest_recipe(
     recipe: Recipe, dataset: str, published: str | None, stored: Sequence[str]
 ) -> tuple[str, tuple[str, ...], Recipe, Differences]:
     """The source, the flag that shortened it if one did, the recipe of that budget, and how this one differs."""
-    own, found = fields_of(recipe), []
+    own, found = asdict(recipe), []
     by_hand = any(text.startswith("recipe.epochs=") for text in stored)
     for source in sorted(RECIPES, key=lambda source: source != published):
         for is_shortened in (False, True) if by_hand else (True, False):
@@ -97,7 +98,7 @@ def _plain(source: str, dataset: str, epochs: int | None) -> tuple[Recipe, dict[
     """The recipe on this data set over so many passes, and its fields."""
     recipe = fitted(RECIPES[source], _facts(dataset))
     recipe = recipe if epochs in (None, recipe.epochs) else shortened(recipe, epochs)
-    return recipe, fields_of(recipe)
+    return recipe, asdict(recipe)
 
 
 def _facts(dataset: str) -> Dataset:
