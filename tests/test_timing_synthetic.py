@@ -10,9 +10,8 @@ from statistics import fmean, stdev
 
 import pytest
 
+from harness import report
 from harness.config import run_config_from_plain
-from harness.evidence.cells.groups import read_evidence
-from harness.evidence.paper import all_tables
 from harness.records.read import load_runs, read_run, run_state
 from harness.records.schema import FILES
 from harness.records.write import RunWriter
@@ -89,7 +88,7 @@ def test_the_main_table_s_cell_is_the_mean_of_its_five_records(sixty: Path, tmp_
     runs = [read_run(path.parent) for path in sixty.glob("*/config.json")]
     values = [100 * r.result["test_accuracy"] for r in runs if chosen.items() <= r.config.items()]
     half = 2.776445 * stdev(values) / math.sqrt(5)  # Student's t with four degrees of freedom
-    table = all_tables(read_evidence([sixty]), STUDIES["main"])[0]
+    table = report.all_tables(report.read_evidence([sixty]), STUDIES["main"])[0]
     rows = [dict(zip(table.columns, row)) for row in table.rows]
     (row,) = [row for row in rows if (row["variant"], row["recipe"]) == ("compact", "common, epochs=8")]
     assert row["CIFAR-100 (%)"] == f"{fmean(values):.2f} ± {half:.2f} (5)"
