@@ -20,12 +20,10 @@ from harness.counting.cost import Cost, cost_of
 from harness.data.canonical import Split
 from harness.data.load import ImageData, load
 from harness.data.pipeline import held_out, scaling, shown_more_often, to_device
-from harness.records.aside import set_aside, set_aside_done
 from harness.records.environment import environment
-from harness.records.images import check_images
 from harness.records.lock import Lock, owned
-from harness.records.read import Run, done_run, whole_run
-from harness.records.write import RunWriter, prepare
+from harness.records.read import Run, check_images, done_run, whole_run
+from harness.records.write import RunWriter, prepare, set_aside, set_aside_done
 from harness.training import device as devices
 from harness.training.checkpoint import EVERY_S, Checkpoints, clear
 from harness.training.evaluate import Evaluation, evaluate, evaluate_corrupted

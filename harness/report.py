@@ -17,19 +17,23 @@ examples:
 from pathlib import Path
 
 from harness.commands import Parser, directory, place, run_command
-from harness.evidence.cells.ahead import begin_reading
 from harness.evidence.cells.catalogue import read_costs
 from harness.evidence.cells.groups import read_evidence
-from harness.evidence.figures.plans import Figures
 from harness.evidence.findings.conclusions import headed
 from harness.evidence.findings.instances import beside_studies, instances
 from harness.evidence.folders import folders_of
-from harness.evidence.macros import macros
-from harness.evidence.paper import all_tables, write_tables, write_text
-from harness.evidence.processes import Processes
-from harness.evidence.readme import read_parts, write_results
-from harness.evidence.tables.benchmarks import read_measured
-from harness.evidence.typeset import typeset
+from harness.evidence.paper import (
+    all_figures,
+    all_tables,
+    read_parts,
+    typeset,
+    write_figures,
+    write_results,
+    write_tables,
+    write_text,
+)
+from harness.evidence.prose import macros
+from harness.evidence.tables.costs import read_measured
 from harness.studies import STUDIES
 from variants.fields import UsageError, near_matches
 
@@ -59,27 +63,24 @@ def main(arguments: list[str] | None = None) -> int:
         read_parts(args.readme)  # a README without markers is refused before anything is written
     evidence = read_evidence(folders_of(args.results), read_costs(args.cost))
     print(evidence.source if evidence.groups else f"{evidence.source} The tables hold no results.")
-    with Processes() as processes:
-        finish_reading = begin_reading(evidence.groups, processes)
-        measured, studied = read_measured(args.bench), instances(evidence)
-        beside = beside_studies(evidence, args.study, studied)
-        finish_reading()
-        pictured = beside if beside.groups else evidence  # while the main table is empty, what the studies have
-        figures = Figures(pictured, study, processes, measured, studied)
-        tables = all_tables(evidence, study, measured, studied, beside)
-        told = [headed(instance) for instance in studied]
-        said = macros(evidence, study, studied, pictured.groups)
-        try:
-            lines = write_tables(tables, args.out / "tables")
-            lines += figures.write(args.out / "figures")
-            lines += write_text(said, studied, args.out)
-            if args.readme:
-                write_results(args.readme, tables[0], [lines for one, lines in zip(studied, told) if not one.quick])
-                lines.append(f"{args.readme}: the results between its markers")
-            if args.paper:
-                lines.append(typeset(args.out))
-        except OSError as error:
-            raise UsageError(f"cannot write {error.filename or args.out}: {error.strerror or error}") from None
+    measured, studied = read_measured(args.bench), instances(evidence)
+    beside = beside_studies(evidence, args.study, studied)
+    pictured = beside if beside.groups else evidence  # while the main table is empty, what the studies have
+    tables = all_tables(evidence, study, measured, studied, beside)
+    figures = all_figures(pictured, study, measured, studied)
+    told = [headed(instance) for instance in studied]
+    said = macros(evidence, study, studied, pictured.groups)
+    try:
+        lines = write_tables(tables, args.out / "tables")
+        lines += write_figures(figures, pictured, args.out / "figures")
+        lines += write_text(said, studied, args.out)
+        if args.readme:
+            write_results(args.readme, tables[0], [lines for one, lines in zip(studied, told) if not one.quick])
+            lines.append(f"{args.readme}: the results between its markers")
+        if args.paper:
+            lines.append(typeset(args.out))
+    except OSError as error:
+        raise UsageError(f"cannot write {error.filename or args.out}: {error.strerror or error}") from None
     found = [line for one in told for line in ("", *one)]
     print("\n".join([f"wrote below {args.out}:", *lines, "", tables[0].to_markdown().rstrip("\n"), *found]))
     return 0

@@ -21,9 +21,8 @@ from harness.config import PRECISION_HELP, PRECISIONS, RunConfig, resolve
 from harness.data.load import dataset_facts
 from harness.datasets import DATASETS, Dataset
 from harness.recipes import RECIPE_HELP, canonical
-from harness.records.images import check_images
 from harness.records.lock import BusyError
-from harness.records.read import Run, read_run, run_state
+from harness.records.read import Run, check_images, read_run, run_state
 from harness.training.signals import listening, wait
 from variants.catalog import CATALOG, check_known
 from variants.fields import UsageError

@@ -26,12 +26,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.commands import Parser, directory, run_command, whole
 from harness.config import PRECISION_HELP, PRECISIONS
-from harness.data.load import dataset_facts
-from harness.data.memory import available_bytes
+from harness.data.load import available_bytes, dataset_facts
 from harness.datasets import EMBEDDED, Dataset
 from harness.recipes import RECIPE_HELP, canonical
-from harness.records.images import FOLDER, check_images
-from harness.records.read import read_run, run_state
+from harness.records.read import FOLDER, check_images, read_run, run_state
 from harness.records.schema import ASIDE
 from harness.studies import STUDIES
 from harness.study import Study

@@ -7,14 +7,14 @@ checked, and whether the parts of each record agree. Exit code 1: something diff
 
 examples:
   python -m harness.verify results/reference/RUN
-  python -m harness.verify results/reference/RUN --first 2          (only its first two passes)
+  python -m harness.verify results/reference/RUN --first 2          (only its first two epochs)
   python -m harness.verify --records
   python -m harness.verify --records results/runs results/reference
 """
 
 import contextlib
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,25 +24,22 @@ import numpy as np
 from harness.commands import Parser, directory, place, run_command, whole
 from harness.config import RunConfig, run_config_from_plain
 from harness.evidence.folders import OWN_RUNS, REFERENCE_RUNS
-from harness.records.check import NUMBERS, of_somebodys_class, problems_of
 from harness.records.environment import environment
-from harness.records.read import Run, finished_under, read_run
-from harness.records.schema import SEALED_SINCE, is_aside
-from harness.records.seal import digest
+from harness.records.read import Run, contradictions, finished_under, is_own_class, problems_of, read_run, reason
+from harness.records.schema import SEALED_SINCE, digest
 from variants.fields import UsageError
 
 if TYPE_CHECKING:
     import torch
 
 CLOCKS = ("seconds", "eval_seconds")  # what no second run repeats
-MOST_THREADS = 1024  # that a record is believed
 
 
 def parser() -> Parser:
     p = Parser("harness.verify", __doc__ or "")
     p.add_argument("runs", type=place, nargs="*", metavar="RUN", help="folders of runs; with --records, of records")
     p.add_argument("--records", action="store_true", help="train nothing: check what the records say")
-    p.add_argument("--first", type=whole, metavar="N", help="train only the first N passes again")
+    p.add_argument("--first", type=whole, metavar="N", help="train only the first N epochs again")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     p.add_argument("--data-dir", type=directory, default=Path("data"), help="(default: data)")
     p.add_argument("--quiet", action="store_true", help="no progress")
@@ -61,16 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
     return max(verify(one, args) for one in stored)
 
 
-# --- records ---------------------------------------------------------------------------------------------------------
-
-
 def check_all(folders: Sequence[Path]) -> int:
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"{folder}: there is no such folder")
-    closed = {path: problem for folder in folders for path, problem in unreadable_under(folder)}
-    records = [record for folder in folders for record in finished_under(folder) if record not in closed] + [*closed]
-    wrong = closed | {record: found for record in records if record not in closed and (found := problems_of(record))}
+    records = [record for folder in folders for record in finished_under(folder)]
+    wrong = {record: problems for record in records if (problems := problems_of(record))}
     for record, problems in wrong.items():
         print(f"{record}", *(f"  {problem}" for problem in problems), sep="\n")
     where = " and ".join(map(str, folders)) or "no folder"
@@ -78,24 +71,9 @@ def check_all(folders: Sequence[Path]) -> int:
     sound = [read_run(record) for record in records if record not in wrong]
     if unsealed := sum(not run.sealed for run in sound):
         print(f"{unsealed} of them are older than schema {SEALED_SINCE}: without digests a change cannot be told")
-    if own := sum(map(of_somebodys_class, sound)):
+    if own := sum(map(is_own_class, sound)):
         print(f"{own} of them are of a class of somebody's own: their identity is not checked, that would run its code")
     return 1 if wrong else 0
-
-
-def unreadable_under(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Folders that may hold a record, which nobody can tell."""
-    try:
-        paths = sorted(path for path in folder.iterdir() if not is_aside(path))
-    except PermissionError as error:
-        raise UsageError(f"{folder} cannot be read: {error.strerror}") from None
-    for path in paths:
-        try:
-            (path / "result.json").lstat()
-        except PermissionError as error:
-            yield path, [f"cannot be read: {error.strerror}"]
-        except OSError:
-            continue
 
 
 # --- training again --------------------------------------------------------------------------------------------------
@@ -117,19 +95,19 @@ def _stored(folder: Path) -> Stored:
         if not run.ok:
             raise UsageError(f"it failed ({run.result['reason']}): there is nothing to compare")
         lines, predictions = run.epochs(), run.predictions()
-        if problems := problems_of(folder, NUMBERS):
+        if problems := contradictions(run):
             rest = f" ({len(problems) - 1} more: --records names all)" if problems[1:] else ""
             raise UsageError(f"{problems[0]}{rest}")
-        if of_somebodys_class(run):
+        if is_own_class(run):
             _check_code(run)
-        stored = Stored(run, run_config_from_plain(run.config), lines, predictions)
+        config = run_config_from_plain(run.config)
+        if config.run_id != run.config.get("run_id"):
+            raise UsageError(f"it says that it is {run.config.get('run_id')}, its fields give {config.run_id}")
     except FileNotFoundError as error:
         raise UsageError(f"{folder} is no finished run: there is no {Path(str(error.filename)).name}") from None
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} cannot be trained again: {error}") from None
-    if (given := stored.config.run_id) != run.config.get("run_id"):
-        raise UsageError(f"{folder} says that it is {run.config.get('run_id')}, its fields give {given}")
-    return stored
+        raise UsageError(f"{folder} cannot be trained again: {reason(error)}") from None
+    return Stored(run, config, lines, predictions)
 
 
 def _check_code(run: Run) -> None:
@@ -154,8 +132,8 @@ def verify(stored: Stored, args: Namespace) -> int:
         for name, was, now in surroundings(stored, args.data_dir, device):
             print(f"note: {name} was {was}, is {now}", flush=True)
         found = compared(stored, args, device, first)
-    told = "; ".join(found) or "equal to the last bit"
-    print(f"{stored.run.folder.name}, {first} of {config.recipe.epochs} passes: {told}", flush=True)
+    outcome = "; ".join(found) or "equal to the last bit"
+    print(f"{stored.run.folder.name}, {first} of {config.recipe.epochs} epochs: {outcome}", flush=True)
     return 1 if found else 0
 
 
@@ -164,9 +142,7 @@ def take_threads(run: Run, device: "torch.device") -> None:
     import torch
 
     threads = run.env.get("threads")
-    if not isinstance(threads, int) or not 0 < threads <= MOST_THREADS or threads == torch.get_num_threads():
-        return
-    if device.type == run.env.get("device") == "cpu":
+    if threads and device.type == run.env.get("device") == "cpu" and threads != torch.get_num_threads():
         print(f"note: with {threads} thread{'s' * (threads > 1)}, as it was trained", flush=True)
         torch.set_num_threads(threads)
 
@@ -182,7 +158,7 @@ def surroundings(stored: Stored, data_dir: Path, device: "torch.device") -> list
 
 
 def compared(stored: Stored, args: Namespace, device: "torch.device", first: int) -> list[str]:
-    """Stops at the first pass that differs: all that follow would."""
+    """Stops at the first epoch that differs: all that follow would."""
     from harness.experiment import trained_again
 
     with contextlib.closing(trained_again(stored.config, args.data_dir, device, first, args.quiet)) as epochs:
@@ -191,11 +167,11 @@ def compared(stored: Stored, args: Namespace, device: "torch.device", first: int
             differing = [name for name in names if name not in CLOCKS and was.get(name) != now.line.get(name)]
             if differing:
                 pairs = ", ".join(f"{name} {was.get(name)} against {now.line.get(name)}" for name in differing)
-                return [f"pass {was.get('epoch')} differs: {pairs}"]
+                return [f"epoch {was.get('epoch')} differs: {pairs}"]
     if first < stored.config.recipe.epochs:
         return []
     old, fresh = stored.predictions, now.evaluation
-    if old["predicted"].shape != fresh.predicted.shape or old["confidence"].shape != fresh.confidence.shape:
+    if old["predicted"].shape != fresh.predicted.shape:
         return [f"{old['predicted'].size} predictions are recorded of {fresh.predicted.size} images"]
     changed = int((old["predicted"] != fresh.predicted).sum())
     apart = float(np.abs(old["confidence"] - fresh.confidence).max())

@@ -69,9 +69,3 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small made-up arrays may go by the name of a data set whose whole copies are known."""
-    monkeypatch.setattr("harness.data.known.KNOWN", {})

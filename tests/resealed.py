@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.records.schema import FILES
-from harness.records.seal import digest
+from harness.records.schema import FILES, digest
 from harness.records.write import result_bytes
 
 

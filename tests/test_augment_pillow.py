@@ -1,8 +1,6 @@
-"""The Pillow flavour of AutoAugment against Pillow itself, on every pixel of a thousand made-up images, at every
-magnitude and sign of the two policies; how often each operation happens, and that what moves in is grey.
-"""
+"""The Pillow flavour of AutoAugment against Pillow itself, on every pixel of made-up images, at every magnitude and
+sign of the two policies; how often each operation happens, and that what moves in is grey."""
 
-import hashlib
 import platform
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -14,9 +12,18 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from scipy.stats import chisquare
 
-from harness.data.augment.apply import PILLOW_OPERATIONS, apply_round_, apply_rounds_, torchvision_operations
 from harness.data.augment.catalog import augment_uint8_
-from harness.data.augment.policies import CIFAR10_POLICY, OPS, SVHN_POLICY, Round, draw_autoaugment
+from harness.data.augment.policies import (
+    CIFAR10_POLICY,
+    OPS,
+    PILLOW_OPERATIONS,
+    SVHN_POLICY,
+    Round,
+    apply_round_,
+    apply_rounds_,
+    draw_autoaugment,
+    torchvision_operations,
+)
 from harness.recipes import RECIPES
 
 POLICIES = {"cifar": CIFAR10_POLICY, "svhn": SVHN_POLICY}
@@ -32,7 +39,7 @@ WITHOUT_MAGNITUDE: dict[str, Callable[[Image.Image], Image.Image]] = {
     "Invert": ImageOps.invert,
 }
 FLOAT_OPS = (*ENHANCERS, "AutoContrast")
-N = 60_000
+N = 30_000
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -91,7 +98,7 @@ def as_batch(images: list[Image.Image]) -> torch.Tensor:
     return torch.from_numpy(np.stack([np.array(image) for image in images])).permute(0, 3, 1, 2)
 
 
-def pictures(height: int = 32, width: int = 32, each: int = 200) -> torch.Tensor:
+def pictures(height: int = 32, width: int = 32, each: int = 40) -> torch.Tensor:
     """Five kinds, `each` of every one: noise, smooth, saturated, flat, and edges and texture as a photograph has."""
     rng = np.random.default_rng(11)
     y, x = np.mgrid[:height, :width] / 32
@@ -128,7 +135,7 @@ def compared(op: str, values: list[float], batch: torch.Tensor) -> np.ndarray:
 def test_each_operation_is_within_a_grey_level_of_pillow(op: str) -> None:
     values = [sign * magnitude(op, index, (32, 32)) for name, index in USED if name == op for sign in signs(op)]
     apart = compared(op, values, pictures())
-    assert len(apart[0]) == 1000 and apart.max() <= 1
+    assert len(apart[0]) == 200 and apart.max() <= 1
     if op.startswith("Shear"):
         # Pillow's cubic is in float64, ours in float32: a whole number that one of them just misses is cut to the next.
         assert apart.mean() < 1e-3
@@ -137,9 +144,9 @@ def test_each_operation_is_within_a_grey_level_of_pillow(op: str) -> None:
 
 
 @pytest.mark.parametrize("op", OPS)
-@pytest.mark.parametrize("size", [(20, 33), (64, 64), (5, 3), (2, 2)])
+@pytest.mark.parametrize("size", [(20, 33), (5, 3), (2, 2)])
 def test_other_sizes_and_magnitudes_follow_pillow(op: str, size: tuple[int, int]) -> None:
-    indices = range(1, 10)  # index 0 changes nothing, and no policy uses it but for colour, which is tested above
+    indices = range(1, 10, 2)  # index 0 changes nothing, and no policy uses it but for colour, which is tested above
     values = [sign * magnitude(op, index, size) for index in indices for sign in signs(op)]
     assert compared(op, values, pictures(*size, each=4)).max() <= (
         1 if op.startswith("Shear") or op in FLOAT_OPS else 0
@@ -179,18 +186,6 @@ def test_operations_magnitudes_and_signs_come_as_often_as_in_the_source(policy: 
     assert chisquare([seen[key] for key in possible], [N * share for share in possible.values()]).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
-def test_a_rotation_has_one_direction_and_all_else_that_has_a_sign_both(policy: tuple) -> None:
-    rounds = draw_autoaugment(policy, N, 32, 32, np.random.default_rng(6), as_pillow=True)
-    ops, values = (np.concatenate(part) for part in zip(*rounds, strict=True))
-    for op in {OPS[i] for i in ops}:
-        moved = values[(ops == OPS.index(op)) & (values != 0)]
-        share = 0.5 if len(signs(op)) == 2 else 1.0
-        assert (
-            len(moved) == 0 or abs((moved > 0).mean() - share) < 4 * np.sqrt(share * (1 - share) / len(moved)) + 1e-12
-        )
-
-
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 def test_a_drawn_plan_replayed_with_pillow_gives_the_same_images(policy: tuple, size: tuple[int, int]) -> None:
@@ -210,7 +205,7 @@ def test_a_drawn_plan_replayed_with_pillow_gives_the_same_images(policy: tuple, 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_what_moves_in_is_grey_where_torchvisions_flavour_has_black(policy: str) -> None:
-    batch = pictures()[-200:].repeat(10, 1, 1, 1)
+    batch = pictures()[-40:].repeat(10, 1, 1, 1)
     settings, means = RECIPES["s1"], {}
     for name in (f"autoaugment-{policy}", f"autoaugment-pil-{policy}"):
         means[name] = augment_uint8_(batch.clone(), (name,), settings, np.random.default_rng(3)).float().mean().item()
@@ -222,13 +217,3 @@ def test_what_moves_in_is_grey_where_torchvisions_flavour_has_black(policy: str)
         moved = np.where(np.isin(drawn.ops, geometry), drawn.ops, OPS.index("Identity"))
         shown = apply_round_(white.clone(), Round(moved, drawn.magnitudes), PILLOW_OPERATIONS)
         assert set(shown.unique().tolist()) == {128, 255}
-
-
-@pytest.mark.parametrize("policy, digest", [("cifar", "f2e71a305e26f746"), ("svhn", "58e1a49d55ed5a5b")])
-def test_the_draws_of_torchvisions_flavour_are_those_of_before(policy: str, digest: str) -> None:
-    """Seen before there were two flavours: operations, magnitudes in thousandths, where the generator then stands."""
-    rng, seen = np.random.default_rng(16), hashlib.sha256()
-    for drawn in draw_autoaugment(POLICIES[policy], 2000, 32, 32, rng):
-        seen.update(drawn.ops.astype(np.int64).tobytes())
-        seen.update(np.round(drawn.magnitudes * 1000).astype(np.int64).tobytes())
-    assert (seen.hexdigest()[:16], rng.integers(1 << 30)) == (digest, 979708574)

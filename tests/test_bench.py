@@ -20,9 +20,9 @@ from harness.config import resolve
 from harness.counting.cost import cost_of
 from harness.data.pipeline import scaling, to_device
 from harness.datasets import DATASETS
-from harness.evidence.figures.benchmarks import benchmark_data
-from harness.evidence.figures.digest import read_digest
-from harness.evidence.tables.benchmarks import TRAINING, benchmark_table, read_measured, training_table
+from harness.evidence.figures.costs import benchmark_data
+from harness.evidence.figures.drawing import read_digest
+from harness.evidence.tables.costs import TRAINING, benchmark_table, read_measured, training_table
 from harness.recipe import fitted
 from harness.recipes import RECIPES
 from harness.records.benchmarks import RECKONED, Comparison, read_comparisons, write_comparisons

@@ -9,7 +9,7 @@ import pytest
 
 from harness import report
 from harness.config import run_config_from_plain
-from harness.evidence.figures.digest import read_digest
+from harness.evidence.figures.drawing import read_digest
 from harness.records.read import load_runs
 from harness.records.schema import FILES
 

@@ -19,8 +19,7 @@ FLOW = (
 
 # The same inside the largest room.
 EVIDENCE = (
-    "processes", "folders", "published", "writing", "cells", "findings", "tables", "figures", "macros", "sections",
-    "paper", "readme", "typeset",
+    "folders", "writing", "cells", "findings", "tables", "figures", "prose", "paper",
 )  # fmt: skip
 
 

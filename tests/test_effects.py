@@ -19,7 +19,7 @@ from harness.evidence.findings.conclusions import conclusions
 from harness.evidence.findings.effects import effects_of
 from harness.evidence.findings.grids import shared_seeds, shares_of
 from harness.evidence.findings.instances import Instance, instances
-from harness.evidence.macros import macros
+from harness.evidence.prose import macros
 from harness.records.schema import RESULT_FIELDS
 from harness.records.write import RunWriter
 from harness.studies import STUDIES

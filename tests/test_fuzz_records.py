@@ -1,14 +1,14 @@
-"""Records damaged in every way that a disk, a person or a program may damage them: none is read as another than it was.
+"""Records with damaged files: none is read as another than it was.
 
-A record is read wrongly if any reader gives what the run did not write, if a sweep counts it as done, or if
-`verify --records` finds nothing to say. What readers may do is refuse, with OSError or ValueError and nothing else.
+A record is misread if any reader gives what the run did not write, if a sweep counts it as done, or if `verify
+--records` has nothing to say. What readers may do is refuse, with OSError or ValueError and nothing else.
 """
 
+import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ import torch
 from harness.config import resolve
 from harness.datasets import DATASETS
 from harness.experiment import run_cell
-from harness.records import aside, check, read
-from harness.records.check import DIRTY, problems_of
-from harness.records.read import Run, finished_under, load_runs, read_run, run_state
+from harness.records import read
+from harness.records import write as writing
+from harness.records.read import DIRTY, Run, finished_under, load_runs, problems_of, read_run, run_state
 from harness.records.schema import FILES
 from tests.mutations import (
     PLACES,
@@ -39,34 +39,16 @@ from tests.mutations import (
 ROOT = Path(__file__).resolve().parents[1]
 ANOTHER_ENVIRONMENT = min(ROOT.glob("results/reference/*/env.json"))
 
-UNCHECKED = "digests are not compared"
-UNSEALED = "the seal of result.json is not looked at"
-HOPELESS = "what is no JSON raises what nobody expects"
-SHAPELESS = "JSON that is no object is taken as it comes"
-BARE = "an archive is taken as it comes"
-PICKLES = "pickles are unpickled"
-NARROW = "a file that cannot be opened is not expected"
-NAMELESS = "the folder's name is not looked at"
-
-
-def json_file(defect: str) -> dict[str, Sort]:
-    bytes_, text = bytes_sorts(defect, HOPELESS), text_sorts(defect, HOPELESS)
-    return {**bytes_, **text, **json_sorts(defect, HOPELESS, SHAPELESS)}
-
-
-LINES = {**bytes_sorts(UNCHECKED, HOPELESS), **text_sorts(UNCHECKED, HOPELESS), **line_sorts(UNCHECKED)}
-LINES["emptied"] = replace(LINES["emptied"], defect=UNCHECKED)  # no lines are no error
-LINES |= {
-    f"{name} in a line": Sort(in_a_line(sort.change), sort.defect)
-    for name, sort in json_sorts(UNCHECKED, HOPELESS, SHAPELESS).items()
+TEXT = {**bytes_sorts(), **text_sorts()}
+IN_LINES = {
+    f"{name} in a line": Sort(in_a_line(sort.change))
+    for name, sort in json_sorts().items()
     if name not in ("no object", "the same otherwise written")
 }
 SORTS: dict[str, dict[str, Sort]] = {
-    **{name: json_file(UNCHECKED) for name in ("config.json", "env.json", "cost.json")},
-    # another run's result is sound in itself, and names other files
-    "result.json": json_file(UNSEALED) | {"another run's": Sort(lambda draw, content, other: other, UNCHECKED)},
-    "epochs.jsonl": LINES,
-    "predictions.npz": {**bytes_sorts(BARE, BARE), **archive_sorts(UNCHECKED, BARE, PICKLES)},
+    **{name: {**TEXT, **json_sorts()} for name in ("config.json", "env.json", "cost.json", "result.json")},
+    "epochs.jsonl": {**TEXT, **line_sorts(), **IN_LINES},
+    "predictions.npz": {**bytes_sorts(), **archive_sorts()},
 }
 
 
@@ -89,11 +71,11 @@ class Original:
         self.epochs, self.predictions = run.epochs(), run.predictions()
         self.out, self.folder = place, place / run.folder.name
 
-    def laid_out(self, **changed: bytes) -> Path:
+    def laid_out(self, changed: dict[str, bytes]) -> Path:
         shutil.rmtree(self.out, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        for name, content in self.content.items():
-            (self.folder / name).write_bytes(changed.get(name.replace(".", "_"), content))
+        for name, content in {**self.content, **changed}.items():
+            (self.folder / name).write_bytes(content)
         return self.folder
 
 
@@ -152,8 +134,8 @@ def _goes_aside(original: Original) -> bool:
     """All of it, under a name at which nobody looks for a record, so that the run can be begun in its own folder."""
     folder, there = original.folder, lying_in(original.folder)
     if not os.path.lexists(folder / "result.json"):  # an unfinished run is nothing to set aside
-        return aside.set_aside(folder) is None or not lying_in(folder)
-    place = aside.set_aside(folder)
+        return writing.set_aside(folder) is None
+    place = writing.set_aside(folder)
     return place is not None and lying_in(place) == there and not lying_in(folder) and not finished_under(original.out)
 
 
@@ -161,57 +143,14 @@ def lying_in(folder: Path) -> dict[str, bytes | None]:
     return {path.name: path.read_bytes() if path.is_file() else None for path in folder.iterdir()}
 
 
-# --- the defects that the damage would get through by ----------------------------------------------------------------
+# --- damage ----------------------------------------------------------------------------------------------------------
 
 
-def raising_another(function: Callable[..., Any], expected: type[Exception]) -> Callable[..., Any]:
-    """As if whoever wrote it had not thought of that error."""
-
-    def called(*arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except expected as error:
-            raise RuntimeError(str(error)) from None
-
-    return called
-
-
-def bare_predictions(run: Run) -> dict[str, np.ndarray]:
-    with np.load(run.folder / "predictions.npz", allow_pickle=True) as arrays:
-        return dict(arrays)
-
-
-def plant(defect: str, patch: pytest.MonkeyPatch) -> None:
-    if defect not in (UNSEALED, NARROW, NAMELESS):
-        patch.setattr(read, "_content", lambda folder, name, digests: (folder / name).read_bytes())
-    if defect == UNSEALED:
-        patch.setattr(read, "is_sealed", lambda content: True)
-    elif defect == HOPELESS:
-        loads = raising_another(read.json.loads, ValueError)
-        patch.setattr(read, "parsed", lambda name, content, sealed=False: loads(content.decode(errors="replace")))
-    elif defect == SHAPELESS:
-        patch.setattr(read, "_object", read.parsed)
-    elif defect == BARE:
-        patch.setattr(Run, "predictions", bare_predictions)
-    elif defect == PICKLES:
-        load = np.load
-        patch.setattr(read.np, "load", lambda file, **_: load(file, allow_pickle=True))
-    elif defect == NARROW:
-        for module in (read, aside, check):
-            for name in {"read_run", "whole_run"} & vars(module).keys():
-                patch.setattr(module, name, raising_another(getattr(module, name), OSError))
-    elif defect == NAMELESS:
-        for module in (read, aside):
-            patch.setattr(module, "whole_run", read.read_run)
-
-
-# --- tests -----------------------------------------------------------------------------------------------------------
-
-
-def damaged(original: Original, name: str, sorts: dict[str, Sort], count: int) -> Iterator[tuple[str, list[str]]]:
+def damaged(original: Original, name: str, count: int) -> Iterator[tuple[str, list[str]]]:
     """Each sort of damage in turn, and what it led to."""
-    for sort, changed in cases(sorts, count, original.content[name], original.other[name], seed=f"{name} {count}"):
-        original.laid_out(**{name.replace(".", "_"): changed})
+    content, other = original.content[name], original.other[name]
+    for sort, changed in cases(SORTS[name], count * len(SORTS[name]), content, other, seed=f"{name} {count}"):
+        original.laid_out({name: changed})
         yield sort, list(misread(original))
 
 
@@ -219,49 +158,75 @@ def damaged(original: Original, name: str, sorts: dict[str, Sort], count: int) -
 @pytest.mark.parametrize("rounds", [3, pytest.param(50, marks=pytest.mark.long)])
 def test_no_damaged_record_is_read_as_another(original, name, rounds, tried, capsys):
     wrong, kinds = [], Counter[str]()
-    for sort, found in damaged(original, name, SORTS[name], rounds * len(SORTS[name])):
+    for sort, found in damaged(original, name, rounds):
         kinds[sort] += 1
         wrong += [f"{sort}: {one}" for one in found]
     assert wrong == []
     tried("damaged files of records", kinds)
 
 
-@pytest.mark.parametrize("name", SORTS)
-def test_each_sort_of_damage_bites_where_a_defect_lets_it(original, name, tried, monkeypatch, capsys):
-    harmless, defects = [], Counter[str]()
-    for sort, how in SORTS[name].items():
-        with monkeypatch.context() as patch:
-            plant(how.defect, patch)
-            tries = damaged(original, name, {sort: how}, 60)
-            found = next((found for _, found in tries if found), None)
-        defects[how.defect] += 1
-        if not found:
-            harmless.append(f"{sort} does no harm although {how.defect}")
-    assert harmless == []
-    tried("damaged files of records", {}, defects)
-
-
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("place", PLACES)
-def test_what_is_no_file_is_no_record(original, name, place, tried, monkeypatch, capsys):
-    def harm() -> list[str]:
-        PLACES[place](original.laid_out() / name)
-        return list(misread(original))
-
-    assert harm() == []
-    plant(NARROW, monkeypatch)
-    assert harm()
-    tried("damaged files of records", {place: 1}, {NARROW: 1})
+def test_what_is_no_file_is_no_record(original, name, place, tried, capsys):
+    PLACES[place](original.laid_out({}) / name)
+    assert list(misread(original)) == []
+    tried("damaged files of records", {place: 1})
 
 
-def test_the_record_of_another_run_under_this_name_is_not_this_run(original, tried, monkeypatch, capsys):
-    """It is sound, and a report may count it as what it is; a sweep must not take it for the cell of that name."""
+def another_run_s(original: Original) -> list[str]:
+    """A sound record in the folder of another run. A report may count it as what it is; a sweep must not."""
+    original.laid_out(original.whole_other)
+    return [one for one in misread(original) if "what the run did not write" not in one and "load_runs" not in one]
 
-    def harm() -> list[str]:
-        original.laid_out(**{name.replace(".", "_"): content for name, content in original.whole_other.items()})
-        return [one for one in misread(original) if "what the run did not write" not in one and "load_runs" not in one]
 
-    assert harm() == []
-    plant(NAMELESS, monkeypatch)
-    assert harm() == ["run_state takes it for sound", "set_aside takes it for sound"]
-    tried("damaged files of records", {"all files another run's": 1}, {NAMELESS: 2})
+def test_the_record_of_another_run_under_this_name_is_not_this_run(original, tried, capsys):
+    assert another_run_s(original) == []
+    tried("damaged files of records", {"all files another run's": 1})
+
+
+# --- the defects that the damage would get through by ----------------------------------------------------------------
+
+
+def unchecked(folder: Path, name: str, digests: dict[str, str] | None) -> bytes:
+    return (folder / name).read_bytes()
+
+
+def bare_predictions(run: Run) -> dict[str, np.ndarray]:
+    with np.load(run.folder / "predictions.npz", allow_pickle=True) as arrays:
+        return dict(arrays)
+
+
+# The file and the damage that gets through, and what is replaced in harness.records.read by what.
+DEFECTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "digests are not compared": ("env.json", "a field of another run", {"_content": unchecked}),
+    "digests of epochs are not compared": ("epochs.jsonl", "a line of another run", {"_content": unchecked}),
+    "the seal of result.json is not looked at": (
+        *("result.json", "another likely number"),
+        {"is_sealed": lambda content: True},
+    ),
+    "NaN is taken as it comes": (
+        *("cost.json", "NaN or infinity"),
+        {"_content": unchecked, "parsed": lambda name, content: json.loads(content)},
+    ),
+    "an archive is taken as it comes": (
+        *("predictions.npz", "an array of pickles"),
+        {"_content": unchecked, "Run.predictions": bare_predictions},
+    ),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_damage_is_seen_where_a_defect_lets_it_through(original, defect, tried, monkeypatch, capsys):
+    name, sort, instead = DEFECTS[defect]
+    for where, what in instead.items():
+        monkeypatch.setattr(f"harness.records.read.{where}", what)
+    found = Counter(sort for sort, wrong in damaged(original, name, 2) if wrong)
+    assert sort in found and len(found) >= 10
+    tried("damaged files of records", {}, {defect: len(found)})
+
+
+def test_another_run_s_record_is_seen_where_the_folder_s_name_is_not_looked_at(original, tried, monkeypatch, capsys):
+    for module in (read, writing):
+        monkeypatch.setattr(module, "whole_run", read.read_run)
+    assert another_run_s(original) == ["run_state takes it for sound", "set_aside takes it for sound"]
+    tried("damaged files of records", {}, {"the folder's name is not looked at": 2})

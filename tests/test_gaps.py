@@ -8,7 +8,7 @@ from harness.evidence.cells.groups import read_evidence
 from harness.evidence.findings.conclusions import conclusions
 from harness.evidence.findings.gaps import gaps_of
 from harness.evidence.findings.instances import Instance, instances
-from harness.evidence.macros import macros
+from harness.evidence.prose import macros
 from harness.evidence.tables.study import study_tables
 from harness.studies import STUDIES
 from tests.test_effects import write_row

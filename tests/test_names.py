@@ -20,10 +20,10 @@ from PIL import Image
 from harness.config import RunConfig, resolve
 from harness.data.load import dataset_facts
 from harness.datasets import DATASETS
-from harness.evidence.figures.plans import slug
-from harness.evidence.typeset import find_latex
-from harness.evidence.writing import table as tables
-from harness.evidence.writing.table import Table
+from harness.evidence import writing as tables
+from harness.evidence.figures.drawing import slug
+from harness.evidence.paper import find_latex
+from harness.evidence.writing import Table
 from harness.studies import STUDIES
 from tests.properties import LONG_FORM, TEXT, WORDS, Property, attempt, breaking
 from tests.test_properties import CONFIG
@@ -278,17 +278,17 @@ PLANTED: dict[str, tuple[str, str, Any]] = {
         "tests.test_names.slug",
         lambda name: re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:80],
     ),
-    "HTML in Markdown": ("Markdown", "harness.evidence.writing.table._MARKDOWN", lacking(tables._MARKDOWN, "<", ">")),
+    "HTML in Markdown": ("Markdown", "harness.evidence.writing._MARKDOWN", lacking(tables._MARKDOWN, "<", ">")),
     "a pipe in a Markdown cell": (
         "Markdown",
-        "harness.evidence.writing.table._MARKDOWN",
+        "harness.evidence.writing._MARKDOWN",
         lacking(tables._MARKDOWN, "|"),
     ),
-    "a percent sign in LaTeX": ("LaTeX", "harness.evidence.writing.table._LATEX", lacking(tables._LATEX, "%")),
-    "a backslash in LaTeX": ("LaTeX", "harness.evidence.writing.table._LATEX", lacking(tables._LATEX, "\\")),
-    "formulas in a spreadsheet": ("CSV", "harness.evidence.writing.table._FORMULA", ()),
-    "wide signs in a spreadsheet": ("CSV", "harness.evidence.writing.table._FORMULA", tuple("=+-@")),
-    "line ends in a cell": ("Markdown", "harness.evidence.writing.table._one_line", str),
+    "a percent sign in LaTeX": ("LaTeX", "harness.evidence.writing._LATEX", lacking(tables._LATEX, "%")),
+    "a backslash in LaTeX": ("LaTeX", "harness.evidence.writing._LATEX", lacking(tables._LATEX, "\\")),
+    "formulas in a spreadsheet": ("CSV", "harness.evidence.writing._FORMULA", ()),
+    "wide signs in a spreadsheet": ("CSV", "harness.evidence.writing._FORMULA", tuple("=+-@")),
+    "line ends in a cell": ("Markdown", "harness.evidence.writing._one_line", str),
 }
 
 

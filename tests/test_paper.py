@@ -1,4 +1,4 @@
-"""The paper: its prose holds no number, its macros are all there and all used, and LaTeX is asked politely."""
+"""The paper and the README: prose without numbers, macros all defined and all used, LaTeX where there is one."""
 
 import os
 import re
@@ -10,16 +10,18 @@ import pytest
 
 from harness.config import resolve
 from harness.datasets import DATASETS
-from harness.evidence import typeset as typesetting
+from harness.evidence import paper as typesetting
 from harness.evidence.cells.groups import read_evidence
+from harness.evidence.figures import drawing
 from harness.evidence.findings.instances import instances
-from harness.evidence.macros import macros, macros_text
-from harness.evidence.published import PUBLISHED_NUMBERS
-from harness.evidence.sections import NONE_YET, studies_text
-from harness.evidence.typeset import typeset
+from harness.evidence.paper import typeset
+from harness.evidence.prose import NONE_YET, macros, macros_text, studies_text
+from harness.evidence.tables.published import PUBLISHED_NUMBERS
+from harness.report import main
 from harness.statistics.simulated import simulate
 from harness.studies import STUDIES
 from harness.timing.synthetic import write_cell
+from tests.test_report import write_run
 from variants.fields import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,7 +62,7 @@ def test_numbers_come_from_what_they_name(tmp_path):
     found = values(tmp_path)
     assert found["runsDone"] == "4" and found["plannedSeeds"] == "5" and found["devices"] == "no device"
     assert found["resultsSummary"] == (
-        "The main table plans 24 cells. 2 have at least one finished run, none has all of its seeds."
+        "The main table plans 24 cells: so far 2 with at least one finished run, 0 with all seeds."
     )
     judged = [int(found[f"published{name}"]) for name in ("Reached", "Missed", "Open")]
     assert int(found["publishedTotal"]) == sum(number.accuracy is not None for number in PUBLISHED_NUMBERS)
@@ -124,15 +126,13 @@ def test_the_pdf_comes_alone(tmp_path, monkeypatch):
 def test_tex_s_own_complaint_is_the_message(tmp_path, monkeypatch):
     (tmp_path / "complaint").write_text("! Undefined control sequence.\n<recently read>\nl.7 \\nonsense\n")
     a_latex(tmp_path, monkeypatch, "cp complaint main.log; exit 1")
-    with pytest.raises(UsageError, match=r"pdflatex refuses it: Undefined control sequence. l.7 \\nonsense"):
+    with pytest.raises(UsageError, match=r"pdflatex cannot typeset it: Undefined control sequence. l.7 \\nonsense"):
         typeset(tmp_path)
     assert not (tmp_path / "main.pdf").exists()
 
 
 @pytest.mark.skipif(typesetting.find_latex() is None, reason="needs a LaTeX")
 def test_the_paper_can_be_typeset(tmp_path):
-    from harness.report import main
-
     write_pooling(tmp_path / "runs")
     words = ["--results", str(tmp_path / "runs"), "--out", str(tmp_path / "paper"), "--bench", str(tmp_path), "--paper"]
     assert main(words) == 0
@@ -142,9 +142,8 @@ def test_the_paper_can_be_typeset(tmp_path):
 # --- what the main table leaves to the studies -----------------------------------------------------------------------
 
 
-def test_cells_of_a_study_stand_in_its_table_and_in_the_long_ones_alone(tmp_path, capsys):
-    from harness.report import main
-
+def test_cells_of_a_study_stand_in_its_table_and_in_the_long_ones_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(drawing, "drawn", lambda *_: (b"", b""))
     write_pooling(tmp_path / "runs")
     other = resolve("compact", DATASETS["c10"], "published", settings=["recipe.lr=0.5"])
     write_cell(tmp_path / "runs", other, seeds=1)
@@ -160,3 +159,33 @@ def test_cells_of_a_study_stand_in_its_table_and_in_the_long_ones_alone(tmp_path
     text = readme.read_text()
     assert "\n* Study pooling on CIFAR-10, 100 passes, fp32: pool=cls: " in text and text.endswith("end -->\n")
     capsys.readouterr()
+
+
+# --- the README's part ------------------------------------------------------------------------------------------------
+
+
+def test_readme_is_rewritten_between_its_markers(tmp_path, monkeypatch):
+    monkeypatch.setattr(drawing, "drawn", lambda *_: (b"", b""))
+    readme, (begin, end) = tmp_path / "README.md", ("<!-- results:begin -->", "<!-- results:end -->")
+    readme.write_text(f"# Title\n{begin}\nold\n{end}\nrest\n")
+    write_run(tmp_path / "runs", "compact", "c10", 0, 0.5)
+    arguments = ["--results", str(tmp_path / "runs"), "--out", str(tmp_path / "paper"), "--readme", str(readme)]
+    main(arguments)
+    once = readme.read_text(encoding="utf-8")
+    assert once.startswith(f"# Title\n{begin}\n")
+    assert once.endswith(f"{end}\nrest\n")
+    assert "| 50.00 (1) |" in once
+    assert "1 run done" in once
+    assert "\nold\n" not in once
+    main(arguments)
+    assert readme.read_text(encoding="utf-8") == once
+
+
+@pytest.mark.parametrize("text", ["no markers", "<!-- results:end -->\n<!-- results:begin -->\n", None])
+def test_a_readme_without_markers_is_refused_before_anything_is_written(tmp_path, text):
+    readme = tmp_path / "README.md"
+    if text is not None:
+        readme.write_text(text)
+    with pytest.raises(UsageError, match=r"README\.md"):
+        main(["--results", str(tmp_path), "--out", str(tmp_path / "paper"), "--readme", str(readme)])
+    assert not (tmp_path / "paper").exists()

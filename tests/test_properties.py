@@ -20,8 +20,7 @@ from harness.config import LATER_FIELDS, RunConfig, parse_settings, resolve, run
 from harness.datasets import DATASETS
 from harness.recipe import Recipe
 from harness.recipes import RECIPES
-from harness.records.check import problems_of
-from harness.records.read import Run, load_runs, run_state
+from harness.records.read import Run, load_runs, problems_of, run_state
 from harness.records.schema import EPOCH_FIELDS, RESULT_FIELDS
 from harness.records.write import RunWriter
 from tests.properties import LONG_FORM, TEXT, Property, attempt, breaking

@@ -19,15 +19,11 @@ from harness.evidence.cells.corrupted import mean_corruption_error
 from harness.evidence.cells.course import Arrival
 from harness.evidence.cells.groups import read_evidence
 from harness.evidence.cells.quality import Quality, quality_of
-from harness.evidence.figures.confusion import confusion_data, shares
-from harness.evidence.figures.digest import data_digest, png_bytes
-from harness.evidence.figures.plans import Figures, plans
-from harness.evidence.figures.reliability import reliability_data
-from harness.evidence.figures.robustness import robustness_data
-from harness.evidence.figures.style import RC, styles
-from harness.evidence.figures.tradeoffs import pareto_front, tradeoff_data
-from harness.evidence.processes import Processes
-from harness.evidence.tables.targets import chosen
+from harness.evidence.figures.cells import confusion_data, reliability_data, robustness_data, shares
+from harness.evidence.figures.costs import pareto_front, tradeoff_data
+from harness.evidence.figures.drawing import RC, data_digest, png_bytes, styles
+from harness.evidence.paper import all_figures, write_figures
+from harness.evidence.tables.quality import chosen
 from harness.records.read import Run, read_run
 from harness.statistics.images import calibration_bins, calibration_error, confusion
 from tests.resealed import reseal
@@ -148,7 +144,7 @@ def test_predictions_are_held_one_run_at_a_time(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Run, "predictions", watched)
     evidence = read_evidence([tmp_path])
-    planned = plans(evidence, MAIN)
+    planned = all_figures(evidence, MAIN)
     assert len(held) == 9  # three arrays of three runs, once for both figures
     assert {plan.name for plan in planned if not plan.lacking} >= {"reliability-c10", "confusion-c10"}
     assert sum(array.nbytes for array in vars(quality(tmp_path).bins).values()) < 1000
@@ -196,7 +192,7 @@ def test_the_new_figures_are_drawn_to_the_same_bytes(tmp_path: Path) -> None:
     on_gpu: dict[str, Any] = {"corruption_accuracy": accuracies, "energy_joules": 7200.0}
     for variant in ("vanilla", "patch2"):
         predict(write_run(tmp_path, variant, "c10", 0, 0.6, **on_gpu), [0, 1], [0, 1], [1, 0.4])
-    planned = {plan.name: plan for plan in plans(read_evidence([tmp_path]), MAIN) if not plan.lacking}
+    planned = {plan.name: plan for plan in all_figures(read_evidence([tmp_path]), MAIN) if not plan.lacking}
     looks = styles([("compact", "published"), ("vanilla", "published"), ("patch2", "published")])
     with matplotlib.rc_context(RC), warnings.catch_warnings():
         warnings.simplefilter("error")  # of a layout that collapsed, say
@@ -213,7 +209,8 @@ def test_what_cannot_be_drawn_is_said_and_what_is_old_is_removed(tmp_path: Path)
     for name in names:
         (tmp_path / f"{name}.png").write_bytes(png_bytes(Figure((0.1, 0.1)), "a digest of ours"))
         (tmp_path / f"{name}.pdf").touch()
-    lines = Figures(read_evidence([tmp_path / "runs"]), MAIN, Processes(1)).write(tmp_path)
+    evidence = read_evidence([tmp_path / "runs"])
+    lines = write_figures(all_figures(evidence, MAIN), evidence, tmp_path)
     assert "figures/reliability-c10: skipped, no finished run has predictions" in lines
     assert "figures/robustness-c10: skipped, no finished run was tested on corrupted images" in lines
     assert [line for line in lines if "accuracy-vs-energy: skipped" in line]

@@ -12,9 +12,9 @@ from harness.config import resolve
 from harness.datasets import DATASETS
 from harness.evidence.cells.catalogue import read_costs
 from harness.evidence.cells.groups import Evidence, read_evidence
-from harness.evidence.figures.sizes import sizes_data
+from harness.evidence.figures.costs import sizes_data
 from harness.evidence.paper import all_tables
-from harness.evidence.writing.table import Table
+from harness.evidence.writing import Table
 from harness.report import main
 from harness.studies import STUDIES
 from harness.study import Row, Study

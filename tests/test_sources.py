@@ -16,8 +16,7 @@ from harness.data.pipeline import Batch
 from harness.datasets import DATASETS
 from harness.evidence.cells.groups import read_evidence
 from harness.evidence.cells.names import name_of
-from harness.evidence.published import PUBLISHED_NUMBERS
-from harness.evidence.tables.reproduced import published_table
+from harness.evidence.tables.published import PUBLISHED_NUMBERS, published_table
 from harness.recipe import Recipe, shortened
 from harness.recipes import PUBLISHED, RECIPES
 from harness.records.read import load_runs

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from harness.evidence.cells.groups import read_evidence
-from harness.evidence.figures.digest import data_digest, read_digest
-from harness.evidence.figures.study import study_figures
+from harness.evidence.figures.drawing import data_digest, read_digest
+from harness.evidence.figures.studies import study_figures
 from harness.evidence.findings.instances import instances
 from harness.evidence.paper import write_tables
 from harness.evidence.tables.study import study_tables
-from harness.evidence.writing.table import Table
+from harness.evidence.writing import Table
 from harness.report import main
 from harness.studies import STUDIES
 from harness.studies import changes as study_of_changes
@@ -79,7 +79,7 @@ def test_captions_say_what_was_run(tmp_path: Path) -> None:
     )
     for part in (
         *("Which pool?", "Test accuracy on CIFAR-10", "Every row was given 10 passes instead of those that the study"),
-        *("GPU A", "bf16", "torch 2.15.0", "n = 1 or 2", "10 passes", "500,000 images seen", "step was compiled"),
+        *("GPU A", "bf16", "torch 2.15.0", "n = 1 or 2", "10 epochs", "500,000 images seen", "step was compiled"),
         "Nothing is tested: no two seeds are on both sides",
     ):
         assert part in short
@@ -88,7 +88,7 @@ def test_captions_say_what_was_run(tmp_path: Path) -> None:
     write_rows(tmp_path / "one", POOLING, [(60.0, 61.0, 62.5), (61.0, 61.5, 62.0)])
     assert "adjusted for the one comparison of this table" in study_tables(only(tmp_path / "one"))[0].caption
     assert "quick form" in quick and "instead of" not in quick
-    assert "Validation accuracy on CIFAR-10 after the last planned pass, a holdout of 10%" in held
+    assert "Validation accuracy on CIFAR-10 after the last planned epoch, a holdout of 10%" in held
 
 
 def test_a_row_that_is_the_base_on_this_data_set_says_so(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_differences_are_numbers_in_every_form() -> None:
 
 
 def figures(root: Path, study: Study) -> dict[str, dict]:
-    return {name: data for name, data, _, lacking in study_figures(only(root, study)) if not lacking}
+    return {plan.name: plan.data for plan in study_figures(only(root, study)) if not plan.lacking}
 
 
 def test_a_forest_has_a_line_for_each_comparison_in_the_order_of_the_study(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_the_report_has_every_study_that_was_run_whatever_the_main_table_is(tmp_
     assert all(f"\n* {sentence.split(': ')[0]}: " in markdown for sentence in sentences)
     assert "such a difference" not in (out / "tables/study-pooling.tex").read_text()
     (instance,) = instances(read_evidence([tmp_path / "runs"]))
-    for name, data, _, _ in study_figures(instance):
+    for name, data in ((plan.name, plan.data) for plan in study_figures(instance)):
         assert read_digest(out / f"figures/{name}.png") == data_digest(data)
         assert data_digest(data).encode() in (out / f"figures/{name}.pdf").read_bytes()
 

@@ -14,11 +14,10 @@ import pytest
 import torch
 
 from harness import sweep
-from harness.data.memory import available_bytes
+from harness.data.load import available_bytes
 from harness.datasets import DATASETS
-from harness.records.check import DIRTY, problems_of
 from harness.records.lock import holder, take
-from harness.records.read import load_runs, run_state
+from harness.records.read import DIRTY, load_runs, problems_of, run_state
 from harness.records.schema import EPOCH_FIELDS, RESULT_FIELDS
 from harness.records.write import RunWriter
 from harness.studies import STUDIES
@@ -105,7 +104,7 @@ def test_missing_data_fails_its_cells_alone(tmp_path, capsys, monkeypatch, one_t
     def offline(*args):
         raise OSError("no network")
 
-    monkeypatch.setattr("harness.data.originals.read_svhn", offline)
+    monkeypatch.setattr("torchvision.datasets.SVHN.download", offline)
     words = [*ONE, "--seed", "0", "--datasets", "svhn", "digits", "--out", str(tmp_path / "runs")]
     assert sweep.main([*words, "--recipes", "quick", "--data-dir", str(tmp_path / "none")]) == 1
     printed = capsys.readouterr()

@@ -16,8 +16,7 @@ from harness.config import RunConfig, resolve
 from harness.data.load import load
 from harness.datasets import DATASETS
 from harness.experiment import run_cell
-from harness.records.check import DIRTY, problems_of
-from harness.records.read import Run
+from harness.records.read import DIRTY, Run, problems_of
 from tests.resealed import reseal
 from variants.fields import UsageError
 
@@ -74,20 +73,20 @@ def complaints(folder: Path) -> list[str]:
 
 def test_a_run_is_itself(run, capsys):
     assert verify.main([str(run.folder), *CPU]) == 0
-    assert "2 of 2 passes: equal to the last bit" in capsys.readouterr().out
+    assert "2 of 2 epochs: equal to the last bit" in capsys.readouterr().out
 
 
 def test_only_the_first_passes(copy, capsys):
     edit_epoch(copy, 2, train_loss=1.0)
     assert verify.main([str(copy), "--first", "1", *CPU]) == 0
-    assert "1 of 2 passes: equal to the last bit" in capsys.readouterr().out
+    assert "1 of 2 epochs: equal to the last bit" in capsys.readouterr().out
 
 
 def test_a_pass_that_was_touched(copy, capsys):
     loss = json.loads((copy / "epochs.jsonl").read_text().splitlines()[1])["train_loss"]
     edit_epoch(copy, 2, train_loss=loss * (1 + 1e-15))
     assert verify.main([str(copy), *CPU]) == 1
-    assert "pass 2 differs: train_loss" in capsys.readouterr().out
+    assert "epoch 2 differs: train_loss" in capsys.readouterr().out
 
 
 def test_predictions_that_were_touched(copy, run, capsys):
@@ -99,9 +98,11 @@ def test_predictions_that_were_touched(copy, run, capsys):
 
 
 def test_other_surroundings_are_named(copy, capsys):
-    edit(copy, "env.json", torch="1.0")
+    edit(copy, "env.json", torch="1.0", data_digest="0" * 64)
     assert verify.main([str(copy), "--first", "1", *CPU]) == 0
-    assert "note: torch was 1.0, is" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "note: torch was 1.0, is" in printed
+    assert f"note: data_digest was {'0' * 64}, is {load('digits', Path('data')).digest}\n" in printed
 
 
 def test_it_is_trained_with_as_many_threads_as_it_was(run, capsys):
@@ -114,21 +115,6 @@ def test_it_is_trained_with_as_many_threads_as_it_was(run, capsys):
         torch.set_num_threads(as_trained)
     told = capsys.readouterr().out
     assert f"note: with {as_trained} thread" in told and "equal to the last bit" in told and "threads was" not in told
-
-
-@pytest.mark.parametrize("threads", [0, -1, 10**6, "2", None])
-def test_threads_that_no_run_had_are_only_named(copy, threads, capsys):
-    edit(copy, "env.json", threads=threads)
-    used = torch.get_num_threads()
-    assert verify.main([str(copy), "--first", "1", *CPU]) == 0 and torch.get_num_threads() == used
-    assert f"note: threads was {threads}, is {used}\n" in capsys.readouterr().out
-
-
-def test_other_data_are_named(copy, capsys):
-    edit(copy, "env.json", data_digest="0" * 64)
-    assert verify.main([str(copy), "--first", "1", *CPU]) == 0
-    digest = load("digits", Path("data")).digest
-    assert f"note: data_digest was {'0' * 64}, is {digest}\n" in capsys.readouterr().out
 
 
 def test_what_cannot_be_verified(copy, tmp_path):
@@ -151,8 +137,11 @@ def untrained(monkeypatch) -> None:
 
 
 CONTRADICTIONS = {
-    "a better accuracy": (lambda f: edit(f, "result.json", test_accuracy=0.99), r"test_accuracy is 0\.99, the last"),
-    "a better likelihood": (lambda f: edit(f, "result.json", test_nll=0.01), r"test_nll is 0\.01, the last epoch says"),
+    "a better accuracy": (
+        lambda f: edit(f, "result.json", test_accuracy=0.99),
+        r"test_accuracy is 0\.99, the epochs say",
+    ),
+    "a better likelihood": (lambda f: edit(f, "result.json", test_nll=0.01), r"test_nll is 0\.01, the epochs say"),
     "empty lines": (
         lambda f: ((f / "epochs.jsonl").write_text("{}\n{}\n"), reseal(f)),
         "epochs.jsonl does not count 1, 2, 3",
@@ -179,19 +168,18 @@ def test_what_contradicts_itself_is_not_trained_again(copy, how, monkeypatch):
 
 
 def test_what_no_training_depends_on_is_no_reason_against_it(copy, capsys):
-    (copy / "notes.txt").touch()
     edit(copy, "env.json", dirty=True, platform=None)
     moved = copy.rename(copy.with_name("elsewhere"))
-    assert len(complaints(moved)) == 3
+    assert len(complaints(moved)) == 2
     assert verify.main([str(moved), "--first", "1", *CPU]) == 0
-    assert "elsewhere, 1 of 2 passes: equal to the last bit" in capsys.readouterr().out
+    assert "elsewhere, 1 of 2 epochs: equal to the last bit" in capsys.readouterr().out
 
 
 def test_every_image_twice_is_another_number_of_predictions(copy, run, capsys):
     predictions(copy, **{name: np.tile(values, 2) for name, values in run.predictions().items()})
     assert complaints(copy) == []
     assert verify.main([str(copy), *CPU]) == 1
-    assert "2 of 2 passes: 720 predictions are recorded of 360 images" in capsys.readouterr().out
+    assert "2 of 2 epochs: 720 predictions are recorded of 360 images" in capsys.readouterr().out
 
 
 def test_a_line_that_lacks_what_the_pass_measured_differs(run):
@@ -199,7 +187,7 @@ def test_a_line_that_lacks_what_the_pass_measured_differs(run):
     args = argparse.Namespace(data_dir=Path("data"), quiet=True)
     lines = [{name: value for name, value in line.items() if name != "lr"} for line in stored.lines]
     (found,) = verify.compared(replace(stored, lines=lines), args, torch.device("cpu"), 1)
-    assert found.startswith("pass 1 differs: lr None against ")
+    assert found.startswith("epoch 1 differs: lr None against ")
 
 
 # --- of a class of somebody's own ------------------------------------------------------------------------------------
@@ -242,18 +230,12 @@ def test_a_check_of_records_runs_nothing_that_they_name(own, capsys):
     edit(folder, "env.json", dirty=False)
     assert verify.main(["--records", str(folder.parent)]) == 0
     assert "1 of them are of a class of somebody's own: their identity is not checked" in capsys.readouterr().out
-    for changes in ({"variant_type": "Mine@0000"}, {"variant_type": "vot"}, {"variant_name": "compact"}):
-        before = json.loads((folder / "config.json").read_text())
-        edit(folder, "config.json", **changes)
-        assert ["no run of" in problem for problem in complaints(folder)] == [True], changes
-        edit(folder, "config.json", **before)
-    assert complaints(folder) == [] and not marks.exists()
 
 
 def test_only_the_file_that_a_run_was_made_with_is_run(own, capsys):
     folder, file, marks = own
     assert verify.main([str(folder), *CPU]) == 0 and marks.read_text() == "x"
-    assert "1 of 1 passes: equal to the last bit" in capsys.readouterr().out
+    assert "1 of 1 epochs: equal to the last bit" in capsys.readouterr().out
     file.write_text(file.read_text() + "# another line\n")
     with pytest.raises(UsageError, match=r"cannot be trained again: .*mine\.py is not, or no longer, the code that"):
         verify.main([str(folder), *CPU])
@@ -273,18 +255,21 @@ def test_a_record_as_it_was_written(run):
 TOUCHED = {
     "another recipe": (lambda f: edit(f, "config.json", seed=1), "its fields give"),
     "another name": (lambda f: edit(f, "config.json", run_id="x"), "run_id is x, its fields give"),
-    "an unknown field": (lambda f: edit(f, "config.json", recipe={"lr": 1.0, "speed": 2}), "no configuration of this"),
+    "an unknown field": (
+        lambda f: edit(f, "config.json", recipe={"lr": 1.0, "speed": 2}),
+        "its recipe lacks attention_dropout",
+    ),
     "no digest of the code": (lambda f: edit(f, "env.json", source_digest=None), "env.json has no source_digest"),
-    "a digest that is none": (lambda f: edit(f, "env.json", data_digest="abc"), "data_digest is no SHA-256"),
-    "a better accuracy": (lambda f: edit(f, "result.json", test_accuracy=0.99), "the last epoch says"),
+    "a better accuracy": (lambda f: edit(f, "result.json", test_accuracy=0.99), "the epochs say"),
     "no share": (lambda f: edit(f, "result.json", test_accuracy=99), "test_accuracy is 99, no share"),
-    "a better likelihood": (lambda f: edit(f, "result.json", test_nll=0.01), "test_nll is 0.01, the last epoch says"),
-    "a better best": (lambda f: edit(f, "result.json", best_test_accuracy=0.999), "the best epoch says"),
-    "an unknown corruption": (lambda f: edit(f, "result.json", corruption_accuracy={"rain": [1]}), "rain"),
+    "a better likelihood": (lambda f: edit(f, "result.json", test_nll=0.01), "test_nll is 0.01, the epochs say"),
+    "a better best": (
+        lambda f: edit(f, "result.json", best_test_accuracy=0.999),
+        "best_test_accuracy is 0.999, the epochs say",
+    ),
     "another split": (lambda f: edit(f, "result.json", split="val"), "split is 'val' with a holdout of 0.0"),
     "another model": (lambda f: edit(f, "cost.json", params=1), "count the model differently"),
     "a pass twice": (lambda f: edit_epoch(f, 2, epoch=1), "does not count 1, 2, 3"),
-    "a loss that is none": (lambda f: edit_epoch(f, 1, train_loss=None), "epoch 1: train_loss is no number"),
     "a pass too few": (
         lambda f: (halved(f), reseal(f)),
         "1 epochs are recorded, the result says 2 and 2 were planned",
@@ -292,16 +277,21 @@ TOUCHED = {
     "a pass too few and the seal as it was": (lambda f: halved(f), "epochs.jsonl is not what the run wrote"),
     "one sign of the result": (
         lambda f: (f / "result.json").write_text((f / "result.json").read_text().replace("0", "1", 1)),
-        "cannot be read: ValueError: result.json is not what the run wrote",
+        "cannot be read: result.json is not what the run wrote",
     ),
     "other predictions": (
         lambda f: predictions(f, predicted=np.zeros(360, np.uint16)),
         "its predictions are right in",
     ),
-    "fewer predictions": (lambda f: predictions(f, confidence=np.ones(3, np.float32)), "arrays of the shapes"),
-    "a file that is missing": (lambda f: (f / "cost.json").unlink(), "cost.json is missing"),
-    "a file too many": (lambda f: (f / "notes.txt").touch(), "notes.txt does not belong to a record"),
-    "half a file": (lambda f: (f / "result.json").write_text('{"schema": 2,'), "cannot be read: ValueError"),
+    "fewer predictions": (
+        lambda f: predictions(f, confidence=np.ones(3, np.float32)),
+        "(360,) labels, (360,) classes and (3,) confidences",
+    ),
+    "a file that is missing": (lambda f: (f / "cost.json").unlink(), "cost.json: No such file"),
+    "half a file": (
+        lambda f: (f / "result.json").write_text('{"schema": 2,'),
+        "cannot be read: result.json: Expecting",
+    ),
     "another folder": (lambda f: f.rename(f.with_name("elsewhere")), "the folder's name is not the run's"),
 }
 
@@ -320,23 +310,17 @@ def test_a_record_that_was_touched(copy, how, capsys):
 
 def test_a_folder_that_may_not_be_read_is_a_complaint(copy, monkeypatch, capsys):
     """Made up, since who runs the tests may be allowed everything."""
-    real_stat, real_scandir, real_listdir = os.stat, os.scandir, os.listdir
 
-    def forbidding(real, forbidden):
-        def ask(path, *args, **named):
-            if forbidden(Path(path)):
-                raise PermissionError(13, "Permission denied", str(path))
-            return real(path, *args, **named)
-
-        return ask
+    def refused(path: Path, *args: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
 
     with monkeypatch.context() as closed:
-        closed.setattr(os, "stat", forbidding(real_stat, lambda path: path.parent == copy))
+        closed.setattr(os.path, "lexists", lambda path: False)
+        closed.setattr(os, "access", lambda path, mode: False)
+        closed.setattr(Path, "read_bytes", refused)
         assert verify.main(["--records", str(copy.parent)]) == 1
-    printed = capsys.readouterr().out
-    assert f"{copy}\n  cannot be read: Permission denied\n1 records in" in printed and "0 without complaint" in printed
-    monkeypatch.setattr(os, "scandir", forbidding(real_scandir, lambda path: path == copy.parent))
-    monkeypatch.setattr(os, "listdir", forbidding(real_listdir, lambda path: path == copy.parent))
+    assert f"{copy}\n  cannot be read: result.json: Permission denied\n1 records in" in capsys.readouterr().out
+    monkeypatch.setattr(Path, "iterdir", refused)
     with pytest.raises(UsageError, match=f"^{copy.parent} cannot be read: Permission denied$"):
         verify.main(["--records", str(copy.parent)])
 

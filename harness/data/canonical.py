@@ -1,6 +1,4 @@
-"""Owns the one order in which every copy of a data set stands, and the digest that tells copies apart.
-Refuses to care where the images came from.
-"""
+"""The one order into which every copy of a data set is brought, and the digest that tells copies apart."""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,5 +1,4 @@
-"""Owns the corruptions that judge robustness: seven kinds at five strengths, batched on the device of the images.
-Refuses to touch training: no recipe can name one.
+"""The corruptions under which robustness is judged: seven kinds at five strengths, batched on the images' device.
 
 The strengths of noise, blur, contrast, brightness and JPEG are those of CIFAR-10-C (Hendrycks and Dietterich,
 arXiv:1903.12261, their code for 32 pixels); its pixelation does not harm more from one strength to the next, so ours

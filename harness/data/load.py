@@ -1,6 +1,4 @@
-"""Owns the way from a data set's name to its arrays in canonical order.
-Refuses to go on without data: one message names the ways to provide them.
-"""
+"""A data set by its name: what is known of it before it is read, and its images in canonical order."""
 
 import contextlib
 import functools
@@ -10,15 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data import folder, originals, sources
+from harness.data import folder, sources
 from harness.data.canonical import Split, canonical, digest
-from harness.data.download import DownloadError
-from harness.data.known import check_known
-from harness.data.memory import check_memory, too_little
-from harness.datasets import DATASETS, EMBEDDED, Dataset, check_name
+from harness.datasets import DATASETS, Dataset, check_name
 from variants.fields import UsageError
 
-PUBLISHED = ("c10", "c100", "svhn")  # as files that can be fetched
+CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -36,10 +31,9 @@ class ImageData:
 
 @contextlib.contextmanager
 def _readable() -> Iterator[None]:
-    """What may not be read is named: it is there, and fetching would not help."""
     try:
         yield
-    except PermissionError as error:
+    except PermissionError as error:  # it is there, and fetching would not help
         raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from None
 
 
@@ -54,20 +48,18 @@ def dataset_facts(name: str, data_dir: Path) -> Dataset:
 @_readable()
 def load(name: str, data_dir: Path) -> ImageData:
     dataset = dataset_facts(name, data_dir)
-    published = name in PUBLISHED and not sources.find_arrays(data_dir / name)
-    check_memory(dataset, published)
     try:
-        train, test, classes = _published(dataset, data_dir) if published else _read(dataset, data_dir)
+        if name in DATASETS:
+            train, test, classes = sources.read(dataset, data_dir)
+        else:
+            train, test, classes = folder.read(dataset)
         train, test = canonical(train), canonical(test)
     except MemoryError:
-        raise too_little(dataset, published, None) from None  # a limit that no file of the system tells
-    total = digest(train, test)
-    if not published:  # those were compared with their MD5 before they were read
-        check_known(dataset, train, test, total, data_dir)
+        raise _too_little_memory(dataset) from None
     mean, std = dataset.mean, dataset.std
     if mean is None or std is None:
         mean, std = channel_statistics(train.images)
-    return ImageData(dataset, train, test, classes, total, mean, std)
+    return ImageData(dataset, train, test, classes, digest(train, test), mean, std)
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -79,44 +71,31 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
     return tuple(round(float(m), 4) for m in mean), tuple(max(round(float(s), 4), 1e-4) for s in std)
 
 
-def _read(dataset: Dataset, data_dir: Path) -> tuple[Split, Split, list[str]]:
-    if dataset.name.startswith("folder:"):
-        return folder.read(dataset)
-    if dataset.name == EMBEDDED:
-        return *sources.read_digits(dataset), [str(digit) for digit in range(10)]
-    arrays = data_dir / dataset.name
-    return *sources.read_arrays(arrays, dataset), _class_names(arrays, dataset)
-
-
-def _published(dataset: Dataset, data_dir: Path) -> tuple[Split, Split, list[str]]:
-    try:
-        splits = (originals.read_svhn if dataset.name == "svhn" else originals.read_cifar)(data_dir, dataset)
-    except PermissionError:
-        raise
-    except (DownloadError, OSError) as error:  # no network, a checksum that does not match, a full disk
-        raise UsageError(missing(dataset, data_dir, error)) from None
-    return *splits, _class_names(data_dir / dataset.name, dataset)
-
-
-def _class_names(folder: Path, dataset: Dataset) -> list[str]:
-    path = folder / "classes.txt"
-    names = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
-    names = [name for name in names if name]
-    return names if len(names) == dataset.num_classes else [str(label) for label in range(dataset.num_classes)]
-
-
-def missing(dataset: Dataset, data_dir: Path, error: Exception) -> str:
-    files = {
-        "c10": "cifar-10-python.tar.gz",
-        "c100": "cifar-100-python.tar.gz",
-        "svhn": "train_32x32.mat and test_32x32.mat",
-    }[dataset.name]
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return (
-        f"{dataset.name} is not in {data_dir}/ and could not be downloaded ({reason}). Ways to provide it:\n"
-        f"  connect to the network and run the same command again (it goes on where it was, and is checked),\n"
-        f"  copy {files} into {data_dir}/ (torchvision's layout),\n"
-        f"  put plain arrays into {data_dir}/{dataset.name}/: train_images.npy, train_labels.npy, test_images.npy, "
-        f"test_labels.npy (uint8, N x {dataset.image_size} x {dataset.image_size} x 3),\n"
-        f"  or name the folder that has them: --data-dir DIR"
+def _too_little_memory(dataset: Dataset) -> UsageError:
+    count, side = dataset.train_count + dataset.test_count, dataset.image_size
+    return UsageError(
+        f"too little memory for {dataset.name}: {count:,} images of {side} x {side} x 3 take "
+        f"{count * side**2 * 3 / 1e9:.2f} GB, twice while they are sorted\n"
+        f"end other programs, ask for more memory, or try a smaller data set (folder:PATH@32 resizes)"
     )
+
+
+def available_bytes() -> int | None:
+    """How much memory this process may still take: what the machine has left, or less where a control group (of a
+    container or a batch job) has a limit. None where the system does not say."""
+    left = []
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        left += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+        own = CGROUP / Path("/proc/self/cgroup").read_text().partition("0::/")[2].strip()
+        left += [_left_in(group) for group in (own, *own.parents) if (group / "memory.max").is_file()]
+    return min((bytes_ for bytes_ in left if bytes_ is not None), default=None)
+
+
+def _left_in(group: Path) -> int | None:
+    """None without a limit. What files keep in memory is given back when it is asked for."""
+    limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+    if limit == "max":
+        return None
+    facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return max(0, int(limit) - int(used) + int(facts["active_file"]) + int(facts["inactive_file"]))

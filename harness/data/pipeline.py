@@ -1,6 +1,5 @@
-"""Owns the way from the data set on the device to batches ready for the model: order, augmentation, scaling, mixing.
-Refuses to seed: it draws from the generator that it is given, on the host, in a fixed order.
-"""
+"""From a data set to batches ready for the model: onto the device, shuffled, augmented, scaled, mixed. All is drawn on
+the host, in a fixed order, from the generator that is given."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -85,7 +84,7 @@ def held_out_count(images: int, share: float) -> int:
 
 
 def shown_more_often(train: Split, share: float) -> Split:
-    """A share of each class, repeated until a pass has as many images as before: only their variety changes.
+    """A share of each class, repeated until an epoch has as many images as before: only their variety changes.
 
     The first images of a class in canonical order: arbitrary, the same for every seed, a smaller share within a larger.
     """
@@ -99,7 +98,7 @@ def shown_more_often(train: Split, share: float) -> Split:
 
 
 def training_batches(split: DeviceSplit, recipe: Recipe, scale: Scaling, rng: np.random.Generator) -> Iterator[Batch]:
-    """One pass: every image once, the last batch as short as it comes out."""
+    """One epoch: every image once, the last batch as short as it comes out."""
     order = rng.permutation(len(split))
     size, device, steps = recipe.batch_size, split.labels.device, float_steps(recipe.augment)
     chunk = max(1, CHUNK_BYTES // split.images[0].numel() // size) * size

@@ -1,5 +1,5 @@
-"""Owns the facts that tie a record to code, packages and a machine.
-Refuses to import torch: versions come from the packages' metadata, device facts from the caller.
+"""The facts that tie a record to code, packages and a machine, without torch: versions come from the packages' metadata
+and facts of the device from the caller.
 """
 
 import functools
@@ -33,7 +33,7 @@ def environment(device_facts: dict[str, Any], data_digest: str) -> dict[str, Any
     }
 
 
-@functools.cache  # the code that runs was imported at the start: what is edited during a sweep is not what ran
+@functools.cache  # what is edited during a sweep is not the code that runs
 def _code() -> dict[str, Any]:
     commit = _git("rev-parse", "HEAD")
     status = _git("status", "--porcelain", "--", "variants", "harness")

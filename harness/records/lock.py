@@ -1,11 +1,11 @@
-"""Owns the promise that one process alone writes a run: a lock that the system takes back from whoever dies.
-Refuses clocks and process numbers: neither says anything about another machine.
+"""A lock on a run's folder, so that two processes never train one run. The system frees it when its owner dies.
 
 flock on a local disk is certain. On a network file system it holds between machines where the server keeps locks (NFS
 since version 4, Lustre mounted with flock); where the system refuses to lock, the run goes on without, and says so.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import platform
@@ -18,24 +18,37 @@ from typing import Any
 
 from variants.fields import UsageError
 
-try:
-    import fcntl
-except ImportError:  # Windows: one process at a time has to be seen to by whoever starts them
-    fcntl = None
-
 NAME = "lock"
-PATIENCE_S = 0.5  # somebody may just be looking whether it is held
+PATIENCE_S = 0.5  # another process may just be looking whether it is held
 
 
 class BusyError(Exception):
-    """Another process has the run."""
+    """Another process trains this run."""
 
     def __init__(self, folder: Path, who: dict[str, Any]):
-        super().__init__(f"{folder} is being trained by {described(who)}")
+        owner = f"process {who.get('pid', '?')} on {who.get('host', 'an unknown machine')}"
+        super().__init__(f"{folder} is being trained by {owner} since {who.get('started', '?')}")
+
+
+class Lock:
+    """Held from `take` to `release`, or to the end of the process."""
+
+    def __init__(self, path: Path, handle: int):
+        self.path, self._handle = path, handle
+
+    def check(self) -> None:
+        """Whoever removes the file lets another process in."""
+        if not _is_there(self.path, self._handle):
+            raise UsageError(f"{self.path} was removed while this process held it, so another may train this run")
+
+    def release(self) -> None:
+        if _is_there(self.path, self._handle):
+            self.path.unlink(missing_ok=True)
+        os.close(self._handle)
 
 
 @contextlib.contextmanager
-def owned(folder: Path) -> Iterator["Lock"]:
+def owned(folder: Path) -> Iterator[Lock]:
     """For as long as the block takes; a folder that nothing was put into is not left behind."""
     lock = take(folder)
     if lock is None:
@@ -48,26 +61,6 @@ def owned(folder: Path) -> Iterator["Lock"]:
             folder.rmdir()
 
 
-class Lock:
-    """Held from `take` to `release`, or to the end of the process."""
-
-    def __init__(self, path: Path, handle: int):
-        self.path, self._handle = path, handle
-
-    def check(self) -> None:
-        """Whoever removes the file lets another process in, which is then the one that goes on."""
-        if not _is_still_there(self._handle, self.path, unsure=True):
-            raise UsageError(
-                f"{self.path} was removed while this process held it, so another may train this run: this one stops, "
-                "the same command goes on or waits"
-            )
-
-    def release(self) -> None:
-        if _is_still_there(self._handle, self.path):
-            self.path.unlink(missing_ok=True)
-        os.close(self._handle)
-
-
 def take(folder: Path) -> Lock | None:
     """None where another process has it."""
     path, until_s = folder / NAME, time.monotonic() + PATIENCE_S
@@ -76,13 +69,10 @@ def take(folder: Path) -> Lock | None:
             folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and time.monotonic() < until_s:
-                continue  # whoever had it took the empty folder away as it left
             raise UsageError(f"cannot write into {folder}: {error.strerror or error}") from None
-        if _locked(handle, path) and _is_still_there(handle, path):
-            with contextlib.suppress(OSError):  # on a full disk nobody can read who has it; it is had all the same
-                os.ftruncate(handle, 0)
-                os.write(handle, json.dumps(_me()).encode())
+        # whoever had it before may have removed the file between our opening and our locking it
+        if _locked(handle, path) and _is_there(path, handle):
+            _sign(handle)
             return Lock(path, handle)
         os.close(handle)
         if time.monotonic() > until_s:
@@ -91,37 +81,25 @@ def take(folder: Path) -> Lock | None:
 
 
 def holder(folder: Path) -> dict[str, Any] | None:
-    """Who has it; none where nobody does."""
-    path = folder / NAME
+    """Who has the lock; None where nobody does."""
     try:
-        handle = os.open(path, os.O_RDWR)
+        with (folder / NAME).open("rb") as file:
+            return None if _try(file.fileno(), fcntl.LOCK_SH) else json.loads(file.read())
     except OSError:
         return None
-    try:
-        if fcntl is None or _try(handle, fcntl.LOCK_SH):
-            return None
-        plain = json.loads(os.read(handle, 10_000) or b"{}")
-        return plain if isinstance(plain, dict) else {}
-    except ValueError:
+    except ValueError:  # its owner has not written its name, or had no room for it
         return {}
-    except OSError:
-        return None
-    finally:
-        os.close(handle)
 
 
-def described(who: dict[str, Any]) -> str:
-    return f"process {who.get('pid', '?')} on {who.get('host', 'an unknown machine')} since {who.get('started', '?')}"
-
-
-def _me() -> dict[str, Any]:
+def _sign(handle: int) -> None:
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"host": platform.node(), "pid": os.getpid(), "started": started}
+    me = {"host": platform.node(), "pid": os.getpid(), "started": started}
+    with contextlib.suppress(OSError):  # on a full disk nobody can read who has it; it is held all the same
+        os.ftruncate(handle, 0)
+        os.write(handle, json.dumps(me).encode())
 
 
 def _locked(handle: int, path: Path) -> bool:
-    if fcntl is None:
-        return True
     try:
         return _try(handle, fcntl.LOCK_EX)
     except OSError as error:
@@ -130,7 +108,6 @@ def _locked(handle: int, path: Path) -> bool:
 
 
 def _try(handle: int, kind: int) -> bool:
-    assert fcntl is not None
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -138,12 +115,8 @@ def _try(handle: int, kind: int) -> bool:
     return True
 
 
-def _is_still_there(handle: int, path: Path, unsure: bool = False) -> bool:
-    """Whoever had it before may have taken the file away between our opening and our locking it. `unsure` is the answer
-    where the disk gives none."""
+def _is_there(path: Path, handle: int) -> bool:
     try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
-    except (FileNotFoundError, NotADirectoryError):
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
         return False
-    except OSError:
-        return unsure

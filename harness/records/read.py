@@ -1,5 +1,5 @@
-"""Owns reading runs back: one, or all under some folders, and which cells are done, failed or unfinished.
-Refuses to fill a hole, and to pass on what was changed after it was written: a run that cannot be read is named.
+"""Reads runs back: one, or all under some folders; which are done, failed or unfinished; and whether a record holds
+together. What was changed after it was written is refused and named, and nothing that a record names is run.
 """
 
 import io
@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -24,13 +24,19 @@ from harness.records.schema import (
     SEALED_SINCE,
     SINCE_2,
     SINCE_3,
+    digest,
     is_aside,
+    is_sealed,
     misfits,
 )
-from harness.records.seal import digest, is_sealed
+from variants.fields import UsageError
 
 State = Literal["done", "failed", "running", "unfinished", "missing"]
+FOLDER = "folder:"  # how the name of a data set begins that is a folder of images
+DIRTY = "it was made by code that differs from its commit"
 CHANGED = "is not what the run wrote"
+ENVIRONMENT = ("device", "device_name", "python", "platform", "torch", "numpy", "source_digest", "data_digest")
+ROUNDING, ROUNDING_32 = 1e-9, 1e-6
 
 
 @dataclass(frozen=True)
@@ -52,17 +58,13 @@ class Run:
 
     @property
     def sealed(self) -> bool:
-        """Before schema 3 nobody can tell whether a record was changed."""
+        """Records older than schema 3 are not: a change in one may go unseen."""
         return self.result["files"] is not None
 
     def epochs(self) -> list[dict[str, Any]]:
         content = _content(self.folder, "epochs.jsonl", self.result["files"])
-        lines = [line for line in content.splitlines() if line.strip()]
-        whole = b"[" + b",\n".join(lines) + b"]"  # parsed at once: line by line takes half as long again
-        epochs = parsed("epochs.jsonl", whole, self.sealed)
-        if len(epochs) != len(lines) or not all(isinstance(epoch, dict) for epoch in epochs):
-            raise ValueError(f"{len(lines)} lines of epochs.jsonl hold {len(epochs)} epochs")
-        return epochs
+        lines = enumerate(content.splitlines(), 1)
+        return [_object(f"epochs.jsonl, line {number}", line) for number, line in lines if line.strip()]
 
     def predictions(self) -> dict[str, np.ndarray]:
         content = _content(self.folder, "predictions.npz", self.result["files"])
@@ -81,29 +83,34 @@ class Run:
 def read_run(folder: Path) -> Run:
     """OSError for a run that is not there, ValueError for one that is not as it was written."""
     content = (folder / "result.json").read_bytes()
-    sealed = is_sealed(content)
-    result = _fields("result.json", content, sealed, RESULT_FIELDS)
-    if not sealed and (result["schema"] >= SEALED_SINCE or "files" in result or "digest" in result):
-        raise ValueError(f"result.json {CHANGED}")
-    if not sealed:
+    result = _fields("result.json", content, RESULT_FIELDS)
+    if not is_sealed(content):
+        if result["schema"] >= SEALED_SINCE or "files" in result or "digest" in result:
+            raise ValueError(f"result.json {CHANGED}")
         result = {**dict.fromkeys((*SINCE_2, *SINCE_3)), **result}  # what was not measured then is null
     if missing := RESULT_FIELDS.keys() - result.keys():
         raise ValueError(f"result.json lacks {', '.join(sorted(missing))}")
     if result["outcome"] not in ("ok", "failed") or result["split"] not in ("test", "val"):
         raise ValueError(f"result.json has outcome {result['outcome']!r} and split {result['split']!r}")
-    parts = [_content(folder, f"{name}.json", result["files"]) for name in ("config", "env", "cost")]
-    config = _fields("config.json", parts[0], sealed, CONFIG_FIELDS)
-    if config["schema"] != result["schema"]:
-        raise ValueError(f"config.json has schema {config['schema']}, result.json {result['schema']}")
-    if not sealed:
-        _check_identity(config)
-    env, cost = _object("env.json", parts[1], sealed), _object("cost.json", parts[2], sealed)
-    return Run(folder, config, env, cost, result)
+    config, env, cost = (_content(folder, f"{name}.json", result["files"]) for name in ("config", "env", "cost"))
+    run = Run(
+        folder,
+        _fields("config.json", config, CONFIG_FIELDS),
+        _object("env.json", env),
+        _object("cost.json", cost),
+        result,
+    )
+    if run.config["schema"] != result["schema"]:
+        raise ValueError(f"config.json has schema {run.config['schema']}, result.json {result['schema']}")
+    if not run.sealed and run.config.get("semantics") == SEMANTICS:
+        for problem in _identity(run):  # all that vouches for a record without digests
+            raise ValueError(problem)
+    return run
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """What a run was to be, finished or not; nothing vouches for it before there is a result."""
-    return _fields("config.json", (folder / "config.json").read_bytes(), False, CONFIG_FIELDS)
+    return _fields("config.json", (folder / "config.json").read_bytes(), CONFIG_FIELDS)
 
 
 def whole_run(folder: Path) -> Run:
@@ -117,6 +124,9 @@ def whole_run(folder: Path) -> Run:
     return run
 
 
+# --- many ------------------------------------------------------------------------------------------------------------
+
+
 def load_runs(folders: Iterable[Path]) -> list[Run]:
     """Every finished run directly under the folders, by name; an unreadable one is named on stderr."""
     runs = []
@@ -124,16 +134,29 @@ def load_runs(folders: Iterable[Path]) -> list[Run]:
         try:
             runs.append(read_run(folder))
         except (OSError, ValueError) as error:
-            print(f"skipped {folder}: {type(error).__name__}: {error}", file=sys.stderr)
+            print(f"skipped {folder}: {reason(error)}", file=sys.stderr)
     return runs
 
 
 def finished_under(folder: Path) -> list[Path]:
     """The folders that hold a result, sound or not; those set aside are named on stderr and left out."""
-    found = sorted(path.parent for path in folder.glob("*/result.json"))
+    if not folder.is_dir():
+        return []
+    try:
+        found = sorted(path for path in folder.iterdir() if _may_hold_a_result(path))
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read: {error.strerror}") from None
     for path in filter(is_aside, found):
         print(f"left out {path}: it was set aside", file=sys.stderr)
     return [path for path in found if not is_aside(path)]
+
+
+def _may_hold_a_result(path: Path) -> bool:
+    """A folder that may not be looked into is read, and then named as one that cannot be."""
+    return os.path.lexists(path / "result.json") or (path.is_dir() and not os.access(path, os.X_OK))
+
+
+# --- one that may be there -------------------------------------------------------------------------------------------
 
 
 def run_state(folder: Path) -> State:
@@ -149,25 +172,128 @@ def run_state(folder: Path) -> State:
 
 
 def done_run(folder: Path) -> Run | None:
-    """The finished run that lies there, if one does. A disk that does not answer is no answer, but an OSError."""
+    """The sound record of a run that is done, if there is one. OSError where the disk just does not answer."""
     try:
-        os.stat(folder / "result.json")  # Path.exists calls a disk that is silent a file that is not there
         run = whole_run(folder)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):
         return None
     return run if run.ok else None
 
 
+def check_images(run: Run, dataset: str, data_dir: Path) -> None:
+    """Two folders of images of one name give runs of one name: refuses the run of another folder."""
+    from harness.data.load import load
+
+    if dataset.startswith(FOLDER) and load(dataset, data_dir).digest != run.env.get("data_digest"):
+        raise UsageError(
+            f"{run.folder} was made of other images, those of {run.config['dataset']} as it was then: "
+            "rename the folder of images, choose another --out, or train it again with --fresh"
+        )
+
+
+# --- whether its parts agree -----------------------------------------------------------------------------------------
+
+
+def problems_of(folder: Path) -> list[str]:
+    """Empty for a record that can be believed."""
+    try:
+        run = read_run(folder)
+    except (OSError, ValueError) as error:
+        return [f"cannot be read: {reason(error)}"]
+    found = [f"env.json has no {name}" for name in ENVIRONMENT if not run.env.get(name)]
+    if run.env.get("dirty"):
+        found.append(DIRTY)
+    if folder.name != run.config.get("run_id"):
+        found.append(f"the folder's name is not the run's: {run.config.get('run_id')}")
+    return found + contradictions(run)
+
+
+def contradictions(run: Run) -> list[str]:
+    """Where its files say different things, wherever and on whatever it was made."""
+    found: list[str] = []
+    for check in (_identity, _result, _epochs, _predictions, _cost):
+        try:
+            found += check(run)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            found.append(f"its {check.__name__.strip('_')} cannot be checked: {reason(error)}")
+    return found
+
+
+def is_own_class(run: Run) -> bool:
+    """Whether its variant is of a user's own class: to make its configuration again would run their file."""
+    return run.config.get("variant_type") not in OWN_TYPES
+
+
+def _identity(run: Run) -> Iterator[str]:
+    """A run's name holds a hash of its fields."""
+    if (semantics := run.config.get("semantics")) != SEMANTICS:
+        yield f"made with semantics {semantics}, this code has {SEMANTICS}: its identity cannot be checked"
+    elif not is_own_class(run):
+        config = run_config_from_plain(run.config)
+        for name in ("run_id", "cell_id"):
+            if run.config.get(name) != getattr(config, name):
+                yield f"{name} is {run.config.get(name)}, its fields give {getattr(config, name)}"
+
+
+def _result(run: Run) -> Iterator[str]:
+    result, split = run.result, run.result["split"]
+    for name in ("test_accuracy", "best_test_accuracy", "val_accuracy"):
+        if result[name] is not None and not 0 <= result[name] <= 1:
+            yield f"{name} is {result[name]}, no share"
+    if split != ("val" if run.config["holdout"] else "test"):
+        yield f"split is {split!r} with a holdout of {run.config['holdout']}"
+    if run.ok and result[f"{split}_accuracy"] is None:
+        yield f"it is done and has no {split}_accuracy"
+    if not run.ok and not result["reason"]:
+        yield "it failed for no reason"
+
+
+def _epochs(run: Run) -> Iterator[str]:
+    lines, result, split = run.epochs(), run.result, run.result["split"]
+    if [line.get("epoch") for line in lines] != list(range(1, len(lines) + 1)):
+        yield "epochs.jsonl does not count 1, 2, 3, ..."
+        return
+    planned = run.config["recipe"]["epochs"]
+    if result["epochs"] != len(lines) or (run.ok and len(lines) != planned):
+        yield f"{len(lines)} epochs are recorded, the result says {result['epochs']} and {planned} were planned"
+    if not run.ok or not lines:
+        return
+    said = {"images_seen": lines[-1]["images_seen"], f"{split}_accuracy": lines[-1][f"{split}_accuracy"]}
+    if split == "test":
+        said |= {"test_nll": lines[-1]["test_loss"], "best_test_accuracy": max(line["test_accuracy"] for line in lines)}
+    yield from (
+        f"{name} is {result[name]}, the epochs say {value}" for name, value in said.items() if result[name] != value
+    )
+
+
+def _predictions(run: Run) -> Iterator[str]:
+    if not run.ok:
+        return
+    arrays, accuracy = run.predictions(), run.result[f"{run.result['split']}_accuracy"]
+    labels, predicted, confidence = (arrays[name] for name in PREDICTIONS)
+    if labels.ndim != 1 or not labels.shape == predicted.shape == confidence.shape:
+        yield f"predictions.npz has {labels.shape} labels, {predicted.shape} classes and {confidence.shape} confidences"
+        return
+    if not ((confidence >= 0) & (confidence <= 1 + ROUNDING_32)).all():
+        yield "predictions.npz: a confidence is no probability"
+    hits = float((labels == predicted).mean())
+    if not math.isclose(hits, accuracy, abs_tol=ROUNDING):
+        yield f"its predictions are right in {hits:.6f} of all images, the result says {accuracy:.6f}"
+
+
+def _cost(run: Run) -> Iterator[str]:
+    if (run.cost.get("params"), run.cost.get("macs")) != (run.result["params"], run.result["macs"]):
+        yield "cost.json and result.json count the model differently"
+
+
 # --- bytes to values -------------------------------------------------------------------------------------------------
 
 
-def _check_identity(config: dict[str, Any]) -> None:
-    """A run's name holds a hash of its fields: all that vouches for a record without digests."""
-    if config.get("semantics") != SEMANTICS or config.get("variant_type") not in OWN_TYPES:
-        return  # made by other code, or of a class of somebody's own: nobody here can tell
-    given = run_config_from_plain(config).run_id
-    if config.get("run_id") != given:
-        raise ValueError(f"config.json says that it is {config.get('run_id')}, its fields give {given}")
+def reason(error: Exception) -> str:
+    """What is wrong with a record, for a message."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{Path(error.filename).name}: {error.strerror}"
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _content(folder: Path, name: str, digests: dict[str, str] | None) -> bytes:
@@ -177,9 +303,9 @@ def _content(folder: Path, name: str, digests: dict[str, str] | None) -> bytes:
     return content
 
 
-def _fields(name: str, content: bytes, sealed: bool, fields: Any) -> dict[str, Any]:
+def _fields(name: str, content: bytes, fields: Any) -> dict[str, Any]:
     """An object of a schema that this version reads, each field of its kind."""
-    plain = _object(name, content, sealed)
+    plain = _object(name, content)
     schema = plain.get("schema")
     if type(schema) is not int or schema not in range(1, SCHEMA + 1):
         raise ValueError(f"{name} has schema {schema}, this version reads 1 to {SCHEMA}")
@@ -188,32 +314,23 @@ def _fields(name: str, content: bytes, sealed: bool, fields: Any) -> dict[str, A
     return plain
 
 
-def _object(name: str, content: bytes, sealed: bool) -> dict[str, Any]:
-    plain = parsed(name, content, sealed)
+def _object(name: str, content: bytes) -> dict[str, Any]:
+    plain = parsed(name, content)
     if not isinstance(plain, dict):
         raise ValueError(f"{name} holds no object")
     return plain
 
 
-def parsed(name: str, content: bytes, sealed: bool = False) -> Any:
-    """Without a seal nothing is taken for granted: what the writer never writes is refused."""
+def parsed(name: str, content: bytes) -> Any:
+    """JSON without NaN and infinity, which no record holds."""
     try:
-        return json.loads(content.decode()) if sealed else STRICT.decode(content.decode())
-    except (ValueError, RecursionError) as error:
+        return DECODER.decode(content.decode())
+    except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _no_number(text)
-
-
-def _bounded(text: str) -> int:
-    return int(text) if len(text) < 20 else _no_number(text)
-
-
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text[:20]} is no number of a record")
+    raise ValueError(f"{text} is no number of a record")
 
 
-STRICT = json.JSONDecoder(parse_float=_finite, parse_int=_bounded, parse_constant=_no_number)
+DECODER = json.JSONDecoder(parse_constant=_no_number)

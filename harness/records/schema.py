@@ -1,8 +1,8 @@
-"""Owns what a run on disk looks like: its files, the fields of its configuration, its result and an epoch's line, and
-what kind of value each field holds.
-Refuses to read or write them.
+"""What a run on disk looks like: its files, their fields and what kind of value each holds, and the digests that show
+whether anything was changed. For whoever writes, reads or checks records.
 """
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ SEALED_SINCE = 3
 
 FILES = ("config.json", "env.json", "cost.json", "epochs.jsonl", "predictions.npz", "result.json")
 ASIDE = "unreadable-"  # how the name of a folder or checkpoint begins that was set aside
-REPLACED = "replaced-"  # and that of a sound record which somebody wanted to be trained again
+REPLACED = "replaced-"  # and that of a sound record that was trained again with --fresh
 
 
 def is_aside(folder: Path) -> bool:
-    """It is kept, and no record."""
+    """Whether it is kept, and counts for nothing."""
     return folder.name.startswith((ASIDE, REPLACED))
 
 
@@ -86,3 +86,29 @@ EPOCH_FIELDS = ("epoch", "train_loss", "train_accuracy", "lr", "seconds", "eval_
 def misfits(plain: Mapping[str, Any], fields: Mapping[str, Kinds]) -> list[str]:
     """The fields that hold another kind of value than they should; null fits everywhere."""
     return [name for name, kinds in fields.items() if type(plain.get(name)) not in (*kinds, type(None))]
+
+
+# --- the seal --------------------------------------------------------------------------------------------------------
+# result.json holds the SHA-256 of every other file, and in its last line that of its own bytes before that line. It
+# shows accidents and careless edits; whoever wants to can seal a forgery.
+
+END = b"\n}\n"  # of a JSON object as the writer indents it
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def sealed(content: bytes) -> bytes:
+    """The same JSON object with one line more."""
+    unsealed = content.removesuffix(END)
+    return unsealed + _seal(unsealed)
+
+
+def is_sealed(content: bytes) -> bool:
+    unsealed = content[: -len(_seal(b""))]
+    return content == unsealed + _seal(unsealed)
+
+
+def _seal(unsealed: bytes) -> bytes:
+    return f',\n "digest": "{digest(unsealed)}"'.encode() + END

@@ -1,21 +1,22 @@
-"""Owns writing a run: each file atomically, result.json last, because a run exists when its result does.
-Refuses to compute what it writes.
+"""Writes a run, each file atomically and result.json last, because a run is finished when its result exists; and sets
+aside what lies where a run is to be trained. For training, and for whoever writes a file that must be whole.
 """
 
 import contextlib
-import hashlib
 import io
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from harness.records.schema import BY_THE_WRITER, EPOCH_FIELDS, FILES, RESULT_FIELDS, SCHEMA
-from harness.records.seal import sealed
+from harness.records.read import done_run, reason, whole_run
+from harness.records.schema import ASIDE, BY_THE_WRITER, FILES, REPLACED, RESULT_FIELDS, SCHEMA, digest, sealed
 from variants.fields import UsageError
 
 LEAST_ROOM = 2**16  # bytes: a record without its predictions
@@ -25,33 +26,21 @@ LEAST_ROOM = 2**16  # bytes: a record without its predictions
 def opened_atomically(path: Path) -> Iterator[BinaryIO]:
     """A file to write into. At the end either all of it is under that name, or what was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+            os.fsync(file.fileno())  # a new name must not be on the disk before the content
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-    _name_to_disk(path.parent)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     with opened_atomically(path) as file:
         file.write(content)
-
-
-def _name_to_disk(folder: Path) -> None:
-    """A new name outlives a loss of power only once its folder is on the disk; not every system can be asked for it."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def json_bytes(value: Any) -> bytes:
@@ -73,25 +62,14 @@ def prepare(out: Path) -> None:
         raise UsageError(f"cannot write into {out}: {error.strerror or error}") from None
 
 
-def _line(epoch: dict[str, Any]) -> str:
-    return json.dumps(epoch, allow_nan=False) + "\n"
-
-
-def result_bytes(result: Mapping[str, Any], digests: Mapping[str, str]) -> bytes:
-    """result.json, sealed. `digests`: the SHA-256 of each of the record's other files."""
-    told = {name: value for name, value in result.items() if name not in BY_THE_WRITER}
-    return sealed(json_bytes({**told, "schema": SCHEMA, "files": dict(digests)}))
+# --- a run -----------------------------------------------------------------------------------------------------------
 
 
 class RunWriter:
-    """One run's folder, written in the order of the flow: begin, an epoch at a time, finish.
-
-    It remembers what it wrote: a file that has changed when the run ends does not get a digest that says otherwise.
-    """
+    """One run's folder, in the order of the flow: begin, an epoch at a time, finish."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._written: dict[str, Any] = {}  # hashes, by the file's name
 
     def begin(
         self,
@@ -102,40 +80,73 @@ class RunWriter:
     ) -> None:
         """`lines`: the epochs that an earlier session has done."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            for half in self.folder.glob(f".{name}.*"):  # of a process that was killed while it wrote
-                half.unlink(missing_ok=True)
         for name in reversed(FILES):  # the old result goes first: what is left is an unfinished run at any moment
             (self.folder / name).unlink(missing_ok=True)
-        self._write("config.json", json_bytes({**config, "schema": SCHEMA}))
-        self._write("env.json", json_bytes(env))
-        self._write("cost.json", json_bytes(cost))
-        self._write("epochs.jsonl", "".join(map(_line, lines)).encode())
+            for half in self.folder.glob(f".{name}.*"):  # of a process that was killed while it wrote
+                half.unlink(missing_ok=True)
+        write_json(self.folder / "config.json", {**config, "schema": SCHEMA})
+        write_json(self.folder / "env.json", env)
+        write_json(self.folder / "cost.json", cost)
+        write_atomically(self.folder / "epochs.jsonl", b"".join(map(_line, lines)))
 
     def epoch(self, line: dict[str, Any]) -> None:
-        if missing := set(EPOCH_FIELDS) - line.keys():
-            raise ValueError(f"the epoch's line lacks {', '.join(sorted(missing))}")
-        content = _line(line).encode()
+        content = _line(line)
         with (self.folder / "epochs.jsonl").open("r+b") as file:  # r: a file that is gone shall not begin here anew
             file.seek(0, os.SEEK_END)
             file.write(content)
-        self._written["epochs.jsonl"].update(content)
 
     def finish(self, result: dict[str, Any], predictions: dict[str, np.ndarray] | None = None) -> None:
         missing = RESULT_FIELDS.keys() - result.keys() - set(BY_THE_WRITER)
         if missing:
             raise ValueError(f"the result lacks {', '.join(sorted(missing))}")
+        names = ["config.json", "env.json", "cost.json", "epochs.jsonl"]
         if predictions is not None:
             content = io.BytesIO()
             np.savez_compressed(content, **predictions)  # type: ignore[arg-type]
-            self._write("predictions.npz", content.getvalue())
-        for name in self._written:
-            (self.folder / name).stat()  # OSError for one that is gone
+            write_atomically(self.folder / "predictions.npz", content.getvalue())
+            names.append("predictions.npz")
         with (self.folder / "epochs.jsonl").open("r+b") as file:
             os.fsync(file.fileno())  # the result must not be on the disk before them
-        digests = {name: written.hexdigest() for name, written in self._written.items()}
+        digests = {name: digest((self.folder / name).read_bytes()) for name in names}
         write_atomically(self.folder / "result.json", result_bytes(result, digests))
 
-    def _write(self, name: str, content: bytes) -> None:
-        write_atomically(self.folder / name, content)
-        self._written[name] = hashlib.sha256(content)
+
+def result_bytes(result: Mapping[str, Any], digests: Mapping[str, str]) -> bytes:
+    """result.json, sealed. `digests`: the SHA-256 of each of the record's other files."""
+    own = {name: value for name, value in result.items() if name not in BY_THE_WRITER}
+    return sealed(json_bytes({**own, "schema": SCHEMA, "files": dict(digests)}))
+
+
+def _line(epoch: dict[str, Any]) -> bytes:
+    return (json.dumps(epoch, allow_nan=False) + "\n").encode()
+
+
+# --- setting aside, by whoever holds the run's lock -------------------------------------------------------------------
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Moves a damaged record away, and says so. A sound one stays, and a run that has no result yet."""
+    if not os.path.lexists(folder / "result.json"):
+        return None
+    try:
+        whole_run(folder)
+    except (FileNotFoundError, IsADirectoryError, ValueError) as error:  # any other OSError says nothing of the record
+        return _moved(folder, ASIDE, f"{reason(error)}; set aside")
+    return None
+
+
+def set_aside_done(folder: Path) -> Path | None:
+    """Moves a sound record away that is to be trained again."""
+    return _moved(folder, REPLACED, "it is trained again; its record is kept") if done_run(folder) else None
+
+
+def _moved(folder: Path, prefix: str, why: str) -> Path:
+    """Where it went. The result moves last: killed in between, what is left is no record either."""
+    names = (f"{prefix}{folder.name}" + (f"-{number}" if number > 1 else "") for number in count(1))
+    place = next(path for name in names if not (path := folder.with_name(name)).exists())
+    place.mkdir()
+    for name in FILES:
+        if os.path.lexists(folder / name):
+            os.replace(folder / name, place / name)
+    print(f"{folder}: {why} as {place.name}", file=sys.stderr, flush=True)
+    return place

@@ -20,8 +20,7 @@ from harness.config import RunConfig, resolve
 from harness.counting.cost import cost_of
 from harness.datasets import DATASETS
 from harness.records.environment import environment
-from harness.records.schema import SCHEMA
-from harness.records.seal import digest
+from harness.records.schema import SCHEMA, digest
 from harness.records.write import json_bytes, result_bytes
 from variants.catalog import CATALOG
 from variants.config import ViTConfig

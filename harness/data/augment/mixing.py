@@ -1,6 +1,4 @@
-"""Owns MixUp (arXiv:1710.09412) and CutMix (arXiv:1905.04899): each image is mixed with the one before it in the batch.
-Refuses labels: it hands back label_weight, the share of an image's own label; the rest is that of images.roll(1, 0).
-"""
+"""MixUp (arXiv:1710.09412) and CutMix (arXiv:1905.04899): each image is mixed with the one before it in the batch."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,10 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.augmentations import MIX_NAMES
-from harness.data.augment.boxes import box_mask
-from harness.data.augment.settings import MixSettings
-from harness.data.augment.transfer import tensor_to_device
+from harness.data.augment.transfer import box_mask, tensor_to_device
+from harness.recipe import Recipe
 
 EITHER_CUTMIX_PROBABILITY = 0.5
 
@@ -20,7 +16,7 @@ EITHER_CUTMIX_PROBABILITY = 0.5
 class Mix(NamedTuple):
     own: Tensor  # n float32: weight of the image itself outside its box
     box: Tensor  # n x 4 int64 (y1, x1, y2, x2): there the partner alone is seen; empty for MixUp
-    label_weight: Tensor  # n float32: weight of the image's own label
+    label_weight: Tensor  # n float32: share of the image's own label; the rest is that of images.roll(1, 0)
 
     def to(self, device: torch.device | str) -> "Mix":
         return Mix(*(tensor_to_device(part, torch.device(device)) for part in self))
@@ -40,38 +36,36 @@ class MixDraw(NamedTuple):
     y: np.ndarray
 
 
-def draw_mix(n: int, height: int, width: int, settings: MixSettings, rng: np.random.Generator) -> Mix:
-    """Host tensors; one draw for the batch, or one for each image when settings.mix_per_image."""
-    return mix_of([draw_mix_values(n, height, width, settings, rng)], [n], height, width, settings)
+def draw_mix(n: int, height: int, width: int, recipe: Recipe, rng: np.random.Generator) -> Mix:
+    """Host tensors; one draw for the batch, or one for each image when recipe.mix_per_image."""
+    return mix_of([draw_mix_values(n, height, width, recipe, rng)], [n], height, width, recipe)
 
 
-def draw_mix_values(n: int, height: int, width: int, settings: MixSettings, rng: np.random.Generator) -> MixDraw:
-    if settings.mix not in MIX_NAMES:
-        raise ValueError(f"mix must be one of {', '.join(MIX_NAMES)}, not {settings.mix!r}")
-    draws = n if settings.mix_per_image else 1
+def draw_mix_values(n: int, height: int, width: int, recipe: Recipe, rng: np.random.Generator) -> MixDraw:
+    draws = n if recipe.mix_per_image else 1
     is_mixed, prefers_cutmix = rng.random(draws), rng.random(draws)
     mixup = cutmix = np.ones(draws)
     x = y = np.zeros(draws, dtype=np.int64)
     # A recipe without one of the two methods must not need its alpha, so each is drawn only where it can happen.
-    if settings.mix in ("mixup", "either"):
-        mixup = rng.beta(settings.mixup_alpha, settings.mixup_alpha, size=draws)
-    if settings.mix in ("cutmix", "either"):
-        cutmix = rng.beta(settings.cutmix_alpha, settings.cutmix_alpha, size=draws)
+    if recipe.mix in ("mixup", "either"):
+        mixup = rng.beta(recipe.mixup_alpha, recipe.mixup_alpha, size=draws)
+    if recipe.mix in ("cutmix", "either"):
+        cutmix = rng.beta(recipe.cutmix_alpha, recipe.cutmix_alpha, size=draws)
         x, y = rng.integers(width, size=draws), rng.integers(height, size=draws)
     return MixDraw(is_mixed, prefers_cutmix, mixup, cutmix, x, y)
 
 
-def mix_of(draws: Sequence[MixDraw], counts: Sequence[int], height: int, width: int, settings: MixSettings) -> Mix:
+def mix_of(draws: Sequence[MixDraw], counts: Sequence[int], height: int, width: int, recipe: Recipe) -> Mix:
     """Host tensors for the images of several batches, one batch of `counts` after the other."""
     drawn = MixDraw(*(np.concatenate(values) for values in zip(*draws, strict=True)))
-    is_mixup, is_cutmix = _kinds(drawn, settings)
+    is_mixup, is_cutmix = _kinds(drawn, recipe)
     # Rounded before 1 - lam is formed, so that the two weights add up as torchvision's do.
     own = np.where(is_mixup, drawn.mixup.astype(np.float32), np.float32(1))
     boxes = cutmix_boxes(0.5 * np.sqrt(1.0 - drawn.cutmix), drawn.y, drawn.x, height, width)
     box = np.where(is_cutmix[:, None], boxes, 0)
     area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
     label_weight = np.where(is_mixup, own, 1.0 - area / (height * width)).astype(np.float32)
-    times = 1 if settings.mix_per_image else counts
+    times = 1 if recipe.mix_per_image else counts
     return Mix(*(torch.from_numpy(np.repeat(part, times, axis=0)) for part in (own, box, label_weight)))
 
 
@@ -82,12 +76,12 @@ def mix_images(images: Tensor, mix: Mix) -> Tensor:
     return images * weight + images.roll(1, 0) * (1.0 - weight)
 
 
-def _kinds(drawn: MixDraw, settings: MixSettings) -> tuple[np.ndarray, np.ndarray]:
+def _kinds(drawn: MixDraw, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     """bool, an entry a draw: mixed by MixUp, mixed by CutMix."""
-    is_mixed = (drawn.is_mixed < settings.mix_prob) & (settings.mix != "none")
+    is_mixed = (drawn.is_mixed < recipe.mix_prob) & (recipe.mix != "none")
     is_cutmix = drawn.prefers_cutmix < EITHER_CUTMIX_PROBABILITY
-    if settings.mix != "either":
-        is_cutmix[:] = settings.mix == "cutmix"
+    if recipe.mix != "either":
+        is_cutmix[:] = recipe.mix == "cutmix"
     return is_mixed & ~is_cutmix, is_mixed & is_cutmix
 
 

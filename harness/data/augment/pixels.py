@@ -1,7 +1,5 @@
-"""Owns the operations on pixel values: each takes uint8 images n x 3 x H x W and one magnitude an image (host float64).
-Refuses geometry and randomness; on a CPU every result of PIXEL_OPS equals torchvision's uint8 tensor path bit for bit,
-of PILLOW_PIXEL_OPS that of Pillow.
-"""
+"""Operations on the pixel values of uint8 images n x 3 x H x W, one magnitude an image (host float64). On a CPU those
+of PIXEL_OPS equal torchvision's tensor path bit for bit, those of PILLOW_PIXEL_OPS Pillow's."""
 
 from collections.abc import Callable
 

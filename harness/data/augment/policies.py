@@ -1,11 +1,17 @@
-"""Owns the policies as data and the draws from them: which operation, at which magnitude, for every single image.
-Refuses to touch pixels; all randomness comes from the numpy generator handed in.
-"""
+"""AutoAugment, RandAugment and TrivialAugment: which operation each image gets, at which magnitude, is drawn on the
+host; each operation is then carried out for all of its images together."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from harness.data.augment.geometry import GEOMETRY_OPS, SHIFTS, Warp, shear, shift, warp
+from harness.data.augment.pixels import PILLOW_PIXEL_OPS, PIXEL_OPS, PixelOp
+from harness.data.augment.transfer import blocks, put_images, to_device
 
 SIGNED_OPS = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", "Sharpness")
 UNSIGNED_OPS = ("Posterize", "Solarize")
@@ -152,8 +158,6 @@ def draw_randaugment(
     n: int, height: int, width: int, num_ops: int, magnitude_bin: int, rng: np.random.Generator
 ) -> list[Round]:
     """RandAugment (Cubuk et al. 2020, arXiv:1909.13719): num_ops uniform picks at one given bin of 31."""
-    if not 0 <= magnitude_bin < WIDE_BINS:
-        raise ValueError(f"RandAugment's magnitude must be in 0..{WIDE_BINS - 1}, not {magnitude_bin}")
     space = _space(WIDE_BINS, height, width, wide=False)
     rounds = []
     for _ in range(num_ops):
@@ -177,3 +181,46 @@ def _space(bins: int, height: int, width: int, wide: bool) -> np.ndarray:
 
 def _signed(ops: np.ndarray, magnitudes: np.ndarray, negative: np.ndarray) -> np.ndarray:
     return np.where(_IS_SIGNED[ops] & negative, -magnitudes, magnitudes)
+
+
+# --- carrying it out -------------------------------------------------------------------------------------------------
+
+
+class Operations(NamedTuple):
+    """How the operations are carried out: geometry of several names at once, as its tables mix, pixels name by name."""
+
+    warps: dict[tuple[str, ...], Callable[[Tensor, Sequence[Warp]], Tensor]]
+    pixels: dict[str, PixelOp]
+
+
+def torchvision_operations(interpolation: str) -> Operations:
+    return Operations({GEOMETRY_OPS: partial(warp, interpolation=interpolation)}, PIXEL_OPS)
+
+
+PILLOW_OPERATIONS = Operations({("ShearX",): shear, ("ShearY",): shear, SHIFTS: shift}, PILLOW_PIXEL_OPS)
+
+
+def apply_rounds_(images: Tensor, rounds: Sequence[Round], operations: Operations) -> Tensor:
+    for drawn in rounds:
+        apply_round_(images, drawn, operations)
+    return images
+
+
+def apply_round_(images: Tensor, drawn: Round, operations: Operations) -> Tensor:
+    """images uint8 n x 3 x H x W, contiguous: image i goes through operation drawn.ops[i], in place."""
+    for names in (*operations.warps, *((name,) for name in operations.pixels)):
+        rows = np.flatnonzero(np.array([op in names for op in OPS])[drawn.ops])
+        for block in blocks(len(rows), images.shape[1:].numel(), images.device):
+            chosen = rows[block]
+            on_device = to_device(chosen, images.device)
+            picked = images.index_select(0, on_device)
+            put_images(images, on_device, _operate(names, picked, chosen, drawn, operations))
+    return images
+
+
+def _operate(names: tuple[str, ...], picked: Tensor, rows: np.ndarray, drawn: Round, operations: Operations) -> Tensor:
+    magnitudes = drawn.magnitudes[rows]
+    if names not in operations.warps:
+        return operations.pixels[names[0]](picked, magnitudes)
+    own_names = [OPS[op] for op in drawn.ops[rows]]
+    return operations.warps[names](picked, list(zip(own_names, magnitudes.tolist(), strict=True)))

@@ -9,8 +9,7 @@ from typing import Any
 from harness.datasets import title
 from harness.evidence.cells.contrast import Contrast, Differing, ImagePair, Mean, SideFacts
 from harness.evidence.cells.groups import count
-from harness.evidence.writing.table import HOLE
-from harness.evidence.writing.text import difference, minutes, signed, whole
+from harness.evidence.writing import HOLE, difference, minutes, signed, whole
 from harness.statistics.power import MOST_SEEDS, WANTED
 
 MOST_CLASSES = 10

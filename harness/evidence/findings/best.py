@@ -5,7 +5,7 @@ Refuses to call anything best that was run once, that ties, or that shares too f
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.evidence.writing.text import joined
+from harness.evidence.writing import joined
 from harness.statistics.intervals import ALPHA
 from harness.statistics.paired import holm, paired
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.config import RunConfig
-from harness.evidence.writing.table import HOLE
+from harness.evidence.writing import HOLE
 from harness.study import changed_fields
 
 RATES = ("dropout", "attention_dropout", "head_dropout", "drop_path")  # where a recipe sets one, it is the variant's

@@ -10,7 +10,7 @@ from harness.evidence.findings.effects import NEITHER, NOT_RUN, UNDECIDED, Effec
 from harness.evidence.findings.gaps import Gap, gaps_of
 from harness.evidence.findings.grids import Share, shared_seeds, shares_of
 from harness.evidence.findings.instances import Instance
-from harness.evidence.writing.text import difference, joined, p_value
+from harness.evidence.writing import difference, joined, p_value
 from harness.statistics.power import MOST_SEEDS, WANTED
 
 

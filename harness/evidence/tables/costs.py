@@ -1,25 +1,22 @@
-"""The table of costs: a line for each variant of the catalogue at each shape of data, and for each altered variant that
-was run, with the cost that its record holds.
-"""
+"""The tables of costs: what each variant costs to run, and what harness.bench measured of this suite's own speed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from harness.datasets import DATASETS, title
 from harness.evidence.cells.catalogue import COSTS, Costs, changed_fields_of, cost_of_plain
 from harness.evidence.cells.groups import Evidence, Group
-from harness.evidence.tables.captions import sentences
-from harness.evidence.writing.table import HOLE, Table
-from harness.evidence.writing.text import whole
+from harness.evidence.writing import HOLE, Columns, Table, sentences, whole
+from harness.records.benchmarks import Comparison, read_comparisons
 
-COLUMNS = (
-    *("variant", "pixels", "classes", "data sets", "params", "params without head", "MACs", "MACs without head"),
-    *("attention share of MACs (%)", "activations without head"),
-)
+# --- variants --------------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class CostLine:
+    """A variant at one shape of data; data sets of the same shape share a line."""
+
     variant: str
     pixels: int | None
     classes: int | None
@@ -28,7 +25,8 @@ class CostLine:
 
 
 def cost_lines(groups: Sequence[Group], costs: Costs) -> list[CostLine]:
-    """Data set by data set; two lines of one variant and shape differ in what they cost."""
+    """Of the catalogue and of each altered variant that was run, data set by data set. Two lines of one variant and
+    shape differ in what they cost."""
     lines: dict[tuple, CostLine] = {}
     found = [*_of_catalogue(costs), *(_of_group(group, costs) for group in groups)]
     for one in sorted(found, key=lambda one: dataset_order(one.datasets[0])):
@@ -64,26 +62,115 @@ def dataset_order(name: str) -> tuple[int, str]:
 
 
 def cost_table(evidence: Evidence) -> Table:
-    lines = sorted(cost_lines(evidence.groups, evidence.costs), key=_order)
+    columns: Columns[CostLine] = {
+        "variant": lambda line: line.variant,
+        "pixels": lambda line: str(line.pixels or HOLE),
+        "classes": lambda line: str(line.classes or HOLE),
+        "data sets": lambda line: ", ".join(map(title, line.datasets)),
+        "params": lambda line: whole(line.values["params"]),
+        "params without head": lambda line: whole(line.values["params_without_head"]),
+        "MACs": lambda line: whole(line.values["macs"]),
+        "MACs without head": lambda line: whole(line.values["macs_without_head"]),
+        "attention share of MACs (%)": _attention_share,
+        "activations without head": lambda line: whole(line.values["activations_without_head"]),
+    }
     caption = sentences(
         "What each variant costs at each shape of data. MACs (multiply-accumulates; FLOPs = 2 x MACs) are those of one "
-        "image and include the attention products. Activations are the outputs of layers and products, counted on the "
-        "explicit attention path.",
+        "image and include the attention products. Activations are the outputs of layers and products, counted with "
+        "explicit attention.",
         "Variants of the catalogue were counted without a run, others are as their runs recorded them."
         if evidence.costs
         else "",
         evidence.source,
     )
-    return Table("cost", COLUMNS, tuple(_cells(line) for line in lines), caption)
+    return Table.of("cost", columns, sorted(cost_lines(evidence.groups, evidence.costs), key=_order), caption)
 
 
 def _order(line: CostLine) -> tuple:
     return dataset_order(line.datasets[0]), line.values["params"] or 0, line.variant, line.datasets
 
 
-def _cells(line: CostLine) -> tuple[str, ...]:
+def _attention_share(line: CostLine) -> str:
     macs, attention = line.values["macs"], line.values["attention_macs"]
-    share = f"{100 * attention / macs:.1f}" if macs and attention is not None else HOLE
-    numbers = [whole(line.values[name]) for name in COSTS if name != "attention_macs"]
-    shape = [HOLE if size is None else str(size) for size in (line.pixels, line.classes)]
-    return line.variant, *shape, ", ".join(map(title, line.datasets)), *numbers[:-1], share, numbers[-1]
+    return f"{100 * attention / macs:.1f}" if macs and attention is not None else HOLE
+
+
+# --- benchmarks ------------------------------------------------------------------------------------------------------
+
+Measured = Sequence[tuple[str, Sequence[Comparison]]]  # by device
+OnDevice = tuple[str, Comparison]
+
+TRAINING = {
+    "step (ms)": ("step_ms", 1.0),
+    "FLOPs floor (ms)": ("flops_floor_ms", 1.0),
+    "bytes floor (ms)": ("bytes_floor_ms", 1.0),
+    "share of the bound (%)": ("share_of_bound", 100.0),
+    "FLOP utilisation (%)": ("model_flop_utilisation", 100.0),
+    "pipeline (% of an epoch)": ("pipeline_share", 100.0),
+    "peak memory (MB)": ("peak_memory_bytes", 1e-6),
+    "J per 1,000 images": ("joules_per_1000_images", 1.0),
+    "compiling (s)": ("compile_seconds", 1.0),
+}
+
+
+def read_measured(folder: Path) -> Measured:
+    return [read_comparisons(path) for path in sorted(folder.glob("*.json"))]
+
+
+def benchmark_table(measured: Measured) -> Table:
+    columns: Columns[OnDevice] = {
+        "device": lambda pair: pair[0],
+        "benchmark": lambda pair: pair[1].name,
+        "unit": lambda pair: pair[1].unit,
+        "ours": lambda pair: _speed(pair[1].ours),
+        "baseline": lambda pair: _speed(pair[1].baseline),
+        "times as fast": lambda pair: _ratio(pair[1]),
+        "rounds": lambda pair: str(pair[1].rounds),
+        "goal": lambda pair: HOLE if pair[1].goal is None else ratio_text(pair[1].goal),
+        "reached": lambda pair: {None: HOLE, True: "yes", False: "no"}[pair[1].reached],
+        "against": lambda pair: pair[1].baseline_name,
+    }
+    caption = (
+        "Ours against a baseline, timed in turn in one process: the median over the rounds of how many times as fast "
+        "ours was, with the slowest and fastest round. Speeds are medians; more is better. A goal is what this project "
+        f"had set itself, {HOLE} where it had set none. Measured with python -m harness.bench."
+    )
+    rows = [(device, one) for device, comparisons in measured for one in comparisons]
+    return Table.of("benchmarks", columns, rows, caption, too_wide_for_print=("against",))
+
+
+def _speed(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _ratio(one: Comparison) -> str:
+    return f"{ratio_text(one.ratio)} ({ratio_text(one.ratio_low)} to {ratio_text(one.ratio_high)})"
+
+
+def ratio_text(value: float) -> str:
+    """Thousandths near 1, where they decide."""
+    return f"{value:.3f}" if value < 2 else f"{value:.1f}"
+
+
+def training_table(measured: Measured) -> Table:
+    """What the steps of harness.bench train cost, and how far that is from what the device could do."""
+    columns: Columns[OnDevice] = {
+        "device": lambda pair: pair[0],
+        "training": lambda pair: pair[1].name.removeprefix("train "),
+        **{head: _fact(*column) for head, column in TRAINING.items()},
+    }
+    caption = (
+        "A training step beside its two floors: its FLOPs over the measured matrix rate of the device, and an estimate "
+        "of the bytes it must move over the measured bandwidth; the slower one is the bound. "
+        f"{HOLE} was not measured, or cannot be."
+    )
+    rows = [(device, one) for device, comparisons in measured for one in comparisons if "step_ms" in one.facts]
+    return Table.of("training-speed", columns, rows, caption)
+
+
+def _fact(name: str, factor: float) -> Callable[[OnDevice], str]:
+    def write(pair: OnDevice) -> str:
+        value = pair[1].facts.get(name)
+        return HOLE if value is None else f"{factor * value:,.1f}"
+
+    return write

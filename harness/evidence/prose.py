@@ -1,20 +1,22 @@
-"""Owns the numbers that the paper's prose names: one LaTeX macro each, computed from records, recipes and constants.
-Refuses to write prose: it says values, and sentences only where a sentence depends on what was found.
+"""What the paper's text takes from the records: LaTeX macros for its numbers and for what was found, and a part on each
+study with its conclusions, tables and figures.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import groupby
 
 from harness.augmentations import CORRUPTION_NAMES, CORRUPTION_STRENGTHS
 from harness.evidence.cells.groups import Evidence, Group, count
 from harness.evidence.cells.rows import datasets_of, rows_of
+from harness.evidence.findings.conclusions import conclusions
 from harness.evidence.findings.effects import BETTER, WORSE, effects_of
 from harness.evidence.findings.instances import Instance
 from harness.evidence.tables.captions import made_with
-from harness.evidence.tables.reproduced import COLUMNS as PUBLISHED_COLUMNS
-from harness.evidence.tables.reproduced import published_table
-from harness.evidence.writing.table import WRITTEN_BY, escape_latex
-from harness.evidence.writing.text import devices_text
+from harness.evidence.tables.published import compared
+from harness.evidence.tables.study import study_tables
+from harness.evidence.writing import WRITTEN_BY, devices_text, escape_latex
 from harness.recipes import RECIPES
 from harness.statistics.images import CALIBRATION_BINS
 from harness.statistics.intervals import LEVEL
@@ -23,12 +25,21 @@ from harness.study import Study
 from variants.catalog import CATALOG
 
 SIMULATED_STUDIES, SIMULATED_SEEDS = 2000, 5  # as `python -m harness.simulate` has them
+NONE_YET = "No study has been run yet."
+SHOWN = {
+    "forest": "Effects with their intervals",
+    "interaction": "Accuracy by the levels of both factors",
+    "scaling": "Accuracy along the axis of the study",
+}
+
+
+# --- macros ----------------------------------------------------------------------------------------------------------
 
 
 def macros(
     evidence: Evidence, study: Study, instances: Sequence[Instance], drawn: Sequence[Group] | None = None
 ) -> dict[str, str]:
-    """Name -> text, not yet escaped. `drawn`: the groups that the figures show, where that is not all."""
+    """Name -> text, not yet escaped. `drawn`: the cells that the figures show, where these are not all."""
     made = made_with(evidence.groups if drawn is None else drawn)
     return {**_method(study), **_simulation(), **_records(evidence, study), "madeWith": made, **_found(instances)}
 
@@ -45,7 +56,7 @@ def _method(study: Study) -> dict[str, str]:
         "plannedSeeds": str(len(study.seeds)),
         "commonRate": f"{common.lr:g}",
         "commonWarmup": f"{common.warmup_epochs:g}",
-        "commonPasses": str(common.epochs),
+        "commonEpochs": str(common.epochs),
         "commonBatch": str(common.batch_size),
         "commonMix": f"{common.mix_prob:.0%}",
         "commonDecay": f"{common.weight_decay:g}",
@@ -73,15 +84,12 @@ def _simulated() -> Found:
 
 
 def _records(evidence: Evidence, study: Study) -> dict[str, str]:
-    numbers = [dict(zip(PUBLISHED_COLUMNS, row)) for row in published_table(evidence).rows]
-    verdicts = [number["verdict"] for number in numbers if not number["published (%)"].startswith("none")]
-    judged = {name: sum(verdict.startswith(name) for verdict in verdicts) for name in ("reached", "missed", "open")}
-    devices = devices_text(sorted({name for group in evidence.groups for name in group.devices if group.runs}))
+    judged = Counter(pair.verdict for pair in compared(evidence.groups) if pair.published.accuracy is not None)
     return {
         "runsDone": str(sum(len(group.runs) for group in evidence.groups)),
-        "devices": devices,
-        "publishedTotal": str(sum(judged.values())),
-        **{f"published{name.capitalize()}": str(number) for name, number in judged.items()},
+        "devices": devices_text(sorted({name for group in evidence.groups for name in group.devices if group.runs})),
+        "publishedTotal": str(judged.total()),
+        **{f"published{verdict.capitalize()}": str(judged[verdict]) for verdict in ("reached", "missed", "open")},
         "resultsSummary": _summary(evidence, study),
     }
 
@@ -97,27 +105,53 @@ def _summary(evidence: Evidence, study: Study) -> str:
         if group.dataset in datasets
     ]
     some, whole = sum(n > 0 for n in seeds), sum(n >= len(study.seeds) for n in seeds)
-    plan = f"The main table plans {count(len(planned) * len(datasets), 'cell')}. "
-    if not some:
-        return f"{plan}None has a finished run yet; runs at other budgets stand below the planned rows."
-    return f"{plan}{_of(some)} at least one finished run, {_of(whole)[0].lower()}{_of(whole)[1:]} all of its seeds."
-
-
-def _of(number: int) -> str:
-    return "None has" if number == 0 else "One has" if number == 1 else f"{number} have"
+    cells = count(len(planned) * len(datasets), "cell")
+    return f"The main table plans {cells}: so far {some} with at least one finished run, {whole} with all seeds."
 
 
 def _found(instances: Sequence[Instance]) -> dict[str, str]:
-    """Quick forms check the way and what is held out is for choosing: no findings. A row not run is no comparison."""
+    """Quick forms only check that a study runs, and what is held out is for choosing: neither is a finding."""
     full = [one for one in instances if not one.quick and not one.study.holdout]
+    if not full:
+        return {"abstractFinding": "No study of single ingredients has been run yet."}
     run = [effect for one in full for effect in effects_of(one) if effect.difference.n]
     decided = sum(effect.verdict in (BETTER, WORSE) for effect in run)
     single = sum(effect.difference.n == 1 for effect in run)
     alone = "has one seed and decides" if single == 1 else "have one seed and decide"
-    studies = len({one.study_name for one in full})
+    number = len({one.study_name for one in full})
+    studies = "1 study" if number == 1 else f"{number} studies"
     text = (
-        f"{count(studies, 'study').replace('studys', 'studies')} with {count(len(run), 'comparison')} "
-        f"{'has' if studies == 1 else 'have'} been run so far; {decided} of these can be told from chance"
-        + (f", {single} {alone} nothing." if single else ".")
+        f"{studies} with {count(len(run), 'comparison')} {'has' if number == 1 else 'have'} been run so far; {decided} "
+        f"of these can be told from chance" + (f", {single} {alone} nothing." if single else ".")
     )
-    return {"abstractFinding": text if full else "No study of single ingredients has been run yet."}
+    return {"abstractFinding": text}
+
+
+# --- studies ---------------------------------------------------------------------------------------------------------
+
+
+def studies_text(instances: Sequence[Instance], figures: Sequence[str]) -> str:
+    """`figures`: the names of those that the report draws. Quick forms are left out."""
+    full = [one for one in instances if not one.quick]
+    parts = [f"% {WRITTEN_BY}"]
+    for _, of_study in groupby(full, key=lambda one: one.study_name):
+        members = list(of_study)
+        parts.append(rf"\subsection*{{{escape_latex(members[0].study.question)}}}")
+        for one in members:
+            parts += _section(one, figures)
+    return "\n\n".join(parts if full else [*parts, NONE_YET]) + "\n"
+
+
+def _section(one: Instance, figures: Sequence[str]) -> list[str]:
+    items = [rf"\item {escape_latex(sentence)}" for sentence in conclusions(one)]
+    tables = [rf"\tableof{{{table.name}}}" for table in study_tables(one)]
+    drawn = {name: what for kind, what in SHOWN.items() if (name := f"{kind}-{one.name}") in figures}
+    pictures = [
+        rf"\figureof{{{name}}}{{{escape_latex(f'{what}: {one.title}. {made_with(one.groups)}')}}}"
+        for name, what in drawn.items()
+    ]
+    head = rf"\paragraph{{{escape_latex(one.title[:1].upper() + one.title[1:])}.}}"
+    return [
+        "\n".join([head, r"\begin{itemize}\itemsep0pt", *items, r"\end{itemize}"]),
+        "\n".join([*tables, *pictures]),
+    ]

@@ -1,6 +1,5 @@
-"""Owns random crop with zero padding, random horizontal flip and random resized crop of uint8 images.
-Refuses to mix drawing with applying: draw_* decides on the host, the other half only carries it out.
-"""
+"""Crop, flip and resized crop of uint8 images; random erasing and crop-paste of float images that are scaled already.
+draw_* decides on the host where and for which images, the other half only carries it out."""
 
 from typing import NamedTuple
 
@@ -9,11 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from harness.data.augment.boxes import gather_pixels, put_images
 from harness.data.augment.pixels import truncated
-from harness.data.augment.transfer import blocks, to_device
+from harness.data.augment.transfer import blocks, box_mask, gather_pixels, put_images, to_device
 
-TRIES = 10  # as often as torchvision looks for a crop that fits
+TRIES = 10  # as often as torchvision looks for a crop or a box that fits
 
 
 class Windows(NamedTuple):
@@ -36,16 +34,12 @@ def crop_(images: Tensor, corners: np.ndarray, padding: int) -> Tensor:
     padded_width = width + 2 * padding
     window = _within(height, width, padded_width, device)
     starts = to_device(corners[:, 0] * padded_width + corners[:, 1], device)[:, None]
-    padded = source = None
     for block in blocks(len(images), images.shape[1:].numel(), device):
         here = images[block]
-        if padded is None or source is None:  # the first block is the largest, the others use its memory again
-            padded = images.new_zeros(len(here), images.shape[1], height + 2 * padding, padded_width)
-            source = starts.new_empty(len(here), height * width)
         # Zeros around a copy: several times faster than torch's own padding of uint8.
-        padded[: len(here), :, padding : padding + height, padding : padding + width] = here
-        torch.add(starts[block], window, out=source[: len(here)])
-        gather_pixels(padded[: len(here)], source[: len(here)], height, width, into_BCHW=here)
+        padded = here.new_zeros(len(here), here.shape[1], height + 2 * padding, padded_width)
+        padded[:, :, padding : padding + height, padding : padding + width] = here
+        images[block] = gather_pixels(padded, starts[block] + window, height, width)
     return images
 
 
@@ -154,3 +148,102 @@ def _within(height: int, width: int, image_width: int, device: torch.device) -> 
     """Where a window's pixels lie, counted from its first; made on the device, because a copy would wait for it."""
     rows = torch.arange(height, device=device)[:, None] * image_width
     return (rows + torch.arange(width, device=device)).view(1, -1)
+
+
+# --- random erasing (Zhong et al. 2020, arXiv:1708.04896) ------------------------------------------------------------
+
+
+class BoxLaw(NamedTuple):
+    """Shares of the image's area, uniform; ratios of height to width, uniform or log-uniform."""
+
+    areas: tuple[float, float]
+    ratios: tuple[float, float]
+    is_log: bool
+
+
+TORCHVISION = BoxLaw((0.02, 0.33), (0.3, 3.3), is_log=True)
+# Lee's code looks up to 100 times for a box that fits; ten times do not find one in less than one image in a million.
+LEE = BoxLaw((0.02, 0.4), (0.3, 1 / 0.3), is_log=False)
+
+
+class Erasure(NamedTuple):
+    boxes: Tensor  # n x 4 int64 (y1, x1, y2, x2), empty where nothing is erased; on the host as drawn
+    noise_seed: int
+
+
+def draw_erasures(
+    n: int, height: int, width: int, probability: float, rng: np.random.Generator, law: BoxLaw = TORCHVISION
+) -> Erasure:
+    """The first of ten boxes that is smaller than the image on both sides; none if all ten are not."""
+    wanted = rng.random(n) < probability
+    areas = height * width * rng.uniform(*law.areas, size=(n, TRIES))
+    ratios = rng.uniform(*(np.log(law.ratios) if law.is_log else law.ratios), size=(n, TRIES))
+    ratios = np.exp(ratios) if law.is_log else ratios
+    heights = np.rint(np.sqrt(areas * ratios)).astype(np.int64)
+    widths = np.rint(np.sqrt(areas / ratios)).astype(np.int64)
+    fits = (heights < height) & (widths < width)
+    first, erased = fits.argmax(1), fits.any(1) & wanted
+    chosen_h = np.where(erased, heights[np.arange(n), first], 0)
+    chosen_w = np.where(erased, widths[np.arange(n), first], 0)
+    tops = rng.integers(height - chosen_h + 1)
+    lefts = rng.integers(width - chosen_w + 1)
+    boxes = np.stack([tops, lefts, tops + chosen_h, lefts + chosen_w], axis=1)
+    return Erasure(torch.from_numpy(boxes), int(rng.integers(2**63 - 1)))
+
+
+def erase(images: Tensor, erasure: Erasure, fill: str | Tensor) -> Tensor:
+    """fill "zero" writes 0, "noise" a standard normal value a pixel and channel, a tensor its value a channel."""
+    inside = box_mask(erasure.boxes, *images.shape[-2:])
+    if isinstance(fill, Tensor):
+        return torch.where(inside, fill, images)
+    if fill == "zero":
+        return images.masked_fill(inside, 0.0)
+    # The one draw made on the device: its boxes are the same everywhere, its values are the device's own.
+    generator = torch.Generator(images.device).manual_seed(erasure.noise_seed)
+    noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+    return torch.where(inside, noise, images)
+
+
+# --- crop-paste ------------------------------------------------------------------------------------------------------
+
+
+class Pastes(NamedTuple):
+    """On the host as drawn."""
+
+    boxes: Tensor  # n x 4 int64 (y1, x1, y2, x2): the piece that is copied
+    corners: Tensor  # n x 2 int64 (top, left): where it goes
+    flips: Tensor  # n bool: the piece is mirrored left and right
+    keep: Tensor  # n float32: weight of what was there before
+
+
+def draw_pastes(n: int, height: int, width: int, rng: np.random.Generator) -> Pastes:
+    side = np.sqrt(1.0 - rng.beta(1.0, 1.0, size=n))
+    half_h, half_w = (height * side).astype(np.int64) // 2, (width * side).astype(np.int64) // 2
+    centre_y, centre_x = rng.integers(height, size=n), rng.integers(width, size=n)
+    y1, y2 = np.maximum(centre_y - half_h, 0), np.minimum(centre_y + half_h, height)
+    x1, x2 = np.maximum(centre_x - half_w, 0), np.minimum(centre_x + half_w, width)
+    top, left = rng.integers(height - (y2 - y1) + 1), rng.integers(width - (x2 - x1) + 1)
+    flips = rng.random(n) < 0.5
+    keep = rng.random(n).astype(np.float32)
+    boxes, corners = np.stack([y1, x1, y2, x2], axis=1), np.stack([top, left], axis=1)
+    return Pastes(*(torch.from_numpy(part) for part in (boxes, corners, flips, keep)))
+
+
+def crop_paste(images: Tensor, pastes: Pastes) -> Tensor:
+    """A piece of each image is blended into another place of the same image. As in its origin (RandomCropPaste of
+    omihub777/ViT-CIFAR), the background is not flipped: "flip" does that."""
+    height, width = images.shape[-2:]
+    corners, boxes, keep = pastes.corners, pastes.boxes, pastes.keep.view(-1, 1, 1, 1)
+    target = torch.cat([corners, corners + boxes[:, 2:] - boxes[:, :2]], dim=1)
+    piece = gather_pixels(images, _piece_source(pastes, height, width), height, width)
+    return torch.where(box_mask(target, height, width), images * keep + piece * (1 - keep), images)
+
+
+def _piece_source(pastes: Pastes, height: int, width: int) -> Tensor:
+    """n x (H * W) flat source positions; outside the target they are only kept legal, since nothing reads them."""
+    (y1, x1, _, x2), (top, left), flips = pastes.boxes.unbind(1), pastes.corners.unbind(1), pastes.flips
+    y = torch.arange(height, device=top.device) + (y1 - top)[:, None]
+    x = torch.arange(width, device=top.device) * torch.where(flips, -1, 1)[:, None]
+    x = x + torch.where(flips, x2 - 1 + left, x1 - left)[:, None]
+    rows, columns = y.clamp(0, height - 1), x.clamp(0, width - 1)
+    return (rows[:, :, None] * width + columns[:, None, :]).flatten(1)

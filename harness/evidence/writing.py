@@ -1,17 +1,23 @@
-"""Owns a table in memory and its three renderings: Markdown, LaTeX (booktabs) and CSV, each escaping what people typed.
-Refuses to know what stands in the cells.
+"""How tables are written: a table in its three forms (Markdown, LaTeX with booktabs, CSV), each escaping what people
+typed, and how the numbers in its cells read.
 """
 
 import csv
 import io
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-HOLE = "—"
-MOST_IN_A_COLUMN = 4  # columns of a table within one column of a two-column paper
-MOST_PRINTED = 30  # rows: of more, a page shows the first, and Markdown and CSV all
+from harness.statistics.intervals import mean_interval
+
+Item = TypeVar("Item")
+Columns = Mapping[str, Callable[[Item], str]]  # each column's head, and how it writes the cell of a row's item
+
+HOLE, DAGGER = "—", "†"
+MOST_IN_A_COLUMN = 4  # columns of a table that fits into one column of a two-column paper
+MOST_PRINTED = 30  # rows that LaTeX prints; Markdown and CSV have all
 WRITTEN_BY = "written by python -m harness.report, not by hand"
 
 _LATEX = {
@@ -31,15 +37,14 @@ _LATEX = {
 _MARKDOWN = {**{sign: "\\" + sign for sign in "\\`*_[]~$#|"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"}
 _NUMBER = re.compile(r"[+-]?\d+(,\d{3})*(\.\d+)?")
 _DIFFERENCE = re.compile(rf"{_NUMBER.pattern}( ± {_NUMBER.pattern})?")
+_GROUPED = re.compile(r"\d{1,3}(,\d{3})+")
 _MINUS = re.compile(r"(?<![\w.$-])-(?=\d)")  # before a number; within a word it is a hyphen
-_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # a wide one counts in some countries' spreadsheets
-_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # some spreadsheets take the wide signs for formulas too
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they change the direction of reading
 # What the paper's font has: ASCII, the Latin letters but a few, and common punctuation.
 _TYPESET = frozenset(map(chr, (*range(0x20, 0x7F), *range(0xA1, 0x17F)))) - frozenset(
     "\u0126\u0127\u0138\u013f\u0140\u0149\u0166\u0167"
-)
-_TYPESET |= frozenset("\u2013\u2018\u2019\u201c\u201d\u2022\u2026\u20ac\u2122")
-_GROUPED = re.compile(r"\d{1,3}(,\d{3})+")
+) | frozenset("\u2013\u2018\u2019\u201c\u201d\u2022\u2026\u20ac\u2122")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,11 @@ class Table:
     on_wide: str = ""  # the caption's sentences on columns that LaTeX leaves out
     conclusions: tuple[str, ...] = ()  # sentences that Markdown has below the caption
 
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            if len(row) != len(self.columns):
-                raise ValueError(f"table {self.name}: {len(row)} cells under {len(self.columns)} columns: {row}")
-        for row, column in self.bold:
-            if not (0 <= row < len(self.rows) and 0 <= column < len(self.columns)):
-                raise ValueError(f"table {self.name}: no cell at row {row}, column {column} to be bold")
+    @classmethod
+    def of(cls, name: str, columns: Columns[Item], items: Iterable[Item], caption: str, **more: Any) -> "Table":
+        """A row for each item."""
+        rows = tuple(tuple(write(item) for write in columns.values()) for item in items)
+        return cls(name, tuple(columns), rows, caption, **more)
 
     def to_markdown(self) -> str:
         rules = ["---:" if right else "---" for right in self._right_aligned()]
@@ -105,7 +108,7 @@ class Table:
         ]
 
     def _right_aligned(self) -> list[bool]:
-        """Columns of numbers; a hole decides nothing, and the first column names its row."""
+        """Columns of numbers, whatever holes they have; the first column names its row."""
         columns = [[row[i] for row in self.rows if row[i] != HOLE] for i in range(len(self.columns))]
         numbers = [bool(cells) and all(_NUMBER.match(c) or c.startswith(HOLE) for c in cells) for cells in columns]
         return [False, *numbers[1:]]
@@ -132,7 +135,7 @@ def escape_csv(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Without control characters and half of a pair, which no file should hold, and what turns the reading around."""
+    """Without control characters, lone surrogates and marks that change the direction of reading."""
     if not text.isprintable():
         text = "".join("\ufffd" if _is_unprinted(sign) else sign for sign in text)
     return " ".join(text.split())
@@ -140,3 +143,77 @@ def _one_line(text: str) -> str:
 
 def _is_unprinted(sign: str) -> bool:
     return sign in _TURNING or (unicodedata.category(sign) in ("Cc", "Cs") and not sign.isspace())
+
+
+# --- numbers in a cell -----------------------------------------------------------------------------------------------
+
+
+def spread(values: Sequence[float], failed: int = 0) -> str:
+    """`77.25 ± 0.40 (5)`, `77.25 (1)`, `77.25 ± 0.40 (4, 1 failed)`, `— (1 failed)`, `—`."""
+    failures = [f"{failed} failed"] if failed else []
+    if not values:
+        return " ".join([HOLE, *(f"({text})" for text in failures)])
+    mean, half, n = mean_interval(values)
+    interval = "" if half is None else f" ± {half:.2f}"
+    return f"{mean:.2f}{interval} ({', '.join([str(n), *failures])})"
+
+
+def difference(mean: float | None, half: float | None) -> str:
+    """`-1.32 ± 0.80`, `-1.32`, `—`."""
+    interval = "" if half is None else f" ± {half:.2f}"
+    return HOLE if mean is None else f"{signed(mean)}{interval}"
+
+
+def signed(value: float) -> str:
+    """`+1.32`, `-0.00` for a little less than nothing, and `+0.00` for nothing, whatever rounding left of it."""
+    return f"{round(value, 6) + 0.0:+.2f}"
+
+
+def mean_difference(values: Sequence[float]) -> str:
+    return signed(mean_interval(values)[0]) if values else HOLE
+
+
+def p_value(p: float | None) -> str:
+    """Three significant digits, so that no rounding hides on which side of .05 it lies."""
+    return HOLE if p is None else f"{p:.3g}" if p > 1e-300 else "<1e-300"
+
+
+def mean(values: Sequence[float], form: str = ".2f") -> str:
+    return format(mean_interval(values)[0], form) if values else HOLE
+
+
+def half_width(values: Sequence[float]) -> str:
+    half = mean_interval(values)[1] if values else None
+    return HOLE if half is None else f"{half:.2f}"
+
+
+def whole(value: float | None) -> str:
+    return HOLE if value is None else f"{value:,.0f}"
+
+
+def scaled(value: float | None, unit: float) -> str:
+    """Three significant digits, trailing zeros included."""
+    return HOLE if value is None else f"{value / unit:#.3g}".rstrip(".")
+
+
+def minutes(value: float) -> str:
+    """Tenths below a hundred minutes, whole minutes above; seconds matter only below one."""
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def mean_minutes(values: Sequence[float]) -> str:
+    return minutes(mean_interval(values)[0]) if values else HOLE
+
+
+def devices_text(names: Iterable[str]) -> str:
+    """A device's name may hold commas."""
+    return joined(names, " and ")
+
+
+def joined(texts: Iterable[str], separator: str = ", ") -> str:
+    """The different texts in the order in which they come, or a hole."""
+    return separator.join(dict.fromkeys(texts)) or HOLE
+
+
+def sentences(*texts: str) -> str:
+    return " ".join(filter(None, texts))

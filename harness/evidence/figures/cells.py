@@ -1,0 +1,245 @@
+"""The figures of a data set's cells: learning curves, reliability diagrams, confusion matrices, and accuracy on ever
+stronger corruptions.
+"""
+
+from collections.abc import Sequence
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from harness.datasets import title
+from harness.evidence.cells.corrupted import mean_by_kind, tested_runs
+from harness.evidence.cells.groups import Group
+from harness.evidence.cells.quality import Quality
+from harness.evidence.cells.rows import datasets_of
+from harness.evidence.figures.drawing import (
+    COLUMN_IN,
+    PAGE_IN,
+    Looks,
+    Plan,
+    Style,
+    add_legend,
+    panels,
+    slug,
+    without_owners,
+)
+from harness.statistics.images import CALIBRATION_BINS
+from harness.statistics.intervals import mean_interval
+
+
+def cell_figures(groups: Sequence[Group], validation: Sequence[Group]) -> list[Plan]:
+    """Learning curves are those of the validation images where nothing was run that is judged on test images."""
+    found = []
+    for dataset in datasets_of((*groups, *validation)):
+        tested = any(group.dataset == dataset and group.runs for group in groups)
+        data = curves_data(*((groups, dataset, "test") if tested else (validation, dataset, "val")))
+        found.append(Plan(f"curves-{slug(dataset)}", data, draw_curves, "no finished run has epochs"))
+    for dataset in datasets_of(groups):
+        of, none = slug(dataset), "no finished run has predictions"
+        found.append(Plan(f"reliability-{of}", reliability_data(groups, dataset), draw_reliability, none))
+        found.append(Plan(f"confusion-{of}", confusion_data(groups, dataset), draw_confusion, none))
+        none = "no finished run was tested on corrupted images"
+        found.append(Plan(f"robustness-{of}", robustness_data(groups, dataset), draw_robustness, none))
+    return found
+
+
+def _rows_legend(figure: Figure, lines: Sequence[dict[str, Any]], looks: Looks) -> None:
+    rows = [tuple(line["row"]) for line in lines]
+    handles = [Line2D([], [], **looks[row].lines) for row in rows]
+    add_legend(figure, handles, (", ".join(row) for row in rows), handlelength=2.8)
+
+
+# --- learning curves -------------------------------------------------------------------------------------------------
+
+
+def curves_data(groups: Sequence[Group], dataset: str, split: str = "test") -> dict[str, Any]:
+    names = {"accuracy": f"{split}_accuracy", "loss": f"{split}_loss", "train_loss": "train_loss"}
+    lines = []
+    for group in (group for group in groups if group.dataset == dataset and group.runs):
+        series = {kind: group.course.series[name].to_plain() for kind, name in names.items()}
+        if any(part["epoch"] for part in series.values()):
+            lines.append({"row": list(group.row), "n": group.course.n, **series})
+    return {"title": title(dataset), "split": split, "lines": lines}
+
+
+def draw_curves(data: dict[str, Any], looks: Looks) -> Figure:
+    """A line for each cell, with a band from its lowest to its highest seed."""
+    figure, (left, right) = panels(2, 2, (PAGE_IN, 2.6))
+    for place, line in enumerate(data["lines"]):
+        share = (place + 0.5) / len(data["lines"])
+        look = looks[tuple(line["row"])]
+        loss = line["train_loss"]
+        right.plot(loss["epoch"], loss["mean"], color=look.color, linewidth=0.7, alpha=0.4, linestyle=look.line)
+        for axes, series in ((left, line["accuracy"]), (right, line["loss"])):
+            _curve(axes, series, look, share)
+    split = {"val": "validation"}.get(data["split"], data["split"])
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epochs")
+    left.set(ylabel=f"{split} accuracy (%)", title=f"{data['title']} (bands: lowest to highest seed)")
+    right.set(ylabel="loss", title=f"{split} loss (thin and pale: training loss)")
+    _rows_legend(figure, data["lines"], looks)
+    return figure
+
+
+def _curve(axes: Axes, series: dict[str, list[Any]], look: Style, share: float) -> None:
+    if series["low"] != series["high"]:
+        axes.fill_between(series["epoch"], series["low"], series["high"], color=look.color, alpha=0.18, linewidth=0)
+    axes.plot(series["epoch"], series["mean"], markevery=_spaced(len(series["epoch"]), share), **look.lines)
+
+
+def _spaced(points: int, share: float) -> list[int]:
+    """Where a line has its markers: a few, at other places than its neighbours have theirs."""
+    gap = max(1.0, points / 5)
+    return sorted({min(points - 1, int((i + share) * gap)) for i in range(5)}) if points else []
+
+
+# --- calibration -----------------------------------------------------------------------------------------------------
+
+MOST_DIAGRAMS = 8
+FEW = 0.5  # percent of the images: in bins with fewer, accuracy says little, and no line goes through them
+
+
+def reliability_data(groups: Sequence[Group], dataset: str) -> dict[str, Any]:
+    """Of the first cells that have predictions; all runs of a cell in one diagram."""
+    known = _with_predictions(groups, dataset)
+    diagrams = [_diagram_data(*pair) for pair in known[:MOST_DIAGRAMS]]
+    return {"title": title(dataset), "of": len(known), "panels": diagrams}
+
+
+def _with_predictions(groups: Sequence[Group], dataset: str) -> list[tuple[Group, Quality]]:
+    return [(group, quality) for group in groups if group.dataset == dataset and (quality := group.quality)]
+
+
+def _diagram_data(group: Group, quality: Quality) -> dict[str, Any]:
+    """An empty bin has no point."""
+    bins = quality.bins
+    filled_B = bins.images_B > 0
+    images_B = bins.images_B[filled_B]
+    return {
+        "row": list(group.row),
+        "n": quality.n,
+        "error": mean_interval(quality.calibration_errors)[0],
+        "bin": np.flatnonzero(filled_B).tolist(),
+        "confidence": (100 * bins.confidence_B[filled_B] / images_B).tolist(),
+        "accuracy": (100 * bins.right_B[filled_B] / images_B).tolist(),
+        "share": (100 * images_B / images_B.sum()).tolist(),
+    }
+
+
+def draw_reliability(data: dict[str, Any], looks: Looks) -> Figure:
+    across = min(2 if len(data["panels"]) <= 4 else 4, len(data["panels"]))
+    figure, grid = _cell_panels(data, across, 2.9 if across == 1 else 1.9, 0.55)
+    for axes, panel in zip(grid, data["panels"]):
+        _diagram(axes, panel, looks[tuple(panel["row"])])
+        axes.set_title(f"{axes.get_title()}\ncalibration error {panel['error']:.1f} %", fontsize=7)
+    separator = "; " if across == 4 else "\n"
+    legend = f"bars: share of the images (%); pale points: below {FEW} %"
+    figure.supxlabel(f"confidence (%){separator}{legend}", fontsize=8)
+    figure.supylabel("test accuracy (%)", fontsize=8)
+    return figure
+
+
+def _cell_panels(data: dict[str, Any], across: int, height_in: float, more_in: float) -> tuple[Figure, list[Axes]]:
+    """A panel for each of the first cells, below its variant and recipe."""
+    shown, of = len(data["panels"]), data["of"]
+    size_in = PAGE_IN if across == 4 else COLUMN_IN, height_in * -(-shown // across) + more_in
+    figure, grid = panels(shown, across, size_in, sharex=True, sharey=True)
+    for place, (axes, panel) in enumerate(zip(grid, data["panels"])):
+        parts, width = (without_owners(part) for part in panel["row"]), 54 if across == 1 else 26
+        name = [line for part in parts for line in wrap(part, width, max_lines=3, placeholder=" …")]
+        axes.set_title("\n".join(name), fontsize=7)
+        axes.tick_params(labelbottom=place + across >= shown)  # the last of its column, whatever stands below it
+    figure.suptitle(data["title"] + (f", first {shown} of {of} cells" if of > shown else ""), fontsize=8)
+    return figure, grid
+
+
+def _diagram(axes: Axes, panel: dict[str, Any], look: Style) -> None:
+    width = 100 / CALIBRATION_BINS
+    middles = [(place + 0.5) * width for place in panel["bin"]]
+    axes.bar(middles, panel["share"], width=0.9 * width, color="#d0d0d0", linewidth=0)
+    axes.plot([0, 100], [0, 100], color="#888888", linewidth=0.8)
+    points = [*zip(panel["confidence"], panel["accuracy"], panel["share"])]
+    pale: dict[str, Any] = {"linestyle": "none", "alpha": 0.4}
+    for few, own in ((False, {}), (True, pale)):
+        chosen = [(x, y) for x, y, share in points if (share < FEW) == few]
+        if chosen:
+            axes.plot(*zip(*chosen), clip_on=False, **(look.lines | own))
+    axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal", xticks=(0, 50, 100), yticks=(0, 50, 100))
+
+
+# --- confusion -------------------------------------------------------------------------------------------------------
+
+MOST_MATRICES = 4
+EVERY_TICK = 20  # with more classes, not each has a tick
+SHARES = (0, 1, 5, 20, 50, 100)  # percent, marked on the colour bar
+
+
+def confusion_data(groups: Sequence[Group], dataset: str) -> dict[str, Any]:
+    """Of the first cells that have predictions; all runs of a cell in one matrix."""
+    known = _with_predictions(groups, dataset)
+    matrices = [
+        {"row": list(group.row), "n": quality.n, "share": shares(quality.confusion_KK).round(4).tolist()}
+        for group, quality in known[:MOST_MATRICES]
+    ]
+    return {"title": title(dataset), "of": len(known), "panels": matrices}
+
+
+def shares(confusion_KK: np.ndarray) -> np.ndarray:
+    """Each row in percent of its images; a class without an image has a row of zeros."""
+    images_K1 = confusion_KK.sum(1, keepdims=True)
+    return 100 * confusion_KK / np.maximum(images_K1, 1)
+
+
+def draw_confusion(data: dict[str, Any], looks: Looks) -> Figure:
+    """Colours follow the square root of the share, so that rare mistakes are seen."""
+    across = min(2, len(data["panels"]))
+    figure, grid = _cell_panels(data, across, 3.1 if across == 1 else 1.95, 0.75)
+    norm = PowerNorm(0.5, 0, 100)
+    for axes, panel in zip(grid, data["panels"]):
+        axes.imshow(panel["share"], cmap="Blues", norm=norm, interpolation="nearest")
+        axes.grid(False)
+        classes = len(panel["share"])
+        ticks = list(range(0, classes, 1 if classes <= EVERY_TICK else EVERY_TICK))
+        axes.set(xticks=ticks, yticks=ticks)
+    for axes in grid[-across:]:  # the last of each column
+        axes.set_xlabel("predicted class")
+    figure.supylabel("true class", fontsize=8)
+    bar = figure.colorbar(
+        ScalarMappable(norm, "Blues"), ax=figure.axes, location="bottom", ticks=SHARES, aspect=40, shrink=0.9
+    )
+    bar.set_label("share of the true class's images (%)", fontsize=8)
+    bar.minorticks_off()
+    return figure
+
+
+# --- robustness ------------------------------------------------------------------------------------------------------
+
+
+def robustness_data(groups: Sequence[Group], dataset: str) -> dict[str, Any]:
+    """Means over kinds and seeds; strength 0 is the clean test set."""
+    lines = []
+    for group in (group for group in groups if group.dataset == dataset):
+        if runs := tested_runs(group):
+            clean = sum(run.clean for run in runs) / len(runs)
+            means = [clean, *(sum(at) / len(at) for at in zip(*mean_by_kind(runs).values()))]
+            lines.append({"row": list(group.row), "n": len(runs), "accuracy": [100 * mean for mean in means]})
+    return {"title": title(dataset), "lines": lines}
+
+
+def draw_robustness(data: dict[str, Any], looks: Looks) -> Figure:
+    figure, (axes,) = panels(1, 1, (COLUMN_IN, 2.5))
+    for line in data["lines"]:
+        axes.plot(range(len(line["accuracy"])), line["accuracy"], **looks[tuple(line["row"])].lines)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="strength of corruption (0: none), mean over kinds", ylabel="test accuracy (%)")
+    axes.set_title(data["title"])
+    _rows_legend(figure, data["lines"], looks)
+    return figure

@@ -1,0 +1,261 @@
+"""The tables of what stands beside accuracy: calibration, the bias of choosing the best epoch, the budget that a target
+accuracy takes, and accuracy on corrupted images.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from harness.augmentations import CORRUPTION_NAMES, CORRUPTION_STRENGTHS
+from harness.datasets import title
+from harness.evidence.cells.corrupted import (
+    ByKind,
+    Tested,
+    errors_of,
+    mean_accuracy,
+    mean_by_kind,
+    mean_corruption_error,
+    tested_runs,
+)
+from harness.evidence.cells.course import LADDER, LOW_LADDER, Arrival
+from harness.evidence.cells.groups import Evidence, Group, count
+from harness.evidence.cells.quality import Quality
+from harness.evidence.cells.rows import cells_of
+from harness.evidence.tables.captions import cell_columns, different_data, flag, made_with
+from harness.evidence.tables.main import last_and_best
+from harness.evidence.writing import (
+    HOLE,
+    Columns,
+    Table,
+    half_width,
+    mean,
+    mean_difference,
+    mean_minutes,
+    scaled,
+    sentences,
+    signed,
+    spread,
+)
+from harness.statistics.images import CALIBRATION_BINS
+from harness.statistics.intervals import LEVEL, mean_interval
+from harness.study import Study
+
+
+def quality_tables(evidence: Evidence, study: Study) -> list[Table]:
+    groups = cells_of(evidence.groups, study)
+    tables = (calibration_table, selection_table, targets_table, robustness_table)
+    return [table(groups, evidence.source) for table in tables]
+
+
+# --- calibration -----------------------------------------------------------------------------------------------------
+
+Predicted = tuple[Group, Quality]
+
+
+def calibration_table(groups: Sequence[Group], source: str) -> Table:
+    known: list[Predicted] = [(group, quality) for group in groups if (quality := group.quality)]
+    shown = [group for group, _ in known]
+    columns: Columns[Predicted] = {
+        **cell_columns(lambda pair: pair[0]),
+        "NLL": lambda pair: mean(pair[0].measured("test_nll"), ".3f"),
+        "calibration error (%)": lambda pair: spread(pair[1].calibration_errors).rpartition(" (")[0] + flag(pair[0]),
+        "confidence - accuracy (points)": lambda pair: mean_difference(pair[1].overconfidence),
+        "worst class (%)": lambda pair: _class(np.nanargmin, pair[1].class_accuracy_K),
+        "best class (%)": lambda pair: _class(np.nanargmax, pair[1].class_accuracy_K),
+        "n": lambda pair: str(pair[1].n),
+    }
+    caption = sentences(
+        f"Calibration. The error of a run is |accuracy - confidence| in {CALIBRATION_BINS} bins of equal width, "
+        f"weighted by their share of the images; mean ± half-width of the {LEVEL:.0%} t-interval. Confidence above "
+        "accuracy (+) is over-confidence. Classes by their number, with their accuracy. Means over n runs with "
+        "predictions; NLL over all runs.",
+        _left_out(groups, shown, "predictions"),
+        made_with(shown, "n"),
+        source,
+        different_data(shown),
+    )
+    return Table.of("calibration", columns, known, caption)
+
+
+def _class(choose: Callable, accuracy_K: np.ndarray) -> str:
+    """The worst or the best class that has images; of equals, the first."""
+    if np.isnan(accuracy_K).all():
+        return HOLE
+    label = int(choose(accuracy_K))
+    return f"{accuracy_K[label]:.2f} (class {label})"
+
+
+def _left_out(groups: Sequence[Group], shown: Sequence[Group], what: str) -> str:
+    without = sum(1 for group in groups if group.runs) - len(shown)
+    return f"Without {what}, and left out: {count(without, 'cell')}." if without else ""
+
+
+# --- the bias of selection -------------------------------------------------------------------------------------------
+
+
+def selection_table(groups: Sequence[Group], source: str) -> Table:
+    known = [(group, pairs) for group in groups if (pairs := last_and_best(group))]
+    columns: Columns[tuple[Group, list[tuple[float, float]]]] = {
+        **cell_columns(lambda row: row[0]),
+        "runs": lambda row: str(len(row[1])),
+        "last epoch (%)": lambda row: mean([last for last, _ in row[1]]),
+        "best test epoch (%)": lambda row: mean([best for _, best in row[1]]),
+        "best - last (points)": lambda row: mean_difference(_gains(row[1])),
+        "± (points)": lambda row: half_width(_gains(row[1])),
+        "largest (points)": lambda row: signed(max(_gains(row[1]))),
+    }
+    caption = sentences(
+        "What is gained by reporting the best test epoch, as most papers do: the test set has then chosen the epoch "
+        "that it judges. Every other table here gives the last planned epoch. Means over the runs, ± half-width of "
+        f"the {LEVEL:.0%} t-interval.",
+        _overall([gain for _, pairs in known for gain in _gains(pairs)]),
+        made_with([group for group, _ in known], "n"),
+        source,
+    )
+    return Table.of("selection-bias", columns, known, caption)
+
+
+def _gains(pairs: Sequence[tuple[float, float]]) -> list[float]:
+    return [best - last for last, best in pairs]
+
+
+def _overall(gains: list[float]) -> str:
+    if not gains:
+        return ""
+    average = mean_interval(gains)[0]
+    return f"Over all {count(len(gains), 'run')}: {signed(average)} points on average, {signed(max(gains))} at most."
+
+
+# --- the budget that a target takes ----------------------------------------------------------------------------------
+
+MOST_TARGETS = 4  # of one data set
+
+
+def targets_table(groups: Sequence[Group], source: str) -> Table:
+    groups = [group for group in groups if group.course.n]
+    reached: dict[str, set[int]] = {}
+    for group in groups:
+        reached.setdefault(group.dataset, set()).update(*group.course.arrivals)
+    columns: dict[str, Callable[[Group], str]] = {**cell_columns(lambda group: group)}
+    for target in sorted({target for found in reached.values() for target in chosen(found)}):
+        columns[f"{target}% (M)"] = partial(_images, target)
+        columns[f"{target}% (min)"] = partial(_minutes, target)
+    columns["device"] = lambda group: group.timed_device or HOLE
+    caption = sentences(
+        "Millions of images seen (M), and minutes of training (min), until the test accuracy first reaches a target: "
+        "means over the seeds that reach it, with their number where not all do. The test accuracy is taken after each "
+        "epoch, so that a target counts as reached at the end of one; it is monitored, and nothing is chosen by it. "
+        "Minutes where all seeds of a cell ran alone on one device. "
+        f"Targets: up to {MOST_TARGETS} for each data set, evenly from those that at least one run on it reaches.",
+        *(f"No run on {title(name)} reaches {min(LOW_LADDER)}%." for name, found in reached.items() if not found),
+        made_with(groups),
+        source,
+    )
+    return Table.of("targets", columns, groups, caption)
+
+
+def chosen(reached: set[int]) -> list[int]:
+    """Evenly from the ladder, from the lowest to the highest reached; low ones only where there is nothing else."""
+    steps = [t for t in LADDER if t in reached] or [t for t in LOW_LADDER if t in reached]
+    if len(steps) <= MOST_TARGETS:
+        return steps
+    return [steps[round(i * (len(steps) - 1) / (MOST_TARGETS - 1))] for i in range(MOST_TARGETS)]
+
+
+def _arrivals(target: int, group: Group) -> list[Arrival]:
+    return [run[target] for run in group.course.arrivals if target in run]
+
+
+def _images(target: int, group: Group) -> str:
+    arrivals, runs = _arrivals(target, group), len(group.course.arrivals)
+    images = [arrival.images for arrival in arrivals if arrival.images is not None]
+    some = "" if len(arrivals) == runs else f" ({len(arrivals)} of {runs})"
+    return scaled(mean_interval(images)[0] if images else None, 1e6) + some
+
+
+def _minutes(target: int, group: Group) -> str:
+    seconds = [arrival.seconds for arrival in _arrivals(target, group) if arrival.seconds is not None]
+    return mean_minutes([value / 60 for value in seconds]) if group.timed_device else HOLE
+
+
+# --- corrupted images ------------------------------------------------------------------------------------------------
+
+REFERENCE = "vanilla"
+BY_KIND = {f"{kind} (%)": kind for kind in CORRUPTION_NAMES}
+
+References = Mapping[tuple[str, tuple[str, ...]], Sequence["Robustness"]]  # by data set and recipe
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """A cell whose runs were tested on corrupted images."""
+
+    group: Group
+    runs: list[Tested]
+    by_kind: ByKind  # accuracy by strength, mean over the runs
+
+    def at(self, kind: str) -> list[float]:
+        return [100 * accuracy for accuracy in self.by_kind.get(kind, [])]
+
+    def error_against(self, reference: "Robustness | None") -> float | None:
+        return mean_corruption_error(errors_of(self.by_kind), errors_of(reference.by_kind)) if reference else None
+
+
+def robustness_table(groups: Sequence[Group], source: str) -> Table:
+    found = [(group, runs) for group in groups if (runs := tested_runs(group))]
+    tested = [Robustness(group, runs, mean_by_kind(runs)) for group, runs in found]
+    shown = [one.group for one in tested]
+    references = _references(tested)
+    columns: Columns[Robustness] = {
+        **cell_columns(lambda one: one.group),
+        "clean (%)": lambda one: mean([100 * run.clean for run in one.runs]),
+        "corrupted (%)": lambda one: spread([100 * mean_accuracy(run.by_kind) for run in one.runs]) + flag(one.group),
+        "mean corruption error (%)": lambda one: _percent(one.error_against(reference_of(one.group, references))),
+        "against": lambda one: ", ".join(of.group.row) if (of := reference_of(one.group, references)) else HOLE,
+        **{head: lambda one, kind=kind: mean(one.at(kind)) for head, kind in BY_KIND.items()},
+    }
+    caption = sentences(
+        f"Test accuracy on corrupted images: {len(CORRUPTION_NAMES)} kinds at {CORRUPTION_STRENGTHS} strengths, the "
+        "same corrupted images for every model. "
+        f"Corrupted: mean over kinds and strengths, ± half-width of the {LEVEL:.0%} t-interval (number of runs). Mean "
+        "corruption error: of each kind, the sum of errors over the strengths in percent of the reference's sum, "
+        f"averaged over kinds; lower is better. The reference is {REFERENCE} on the same data set under the row's own "
+        f"recipe, else under 'published' (column against), so that its own row has 100; {HOLE} where there is none.",
+        _left_out(groups, shown, "a test on corrupted images"),
+        made_with(shown, "n"),
+        source,
+        different_data(shown),
+    )
+    return Table.of("robustness", columns, tested, caption, too_wide_for_print=tuple(BY_KIND))
+
+
+def _percent(value: float | None) -> str:
+    return HOLE if value is None else f"{value:.1f}"
+
+
+def _references(tested: Sequence[Robustness]) -> References:
+    """The cells of the reference as it is, without changes of the variant."""
+    found: dict[tuple[str, tuple[str, ...]], list[Robustness]] = {}
+    for one in tested:
+        recipe, changes = _split_overrides(one.group)
+        if one.group.variant == REFERENCE and not changes:
+            found.setdefault((one.group.dataset, recipe), []).append(one)
+    return found
+
+
+def reference_of(group: Group, references: References) -> Robustness | None:
+    """Under the same recipe, changes of the recipe included; else under 'published'."""
+    for recipe in (_split_overrides(group)[0], ("published",)):
+        same = references.get((group.dataset, recipe), ())
+        noted = [one for one in same if one.group.note == group.note]
+        if len(noted or same) == 1:  # of two that differ in precision or the like, neither is the reference
+            return (noted or same)[0]
+    return None
+
+
+def _split_overrides(group: Group) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The recipe with its changes, and the changes of the variant."""
+    own = tuple(text for text in group.overrides if text.startswith("variant."))
+    return (group.recipe_name, *(text for text in group.overrides if text not in own)), own
