@@ -8,20 +8,35 @@ import dataclasses
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.commands import Parser, directory, run_command
 from harness.config import parse_settings
-from harness.counting.catalogue import catalogue_cost, file_bytes, file_name
-from harness.counting.cost import Cost, CountError, cost_of, importable, missing
-from harness.counting.show import layer_summary, module_table, notes, overview
+from harness.counting.closed_form import by_module, items
+from harness.counting.cost import (
+    Cost,
+    CountError,
+    catalogue_cost,
+    cost_of,
+    file_bytes,
+    file_name,
+    has_fvcore,
+    importable,
+)
 from harness.datasets import DATASETS, Dataset, check_name
 from harness.records.write import prepare, write_atomically
 from variants.catalog import CATALOG, check_known, config_of
+from variants.config import ViTConfig
 from variants.fields import UsageError, from_text
 
 WRITTEN = Path("results/cost")
+UNKNOWN = "-"
+WITHOUT_FVCORE = (
+    "fvcore is not installed (pip install fvcore): the numbers are the closed form's, checked by torch's own counter "
+    "alone; MACs of timm models are unknown"
+)
 SHOWN = "c10"  # the data set whose shape is shown where none is named
 
 ABOUT = """\
@@ -66,7 +81,7 @@ def parser() -> Parser:
 
 
 def configs(args: Namespace) -> dict[str, Any]:
-    """All of them before the first is counted, so that a mistake is told at once."""
+    """All of them before the first is counted, so that a mistake is reported at once."""
     if args.json and (args.table or args.summary):
         raise UsageError("--json prints nothing but its objects: leave out --table and --summary")
     if args.out:
@@ -93,8 +108,8 @@ def facts(name: str, data_dir: Path) -> Dataset:
 
 
 def show(args: Namespace, chosen: dict[str, Any]) -> None:
-    for line in missing():
-        print(f"note: {line}", file=sys.stderr)
+    if not has_fvcore():
+        print(f"note: {WITHOUT_FVCORE}", file=sys.stderr)
     costs = []
     for name, config in chosen.items():
         costs.append(cost_of(name, config, args.dataset))
@@ -104,15 +119,82 @@ def show(args: Namespace, chosen: dict[str, Any]) -> None:
             if wanted:
                 print(f"{name} on {args.dataset}\n\n{text_of(config)}\n")
     if not args.json:
-        print_overview(costs)
+        print(overview(costs), *notes(costs), sep="\n")
+
+
+def overview(costs: Sequence[Cost]) -> str:
+    """One line a variant, and an empty one."""
+    from tabulate import tabulate
+
+    headers = ["variant", "parameters", "MACs", "FLOPs", "attention", "activations"]
+    rows = [
+        [
+            cost.variant,
+            _number(cost.params),
+            _number(cost.macs),
+            _number(None if cost.macs is None else 2 * cost.macs),
+            _share(cost.attention_macs, cost.macs),
+            _number(cost.activations_without_head),
+        ]
+        for cost in costs
+    ]
+    return tabulate(rows, headers=headers, colalign=("left", *["right"] * 5), disable_numparse=True) + "\n"
+
+
+def notes(costs: Sequence[Cost]) -> list[str]:
+    """What a reader of the overview could misread."""
+    lines = [
+        "one image; FLOPs = 2 x MACs; MACs as fvcore counts them (its #flops), plus fused attention;",
+        "attention: the share of its two products, q k^T and weights v;",
+        "activations: the results of all products, attention in the open, without the head",
+    ]
+    resized = [cost for cost in costs if cost.variant == "vit-224" and cost.params is not None]
+    lines += [
+        f'vit-224: its {cost.params:,} parameters are not S3\'s "~22M", which fit a ViT-Small of 12 layers; this has 6'
+        for cost in resized
+    ]
+    return lines
+
+
+def _number(count: int | None) -> str:
+    return UNKNOWN if count is None else f"{count:,}"
+
+
+def _share(part: int | None, whole: int | None) -> str:
+    return UNKNOWN if part is None or not whole else f"{100 * part / whole:.1f} %"
+
+
+def module_table(config: Any) -> str:
+    """fvcore's table by module; without fvcore the same columns from the closed form."""
+    if has_fvcore():
+        from harness.counting.measured import Subject
+
+        return Subject(config).table()
+    if type(config) is not ViTConfig:
+        return "no table by module: it needs fvcore (pip install fvcore)"
+    from tabulate import tabulate
+
+    rows = by_module(items(config)).items()
+    lines = [[path or "model", *(f"{count:,}" if count else "" for count in row.values())] for path, row in rows]
+    headers = ["module", "#parameters", "#flops", "#activations"]
+    return tabulate(lines, headers=headers, tablefmt="pipe", colalign=("left", *["right"] * 3), disable_numparse=True)
+
+
+def layer_summary(config: Any) -> str:
+    """torchinfo's summary."""
+    if not importable("torchinfo"):
+        return "no summary of the layers: torchinfo is not installed (pip install torchinfo)"
+    from harness.counting.measured import Subject
+
+    return Subject(config).summary()
 
 
 def write(args: Namespace) -> None:
     """All are counted before the first is written, so that files never mix two states of the catalogue."""
     if args.variant or args.dataset is not None or args.settings or args.table or args.summary or args.json:
         raise UsageError("--write writes the whole catalogue at every data set's shape: only --out goes with it")
-    if lacking := [name for name in ("torch", "fvcore.nn", "timm") if not importable(name)]:
-        raise UsageError(f"--write counts every variant in all ways: install {', '.join(lacking).replace('.nn', '')}")
+    if not has_fvcore():
+        raise UsageError("--write counts every variant in all ways: install fvcore")
     files, out = catalogue_files(), args.out or WRITTEN
     prepare(out)
     for file, content in files.items():
@@ -132,12 +214,6 @@ def catalogue_files() -> dict[str, bytes]:
             except UsageError as error:
                 print(f"skipped {name} on {dataset.name}: {error}")
     return files
-
-
-def print_overview(costs: list[Cost]) -> None:
-    print(overview(costs))
-    print()
-    print("\n".join(notes(costs)))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,20 @@
-"""Owns the proof that synthetic records are what the suite itself writes, and that a report's work grows as they do.
-Refuses to measure seconds: it counts reads and calls, which are the same on a busy machine.
-"""
+"""Made-up records, for the benchmark of the report: they are what the suite itself writes, and the report's numbers are
+those of the records."""
 
 import json
 import math
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 import pytest
 
+from harness import report
 from harness.config import run_config_from_plain
-from harness.evidence.cells import read_evidence
-from harness.evidence.figures import drawing as figures
-from harness.evidence.paper import all_tables
 from harness.records.read import load_runs, read_run, run_state
 from harness.records.schema import FILES
 from harness.records.write import RunWriter
-from harness.report import main
 from harness.studies import STUDIES
 from harness.timing.synthetic import write_records
 
@@ -34,21 +28,8 @@ def sixty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes seconds, the same for any number of records: figures show 24 rows."""
-    monkeypatch.setattr(figures, "drawn", lambda *_: (b"", b""))
-
-
-def report(folder: Path) -> None:
-    assert main(["--results", str(folder), "--out", str(folder.parent / f"{folder.name}-paper")]) == 0
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-# --- the records
 
 
 def test_they_are_finished_runs_with_a_true_identity(sixty: Path) -> None:
@@ -84,15 +65,16 @@ def test_the_same_arguments_give_the_same_records_and_fewer_a_part_of_them(sixty
 
 def test_no_two_records_are_one_run(tmp_path: Path) -> None:
     """Past the plain grid's 60 cells they differ in a learning rate, which must not be one that a recipe has."""
-    write_records(tmp_path, 700, epochs=1, seeds=1)
-    assert len(list(tmp_path.iterdir())) == 700
+    write_records(tmp_path, 130, epochs=1, seeds=1)
+    assert len(list(tmp_path.iterdir())) == 130
     configs = [json.loads(path.read_text()) for path in tmp_path.glob("*/config.json")]
-    assert len({(c["variant_name"], c["recipe_name"], c["dataset"], *c["overrides"]) for c in configs}) == 700
+    assert len({(c["variant_name"], c["recipe_name"], c["dataset"], *c["overrides"]) for c in configs}) == 130
 
 
 def test_more_seeds_make_fewer_cells(tmp_path: Path) -> None:
     write_records(tmp_path, 20, epochs=1, seeds=10)
-    assert [len(group.runs) for group in read_evidence([tmp_path]).cells] == [10, 10]
+    cells = [json.loads(path.read_text())["cell_id"] for path in tmp_path.glob("*/config.json")]
+    assert sorted(map(cells.count, set(cells))) == [10, 10]
 
 
 def test_writing_needs_no_torch(tmp_path: Path) -> None:
@@ -101,56 +83,12 @@ def test_writing_needs_no_torch(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-# --- the report over them
-
-
-def test_the_main_table_s_cell_is_the_mean_of_its_five_records(sixty: Path) -> None:
+def test_the_main_table_s_cell_is_the_mean_of_its_five_records(sixty: Path, tmp_path: Path) -> None:
     chosen = {"variant_name": "compact", "dataset": "c100", "recipe_name": "common"}
     runs = [read_run(path.parent) for path in sixty.glob("*/config.json")]
     values = [100 * r.result["test_accuracy"] for r in runs if chosen.items() <= r.config.items()]
     half = 2.776445 * stdev(values) / math.sqrt(5)  # Student's t with four degrees of freedom
-    table = all_tables(read_evidence([sixty]), STUDIES["main"])[0]
+    table = report.all_tables(report.read_evidence([sixty]), STUDIES["main"])[0]
     rows = [dict(zip(table.columns, row)) for row in table.rows]
     (row,) = [row for row in rows if (row["variant"], row["recipe"]) == ("compact", "common, epochs=8")]
     assert row["CIFAR-100 (%)"] == f"{fmean(values):.2f} ± {half:.2f} (5)"
-
-
-def test_each_file_is_read_once(sixty: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    reads: Counter[Path] = Counter()
-    read_bytes = Path.read_bytes
-
-    def counted(path: Path) -> bytes:
-        reads[path] += path.is_relative_to(sixty)
-        return read_bytes(path)
-
-    monkeypatch.setattr(Path, "read_bytes", counted)
-    report(sixty)
-    assert +reads == Counter({run / name: 1 for run in sixty.iterdir() for name in WRITTEN})
-
-
-@pytest.mark.parametrize("seeds", [1, 480], ids=["cells", "seeds"])
-def test_twice_as_many_more_records_are_twice_as_many_more_calls(tmp_path: Path, undrawn: None, seeds: int) -> None:
-    """Calls of functions and steps of generators; comparing each with each other would make it four times as many."""
-    write_records(tmp_path / "first", 120, epochs=1, seeds=seeds)
-    report(tmp_path / "first")  # what is imported or cached at its first use is no work of the records
-    calls = []
-    for count in (120, 240, 480):
-        write_records(tmp_path / str(count), count, epochs=1, seeds=seeds)
-        calls.append(calls_of_a_report(tmp_path / str(count)))
-    assert calls[2] - calls[1] < 2.2 * (calls[1] - calls[0])  # sorting compares each path with a few more
-
-
-def calls_of_a_report(folder: Path) -> int:
-    calls = 0
-
-    def count(_frame: Any, event: str, _argument: Any) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    before = sys.getprofile()
-    sys.setprofile(count)
-    try:
-        report(folder)
-    finally:
-        sys.setprofile(before)
-    return calls

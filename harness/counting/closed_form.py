@@ -1,10 +1,10 @@
-"""Owns the cost of a ViTConfig as pure arithmetic: what each layer holds and does for one image.
-Refuses to build a model and to import torch, so that it can answer alone and be checked where they are installed.
+"""What a ViTConfig costs for one image, layer by layer, as plain arithmetic: no model is built and torch is not
+imported, so a plan or a report can ask at once. `harness.counting.cost` checks it against what tools count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,8 @@ from variants.config import ViTConfig
 Kind = Literal["matmul", "attention", "norm", "resample", "table"]
 PRODUCTS = ("matmul", "attention")  # the kinds that FlopCounterMode counts too
 
+COLUMNS = ("params", "macs", "activations")
+LEVELS = 3  # blocks.0.attention and blocks.0.mlp are named, what is inside them is not
 NORM_OPS = 5  # an element, fvcore's estimate for a norm with weights
 RESIZE_OPS = 4  # an element of a bilinear resize, fvcore's estimate
 
@@ -26,6 +28,22 @@ class Item:
     params: int = 0
     macs: int = 0
     activations: int = 0
+
+
+def total(layers: Sequence[Item], column: str) -> int:
+    return sum(getattr(layer, column) for layer in layers)
+
+
+def by_module(layers: Sequence[Item]) -> dict[str, dict[str, int]]:
+    """COLUMNS of each module down to LEVELS, its parts included; "" is the whole model."""
+    rows: dict[str, dict[str, int]] = {}
+    for layer in layers:
+        parts = layer.path.split(".") if layer.path else []
+        for level in range(min(len(parts), LEVELS) + 1):
+            row = rows.setdefault(".".join(parts[:level]), dict.fromkeys(COLUMNS, 0))
+            for column in COLUMNS:
+                row[column] += getattr(layer, column)
+    return rows
 
 
 def items(config: ViTConfig) -> list[Item]:

@@ -1,17 +1,20 @@
-"""Owns Cost, what a model costs for one image, and the agreement of several ways of counting it.
-Refuses to give a number that two of them disagree about.
+"""What a model costs for one image: the closed form for every ViTConfig, fvcore's count for other models, and the check
+that all ways of counting agree. Also the files of results/cost, which a report reads before anything is trained.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.counting.closed_form import PRODUCTS, Item, items
-from harness.counting.modules import macs_by_module, named, table_by_module
+from harness.counting.closed_form import PRODUCTS, Item, by_module, items, total
+from harness.datasets import Dataset
+from variants.catalog import config_of
 from variants.config import ViTConfig
 
 if TYPE_CHECKING:
@@ -39,18 +42,60 @@ class Cost:
 
 
 def cost_of(variant_name: str, config: Any, dataset_name: str, check: bool = True) -> Cost:
-    """What `config` costs; `check` compares all ways of counting that are installed and raises CountError."""
-    if type(config) is not ViTConfig:
-        return _measured(variant_name, config, dataset_name, check)
-    layers = items(config)
-    if check and importable("torch"):
-        _check(variant_name, layers, _subject(config))
-    return _from_closed_form(variant_name, layers, dataset_name)
+    """What `config` costs; `check` compares all ways of counting that are installed and raises CountError. Without
+    fvcore only the parameters of a model that is no ViTConfig are known."""
+    if type(config) is ViTConfig:
+        layers = items(config)
+        if check:
+            _check_closed_form(f"{variant_name}: the closed form", layers, _subject(config))
+        rows = named = by_module(layers)
+        heads: list[str] | None = ["head"]
+        attention = total([layer for layer in layers if layer.kind == "attention"], "macs")
+    else:
+        subject = _subject(config)
+        if check and has_fvcore():
+            counted = subject.fvcore_product_macs
+            _agree("MACs without norms", f"{variant_name}: fvcore", counted, "FlopCounterMode", subject.product_macs)
+        rows, named, heads, attention = subject.rows, subject.by_module, subject.heads, subject.attention_macs
+    macs = {path: row["macs"] for path, row in named.items() if row.get("macs")}
+    return Cost(
+        variant_name,
+        dataset_name,
+        *_with_and_without_head(rows, heads, "params"),
+        *_with_and_without_head(rows, heads, "macs"),
+        attention,
+        *_with_and_without_head(rows, heads, "activations"),
+        macs or None,
+    )
 
 
-def module_counts(config: Any) -> dict[str, dict[str, int]]:
-    """Parameters, MACs and activations of each module, its parts included, in the order of the forward pass."""
-    return table_by_module(items(config)) if type(config) is ViTConfig else _subject(config).by_module
+def _with_and_without_head(
+    rows: Mapping[str, Mapping[str, int]], heads: Sequence[str] | None, column: str
+) -> tuple[int | None, int | None]:
+    whole = rows[""].get(column)
+    if whole is None or heads is None:
+        return whole, None
+    return whole, whole - sum(rows[path][column] for path in heads if path in rows)
+
+
+def _check_closed_form(ours: str, layers: Sequence[Item], subject: Subject) -> None:
+    products = [layer for layer in layers if layer.kind in PRODUCTS]
+    _agree("parameters", ours, total(layers, "params"), "the module", subject.params)
+    _agree("MACs without norms", ours, total(products, "macs"), "FlopCounterMode", subject.product_macs)
+    if has_fvcore():
+        for column, words in (("macs", "MACs"), ("activations", "activations")):
+            _agree(words, ours, total(layers, column), "fvcore", subject.rows[""][column])
+
+
+def _agree(what: str, first: str, count: int, second: str, other: int) -> None:
+    if count != other:
+        raise CountError(f"{first} counts {count:,} {what}, {second} {other:,}")
+
+
+def _subject(config: Any) -> Subject:
+    from harness.counting.measured import Subject  # needs torch, which the closed form does not
+
+    return Subject(config)
 
 
 def importable(package: str) -> bool:
@@ -63,89 +108,30 @@ def importable(package: str) -> bool:
     return True
 
 
-def missing() -> list[str]:
-    """One line for each counter that is not installed, saying what is lost."""
-    lines = []
-    if not importable("torch"):
-        lines.append("torch is not installed: the numbers are the closed form's, unchecked; timm models are unknown")
-    elif not importable("fvcore.nn"):
-        lines.append(
-            "fvcore is not installed (pip install fvcore): the numbers are the closed form's, checked by torch's own "
-            "counter alone; MACs of timm models are unknown"
-        )
-    return lines
+def has_fvcore() -> bool:
+    return importable("fvcore.nn")
 
 
-def _subject(config: Any) -> Subject:
-    from harness.counting.measured import Subject  # needs torch, which the closed form does not
-
-    return Subject(config)
+# --- the files of results/cost ----------------------------------------------------------------------------------------
 
 
-def _total(layers: Sequence[Item], what: str) -> int:
-    return sum(getattr(layer, what) for layer in layers)
+def file_name(variant_name: str, dataset: Dataset) -> str:
+    return f"{variant_name}-{dataset.name}.json"
 
 
-def _from_closed_form(variant_name: str, layers: Sequence[Item], dataset_name: str) -> Cost:
-    body = [layer for layer in layers if layer.path != "head"]
-    return Cost(
-        variant=variant_name,
-        dataset=dataset_name,
-        params=_total(layers, "params"),
-        params_without_head=_total(body, "params"),
-        macs=_total(layers, "macs"),
-        macs_without_head=_total(body, "macs"),
-        attention_macs=_total([layer for layer in layers if layer.kind == "attention"], "macs"),
-        activations=_total(layers, "activations"),
-        activations_without_head=_total(body, "activations"),
-        by_module=macs_by_module(layers),
-    )
+def catalogue_cost(variant_name: str, dataset: Dataset, check: bool = True) -> dict[str, Any]:
+    """The cost as a record has it, with the shape that it holds for and with all counts of each module."""
+    config = config_of(variant_name, dataset.image_size, dataset.num_classes)
+    cost = dataclasses.asdict(cost_of(variant_name, config, dataset.name, check))
+    totals = {name: value for name, value in cost.items() if name not in ("variant", "dataset", "by_module")}
+    shape = {"image_size": dataset.image_size, "num_classes": dataset.num_classes}
+    modules = by_module(items(config)) if type(config) is ViTConfig else _subject(config).by_module
+    return {"variant": variant_name, "dataset": dataset.name, **shape, **totals, "modules": modules}
 
 
-def _check(name: str, layers: Sequence[Item], subject: Subject) -> None:
-    products = [layer for layer in layers if layer.kind in PRODUCTS]
-    ours = f"{name}: the closed form"
-    _agree("parameters", ours, _total(layers, "params"), "the module", subject.params)
-    _agree("MACs without norms", ours, _total(products, "macs"), "FlopCounterMode", subject.product_macs)
-    if importable("fvcore.nn"):
-        _agree("MACs", ours, _total(layers, "macs"), "fvcore", subject.flops.total())
-        _agree("activations", ours, _total(layers, "activations"), "fvcore", subject.activations.total())
-
-
-def _agree(what: str, first: str, count: int, second: str, other: int) -> None:
-    if count != other:
-        raise CountError(f"{first} counts {count:,} {what}, {second} {other:,}")
-
-
-def _measured(variant_name: str, config: Any, dataset_name: str, check: bool) -> Cost:
-    """Of a model that the closed form does not know: fvcore's numbers, held against FlopCounterMode."""
-    if not importable("torch"):
-        return Cost(variant_name, dataset_name)
-    from harness.counting import measured
-
-    subject = _subject(config)
-    heads = measured.head_paths(subject.module)
-    params = (subject.params, _without(heads, subject.params, subject.params_by_module))
-    if not importable("fvcore.nn"):
-        return Cost(variant_name, dataset_name, *params)
-    flops, activations = subject.flops, subject.activations
-    by_operator, by_module = flops.by_operator(), flops.by_module()
-    if check:
-        counted = measured.product_macs(by_operator)
-        _agree("MACs without norms", f"{variant_name}: fvcore", counted, "FlopCounterMode", subject.product_macs)
-    macs = int(flops.total())
-    return Cost(
-        variant_name,
-        dataset_name,
-        *params,
-        macs,
-        _without(heads, macs, by_module),
-        measured.attention_macs(by_operator),
-        int(activations.total()),
-        _without(heads, activations.total(), activations.by_module()),
-        named(by_module, subject.levels),
-    )
-
-
-def _without(heads: Sequence[str] | None, total: int, by_module: Mapping[str, int]) -> int | None:
-    return None if heads is None else int(total) - int(sum(by_module[path] for path in heads))
+def file_bytes(cost: Mapping[str, Any]) -> bytes:
+    """JSON with a line for each number and each module, so that a difference is seen at a glance."""
+    lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in cost.items() if name != "modules"]
+    modules = [f"  {json.dumps(path)}: {json.dumps(counts)}" for path, counts in cost["modules"].items()]
+    lines.append(' "modules": {\n' + ",\n".join(modules) + "\n }")
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()

@@ -1,12 +1,12 @@
-"""Owns what tools count on the real module: fvcore's MACs and activations, torch's FlopCounterMode, torchinfo's layers.
-Refuses to know the closed form, and to touch the caller's random numbers.
+"""What tools count on the real module: fvcore's MACs and activations, torch's FlopCounterMode, torchinfo's layers.
+The caller's random numbers stay as they are, and nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.counting.modules import COLUMNS, LEVELS
+from harness.counting.closed_form import COLUMNS, LEVELS
+from harness.counting.cost import has_fvcore
 from variants.config import ViTConfig
 from variants.timm_baseline import from_scratch
 
@@ -37,11 +38,7 @@ class Subject:
 
     @property
     def params(self) -> int:
-        return self.params_by_module[""]
-
-    @property
-    def params_by_module(self) -> dict[str, int]:
-        return {path: sum(p.numel() for p in part.parameters()) for path, part in self.module.named_modules()}
+        return sum(p.numel() for p in self.module.parameters())
 
     @property
     def product_macs(self) -> int:
@@ -52,40 +49,60 @@ class Subject:
 
     @cached_property
     def flops(self) -> Any:
-        """fvcore's FlopCountAnalysis, taught the two products of fused attention, which it skips otherwise."""
-        with _silence():
+        """fvcore's FlopCountAnalysis, with a handle for the two products of fused attention, which it skips."""
+        with _no_warnings():
             from fvcore.nn import FlopCountAnalysis
 
-            analysis = FlopCountAnalysis(self.module, (self.image,))
-            return _quiet(analysis.set_op_handle(f"aten::{FUSED}", _fused_macs))
+            return _quiet(FlopCountAnalysis(self.module, (self.image,)), _fused_macs)
 
     @cached_property
     def activations(self) -> Any:
         """fvcore's ActivationCountAnalysis; where attention cannot be opened, a handle counts what it would show."""
-        with _silence():
+        with _no_warnings():
             from fvcore.nn import ActivationCountAnalysis
 
-            analysis = ActivationCountAnalysis(self.explicit, (self.image,))
-            return _quiet(analysis.set_op_handle(f"aten::{FUSED}", _fused_activations))
+            return _quiet(ActivationCountAnalysis(self.explicit, (self.image,)), _fused_activations)
 
-    @property
-    def levels(self) -> int:
-        """Of the module tree that are named; a wrapper is one level more."""
-        return LEVELS + hasattr(self.module, "model")
+    @cached_property
+    def rows(self) -> dict[str, dict[str, int]]:
+        """COLUMNS of every module, its parts included; the parameters alone where fvcore is absent."""
+        params = {path: sum(p.numel() for p in part.parameters()) for path, part in self.module.named_modules()}
+        counts = [params, *((self.flops.by_module(), self.activations.by_module()) if has_fvcore() else ())]
+        return {path: {column: int(count[path]) for column, count in zip(COLUMNS, counts)} for path in params}
 
     @property
     def by_module(self) -> dict[str, dict[str, int]]:
-        """As `table_by_module` has it."""
-        counts = (self.params_by_module, self.flops.by_module(), self.activations.by_module())
-        rows = {
-            path: {column: int(count[path]) for column, count in zip(COLUMNS, counts)}
-            for path in self.params_by_module
-            if path.count(".") < self.levels
-        }
-        return {path: row for path, row in rows.items() if any(row.values())}
+        """The rows that a record names, as `closed_form.by_module` has them; a wrapper is one level more."""
+        levels = LEVELS + hasattr(self.module, "model")
+        return {path: row for path, row in self.rows.items() if path.count(".") < levels and any(row.values())}
+
+    @property
+    def fvcore_product_macs(self) -> int:
+        by_operator = self.flops.by_operator()
+        return int(sum(by_operator.get(name, 0) for name in PRODUCTS))
+
+    @property
+    def attention_macs(self) -> int | None:
+        """Fused attention is recognised; an explicit product may be attention or anything else."""
+        by_operator = self.flops.by_operator() if has_fvcore() else None
+        if by_operator is None or any(by_operator.get(name) for name in EXPLICIT):
+            return None
+        return int(by_operator.get(FUSED, 0))
+
+    @property
+    def heads(self) -> list[str] | None:
+        """Where the classifier is: an empty list for a model without one, None where it cannot be told."""
+        inner: Any = getattr(self.module, "model", self.module)
+        found = inner.get_classifier() if hasattr(inner, "get_classifier") else getattr(self.module, "head", None)
+        heads = list(found) if isinstance(found, (tuple, list)) else [found]
+        if not all(isinstance(head, (nn.Linear, nn.Conv2d, nn.Identity)) for head in heads):
+            return None
+        paths = {part: path for path, part in self.module.named_modules()}
+        layers = [head for head in heads if not isinstance(head, nn.Identity)]
+        return [paths[layer] for layer in layers] if all(layer in paths for layer in layers) else None
 
     def table(self) -> str:
-        with _silence():
+        with _no_warnings():
             from fvcore.nn import flop_count_table
 
             return flop_count_table(self.flops, activations=self.activations, show_param_shapes=False)
@@ -106,50 +123,31 @@ def _build(config: Any) -> nn.Module:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def _no_warnings() -> Iterator[None]:
     """fvcore imports and traces what torch calls deprecated; none of it changes a count."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def _quiet(analysis: Any) -> Any:
+def _quiet(analysis: Any, fused: Any) -> Any:
     """That element-wise operators count nothing and an Identity is not called is expected."""
+    analysis.set_op_handle(f"aten::{FUSED}", fused)
     return analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-
-
-def _shape(value: Any) -> list[int]:
-    return value.type().sizes()
 
 
 def _fused_macs(inputs: list[Any], outputs: list[Any]) -> int:
     """q k^T, then weights v."""
-    (*batch, queries, width), (*_, keys, value_width) = _shape(inputs[0]), _shape(inputs[2])
-    return torch.Size(batch).numel() * queries * keys * (width + value_width)
+    batch, queries, width, keys, value_width = _attention_shape(inputs)
+    return batch * queries * keys * (width + value_width)
 
 
 def _fused_activations(inputs: list[Any], outputs: list[Any]) -> int:
     """The scores, then the mixed values."""
-    (*batch, queries, _), (*_, keys, value_width) = _shape(inputs[0]), _shape(inputs[2])
-    return torch.Size(batch).numel() * queries * (keys + value_width)
+    batch, queries, _, keys, value_width = _attention_shape(inputs)
+    return batch * queries * (keys + value_width)
 
 
-def head_paths(module: nn.Module) -> list[str] | None:
-    """Where the classifier is: an empty list for a model without one, None where it cannot be told."""
-    inner: Any = getattr(module, "model", module)
-    found = inner.get_classifier() if hasattr(inner, "get_classifier") else getattr(module, "head", None)
-    heads = list(found) if isinstance(found, (tuple, list)) else [found]
-    if not all(isinstance(head, (nn.Linear, nn.Conv2d, nn.Identity)) for head in heads):
-        return None
-    paths = {part: path for path, part in module.named_modules()}
-    layers = [head for head in heads if not isinstance(head, nn.Identity)]
-    return [paths[layer] for layer in layers] if all(layer in paths for layer in layers) else None
-
-
-def product_macs(by_operator: Mapping[str, int]) -> int:
-    return int(sum(by_operator.get(name, 0) for name in PRODUCTS))
-
-
-def attention_macs(by_operator: Mapping[str, int]) -> int | None:
-    """Fused attention is recognised; an explicit product may be attention or anything else."""
-    return None if any(by_operator.get(name) for name in EXPLICIT) else int(by_operator.get(FUSED, 0))
+def _attention_shape(inputs: list[Any]) -> tuple[int, int, int, int, int]:
+    (*batch, queries, width), (*_, keys, value_width) = (inputs[i].type().sizes() for i in (0, 2))
+    return torch.Size(batch).numel(), queries, width, keys, value_width

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.counting.catalogue import file_name
+from harness.counting.cost import file_name
 from harness.datasets import DATASETS
 from harness.evidence.cells import Cell, Costs
 from harness.evidence.quality import finite

@@ -1,21 +1,17 @@
-"""Owns what harness.bench leaves on disk: one JSON file a device, one entry a comparison, the newest in its place.
-Refuses to measure, and to mix two devices in one file.
+"""What harness.bench leaves on disk and a report shows: one JSON file a device, one entry a comparison. A new
+measurement replaces the one of its name; two devices never share a file.
 """
 
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.records.read import parsed
-from harness.records.schema import NUMBER
 from harness.records.write import write_json
 from variants.fields import UsageError
 
 SCHEMA = 1
-MOST = 1e15  # of any number; what is far beyond it no figure has room for
-GARBLED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # control characters, line ends, no text
 RECKONED = (  # facts that a table turns into other units; all others are only kept
     *("step_ms", "flops_floor_ms", "bytes_floor_ms", "share_of_bound", "model_flop_utilisation", "pipeline_share"),
     *("peak_memory_bytes", "joules_per_1000_images", "compile_seconds"),
@@ -44,22 +40,23 @@ class Comparison:
         return None if self.goal is None else self.ratio >= self.goal
 
 
-def file_of(folder: Path, device_name: str) -> Path:
-    return folder / f"{re.sub(r'[^a-z0-9]+', '-', device_name.lower()).strip('-')}.json"
+TEXTS, AMOUNTS = ("name", "unit", "baseline_name"), ("ours", "baseline", "ratio", "ratio_low", "ratio_high")
+
+
+def file_stem(device_name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-")
 
 
 def write_comparisons(folder: Path, device_name: str, found: list[Comparison]) -> Path:
     """Adds them to the device's file; those of the same name are replaced, the others stay."""
-    path = file_of(folder, device_name)
+    path = folder / f"{file_stem(device_name)}.json"
     kept = {one.name: one for one in read_comparisons(path)[1]} if path.exists() else {}
     kept |= {one.name: one for one in found}
+    entries = [asdict(kept[name]) for name in sorted(kept, key=_order)]
     try:
-        entries = [asdict(kept[name]) for name in sorted(kept, key=_order)]
         write_json(path, {"schema": SCHEMA, "device_name": device_name, "comparisons": entries})
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
-    except RecursionError:
-        raise UsageError(f"cannot write {path}: what it holds is nested too deep") from None
     return path
 
 
@@ -68,18 +65,15 @@ def _order(name: str) -> list[tuple[int, str]]:
     return [(len(part), part) if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
-# --- reading, of what may have been changed by hand ------------------------------------------------------------------
-
-
 def read_comparisons(path: Path) -> tuple[str, list[Comparison]]:
     """(device, comparisons) of one file."""
     try:
         plain = parsed("no JSON", path.read_bytes())
         if not isinstance(plain, dict) or type(plain.get("schema")) is not int:
-            raise ValueError("it says no schema")
+            raise ValueError("it has no schema")
         if plain["schema"] != SCHEMA:
             raise ValueError(f"schema {plain['schema']}, this version reads {SCHEMA}")
-        if not _text(plain.get("device_name")) or not isinstance(plain.get("comparisons"), list):
+        if not _is_text(plain.get("device_name")) or not isinstance(plain.get("comparisons"), list):
             raise ValueError("it has no usable device_name or comparisons")
         return plain["device_name"], [_comparison(*numbered) for numbered in enumerate(plain["comparisons"], 1)]
     except OSError as error:
@@ -92,44 +86,35 @@ def _comparison(number: int, entry: Any) -> Comparison:
     if not isinstance(entry, dict):
         raise ValueError(f"comparison {number} is no object")
     plain = {"goal": None, "facts": {}, "env": {}, **entry}
-    wrong = [name for name, usable in USABLE.items() if not usable(plain.get(name))]
-    if "facts" not in wrong:
-        wrong += [f"facts.{name}" for name in RECKONED if not _number_or_null(plain["facts"].get(name))]
+    wrong = [name for name in TEXTS if not _is_text(plain.get(name))]
+    wrong += [name for name in AMOUNTS if not _is_number(plain.get(name)) or plain[name] <= 0]
+    wrong += [name for name in ("facts", "env") if not isinstance(plain[name], dict)]
+    if type(plain.get("rounds")) is not int or plain["rounds"] < 1:
+        wrong.append("rounds")
+    optional = {"goal": plain["goal"]}
+    if isinstance(plain["facts"], dict):
+        optional |= {f"facts.{name}": plain["facts"].get(name) for name in RECKONED}
+    wrong += [name for name, value in optional.items() if value is not None and not _is_number(value)]
     if wrong:
         raise ValueError(f"comparison {number} has no usable {', '.join(wrong)}")
-    one = Comparison(**{name: plain[name] for name in USABLE})
+    one = Comparison(**{name: plain[name] for name in Comparison.__dataclass_fields__})
     if not one.ratio_low <= one.ratio <= one.ratio_high:
         raise ValueError(f"comparison {number} has a ratio of {one.ratio}, from {one.ratio_low} to {one.ratio_high}")
     return one
 
 
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and value.strip() != "" and not GARBLED.search(value)
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.strip() != ""
 
 
-def _amount(value: Any) -> bool:
-    return type(value) in NUMBER and 0 < value < MOST
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
-def _number_or_null(value: Any) -> bool:
-    return value is None or (type(value) in NUMBER and abs(value) < MOST)
-
-
-def _object(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-USABLE: Mapping[str, Callable[[Any], bool]] = {
-    "name": _text,
-    "unit": _text,
-    "ours": _amount,
-    "baseline": _amount,
-    "baseline_name": _text,
-    "ratio": _amount,
-    "ratio_low": _amount,
-    "ratio_high": _amount,
-    "rounds": lambda value: type(value) is int and 0 < value < MOST,
-    "goal": _number_or_null,
-    "facts": _object,
-    "env": _object,
-}
+def fact_text(value: Any) -> str:
+    """A measured number, or another fact, for a reader."""
+    if isinstance(value, list):
+        return ", ".join(map(fact_text, value))
+    if isinstance(value, bool) or not _is_number(value):
+        return "not measured" if value is None else str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

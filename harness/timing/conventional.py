@@ -1,9 +1,8 @@
-"""Owns the conventional way to train on small images, to compare with: torchvision's transforms of one PIL image after
-another in a DataLoader, and an eager step with autocast and a GradScaler.
-Refuses every trick of ours; nothing of the suite trains through it.
+"""The conventional way to train on small images, as a baseline: torchvision's transforms of one PIL image after another
+in a DataLoader, and an eager step with autocast and a GradScaler. It uses no trick of ours, and nothing of the suite
+trains through it.
 """
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from harness.data.augment.spatial import LEE
+from harness.data.load import ImageData
 from harness.recipe import Recipe
 from variants.fields import UsageError
 
@@ -95,8 +95,10 @@ def loader(dataset: Images, recipe: Recipe, classes: int, workers: int) -> DataL
     )
 
 
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def conventional_batches(data: ImageData, recipe: Recipe, workers: int) -> DataLoader:
+    transform = transforms(recipe, data.dataset.image_size, data.mean, data.std)
+    images = Images(data.train.images, data.train.labels, transform)
+    return loader(images, recipe, data.dataset.num_classes, workers)
 
 
 class Loop:

@@ -1,5 +1,5 @@
-"""Owns records that no training made: as many as are asked for, as the suite would have written them.
-Refuses torch, fsync, and predictions of a run's own: they would make ten thousand records slow to write.
+"""Records that no training made, for the benchmark of the report and for tests: as many as are asked for, with the
+bytes that the suite itself would have written. Written without torch and without waiting for the disk.
 """
 
 import io

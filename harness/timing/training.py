@@ -1,0 +1,208 @@
+"""Benchmarks of training: a recipe's input pipeline against torchvision's, and an epoch of the real loop against the
+conventional loop and against the same steps on batches made beforehand. With the two floors under a step: its FLOPs
+over the measured matrix rate, and its bytes over the measured bandwidth; whichever takes longer bounds the step.
+"""
+
+import copy
+import statistics
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.config import RunConfig
+from harness.counting.closed_form import items, total
+from harness.counting.cost import Cost, cost_of
+from harness.data.load import ImageData
+from harness.data.pipeline import DeviceSplit, Scaling, scaling, to_device, training_batches
+from harness.recipe import Recipe, shortened
+from harness.records.benchmarks import Comparison
+from harness.timing.conventional import Loop, conventional_batches
+from harness.timing.turns import OURS, Rounds, Way, seconds_of, take_turns, timed, titled
+from harness.training import device as devices
+from harness.training.loop import Epoch, train
+from harness.training.optimiser import clip_gradients, learning_rate, set_rate
+from harness.training.setup import Training, build_model, data_generator, warm_up
+from variants.config import ViTConfig
+
+STAGED, PIPELINE = "the same steps on staged batches", "the input pipeline alone"
+
+
+def compare_pipelines(
+    config: RunConfig, data: ImageData, device: torch.device, workers: int, rounds: int
+) -> Comparison:
+    """One epoch's images each; torchvision's workers are running when its clock starts."""
+    recipe, images = config.recipe, len(data.train)
+    split, scale = to_device(data.train, device), scaling(data, recipe, device)
+    theirs = conventional_batches(data, recipe, workers)
+    baseline = f"torchvision on PIL images, {workers} workers"
+    ways = {
+        OURS: timed(lambda: drain(split, recipe, scale), device, images),
+        baseline: timed(lambda: deque(theirs, maxlen=0), device, images),
+    }
+    facts = {"images": images, "batch_size": recipe.batch_size, "augment": list(recipe.augment)}
+    title = titled(f"pipeline {config.recipe_source}", config)
+    return take_turns(ways, rounds).compare(title, "images/s", (OURS, baseline), device.type, facts)
+
+
+def drain(split: DeviceSplit, recipe: Recipe, scale: Scaling) -> None:
+    deque(training_batches(split, recipe, scale, data_generator(0, 1)), maxlen=0)
+
+
+def compare_training(
+    config: RunConfig, data: ImageData, device: torch.device, workers: int, rounds: int
+) -> list[Comparison]:
+    recipe, images = config.recipe, len(data.train)
+    model = build_model(config, device)
+    conventional = f"the conventional loop, {workers} workers"
+    loop = Loop(copy.deepcopy(model), recipe, conventional_batches(data, recipe, workers), device)
+    longer = replace(config, recipe=shortened(recipe, rounds + 2))  # an epoch here, one of take_turns's warm-up
+    split, few = to_device(data.train, device), to_device(data.test, device)
+    training = Training(longer, model, split, few, scaling(data, recipe, device))
+    devices.forget_peak_memory(device)
+    facts: dict[str, Any] = {"compile_seconds": warm_up(training)}
+    ours = Ours(train(training), device)
+    ours.epoch()
+    facts["peak_memory_bytes"] = devices.peak_memory_bytes(device)
+    ways = {
+        OURS: Way(ours.epoch, images),
+        STAGED: timed(Staged(training).epoch, device, images),
+        conventional: timed(loop.epoch, device, images),
+        PIPELINE: timed(lambda: drain(split, recipe, training.scale), device, images),
+    }
+    timings = take_turns(ways, rounds)
+    facts |= measured_facts(config, device, timings) | {"joules_per_1000_images": ours.joules_per_1000_images}
+    name = titled(f"{config.variant_name} {config.recipe_source} batch {recipe.batch_size}", config)
+    return [
+        timings.compare(f"train {name}", "images/s", (OURS, conventional), device.type, facts),
+        timings.compare(f"loop {name}", "images/s", (OURS, STAGED), device.type),
+    ]
+
+
+@dataclass
+class Ours:
+    """The real loop, an epoch whenever it is asked for one; evaluation is not in its seconds."""
+
+    epochs: Iterator[Epoch]
+    device: torch.device
+    joules: float | None = 0.0
+    images: int = 0
+
+    def epoch(self) -> float:
+        meter = devices.Meter(self.device)
+        line = next(self.epochs).line
+        used = meter.joules()
+        self.joules = None if used is None or self.joules is None else self.joules + used
+        self.images = line["images_seen"]
+        return line["seconds"]
+
+    @property
+    def joules_per_1000_images(self) -> float | None:
+        return None if self.joules is None else 1000 * self.joules / self.images
+
+
+class Staged:
+    """The steps of the real loop and nothing else, on an epoch's batches made beforehand: no pipeline, no totals, no
+    progress."""
+
+    def __init__(self, training: Training):
+        self.training = training
+        drawn = data_generator(training.config.seed, 1)
+        self.batches = list(training_batches(training.train_split, training.config.recipe, training.scale, drawn))
+
+    def epoch(self) -> None:
+        self.steps(len(self.batches))
+
+    def steps(self, count: int) -> None:
+        training, recipe = self.training, self.training.config.recipe
+        model, optimiser, scaler = training.model.train(), training.optimiser, training.scaler
+        weights = [p for p in model.parameters() if p.requires_grad]
+        for step, batch in enumerate(self.batches[:count]):
+            set_rate(optimiser, learning_rate(recipe, step, len(self.batches)))
+            with devices.autocast(training.device, training.config.precision):
+                loss, _ = training.loss_of(batch)
+            scaler.scale(loss).backward()  # type: ignore[union-attr]  # a tensor's product is a tensor
+            scaler.unscale_(optimiser)
+            if recipe.clip:
+                norm = nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
+                clip_gradients(weights, recipe, norm)
+            scaler.step(optimiser)
+            scaler.update()
+            optimiser.zero_grad(set_to_none=True)
+            if training.average is not None:
+                training.average.update(model, step)
+
+
+def measured_facts(config: RunConfig, device: torch.device, timings: Rounds) -> dict[str, Any]:
+    """How far from what the device could do; None where the variant cannot be counted."""
+    images, epoch_s = round(timings.ways[OURS].amount), timings.median_s(OURS)
+    step_s = epoch_s * config.recipe.batch_size / images
+    cost = cost_of(config.variant_name, config.variant, config.dataset, check=False)
+    flops, moved, rate = step_flops(config, cost), step_bytes(config), matrix_rate(device, config.precision)
+    floors_s = [None if flops is None else flops / rate, None if moved is None else moved / bandwidth(device)]
+    bound_s = max((floor_s for floor_s in floors_s if floor_s is not None), default=None)
+    return {
+        "images": images,
+        "step_ms": 1000 * step_s,
+        "flops_floor_ms": None if floors_s[0] is None else 1000 * floors_s[0],
+        "bytes_floor_ms": None if floors_s[1] is None else 1000 * floors_s[1],
+        "share_of_bound": None if bound_s is None else bound_s / step_s,
+        "model_flop_utilisation": None if flops is None else flops / step_s / rate,
+        "matrix_tflops": rate / 1e12,
+        "bandwidth_gb_per_s": bandwidth(device) / 1e9,
+        "pipeline_share": timings.median_s(PIPELINE) / epoch_s,
+        "precision": config.precision,
+        "compile": config.compile,
+    }
+
+
+# --- the floors under a step ------------------------------------------------------------------------------------------
+
+TRIES = 7
+MATRIX_SIDE = {"cpu": 1536, "cuda": 8192}
+COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}
+PARAMETER_ACCESSES = 10  # weight read forward and backward, gradient written; then read with m, v, weight; 3 written
+RESULT_ACCESSES = 5  # written and read forward, read again backward, where its gradient is written and read
+
+
+def step_flops(config: RunConfig, cost: Cost) -> float | None:
+    """Forward, and twice that backward; 2 FLOPs a MAC."""
+    return None if cost.macs is None else 6.0 * cost.macs * config.recipe.batch_size
+
+
+def step_bytes(config: RunConfig) -> float | None:
+    """The least traffic if every product is one kernel with all that is elementwise fused into it, and attention
+    weights are never written. Parameters and their moments are float32."""
+    if type(config.variant) is not ViTConfig:
+        return None
+    layers = items(config.variant)
+    scores = config.variant.depth * config.variant.heads * config.variant.tokens**2
+    results = total(layers, "activations") - scores
+    width = devices.DTYPES[config.precision].itemsize
+    moved_by_parameters = 4.0 * PARAMETER_ACCESSES * total(layers, "params")
+    return moved_by_parameters + 1.0 * width * RESULT_ACCESSES * results * config.recipe.batch_size
+
+
+@cache
+def matrix_rate(device: torch.device, precision: str) -> float:
+    """FLOP/s of one large square product, the median of a few. Measured, not taken from a data sheet."""
+    side, dtype = MATRIX_SIDE[device.type], devices.DTYPES[precision]
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    return 2.0 * side**3 / _median_s(lambda: a @ b, device)
+
+
+@cache
+def bandwidth(device: torch.device) -> float:
+    """Bytes/s of a large copy, reading and writing both counted."""
+    source = torch.zeros(COPY_BYTES[device.type], dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2.0 * source.numel() / _median_s(lambda: target.copy_(source), device)
+
+
+def _median_s(work: Callable[[], Any], device: torch.device) -> float:
+    seconds_of(work, device)
+    return statistics.median(seconds_of(work, device) for _ in range(TRIES))
