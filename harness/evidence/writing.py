@@ -5,7 +5,6 @@ typed, and how the numbers in its cells read.
 import csv
 import io
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -35,16 +34,11 @@ _LATEX = {
     "→": r"$\to$",
 }
 _MARKDOWN = {**{sign: "\\" + sign for sign in "\\`*_[]~$#|"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"}
-_NUMBER = re.compile(r"[+-]?\d+(,\d{3})*(\.\d+)?")
-_DIFFERENCE = re.compile(rf"{_NUMBER.pattern}( ± {_NUMBER.pattern})?")
+_NUMBER = re.compile(r"[+-]?\d")
 _GROUPED = re.compile(r"\d{1,3}(,\d{3})+")
 _MINUS = re.compile(r"(?<![\w.$-])-(?=\d)")  # before a number; within a word it is a hyphen
-_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # some spreadsheets take the wide signs for formulas too
-_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they change the direction of reading
 # What the paper's font has: ASCII, the Latin letters but a few, and common punctuation.
-_TYPESET = frozenset(map(chr, (*range(0x20, 0x7F), *range(0xA1, 0x17F)))) - frozenset(
-    "\u0126\u0127\u0138\u013f\u0140\u0149\u0166\u0167"
-) | frozenset("\u2013\u2018\u2019\u201c\u201d\u2022\u2026\u20ac\u2122")  # fmt: skip
+_TYPESET = {*map(chr, range(0x20, 0x17F)), *"–‘’“”•…€™"} - set("\u0126\u0127\u0138\u013f\u0140\u0149\u0166\u0167")
 
 
 @dataclass(frozen=True)
@@ -126,23 +120,14 @@ def escape_latex(text: str) -> str:
 
 
 def escape_csv(text: str) -> str:
-    """Numbers without thousands separators; nothing that a spreadsheet would take for a formula."""
+    """Numbers without thousands separators."""
     text = _one_line(text)
-    if _GROUPED.fullmatch(text):
-        return text.replace(",", "")
-    formula = text[:1] in _FORMULA and not _DIFFERENCE.fullmatch(text)
-    return f"'{text}" if formula else text
+    return text.replace(",", "") if _GROUPED.fullmatch(text) else text
 
 
 def _one_line(text: str) -> str:
-    """Without control characters, lone surrogates and marks that change the direction of reading."""
-    if not text.isprintable():
-        text = "".join("\ufffd" if _is_unprinted(sign) else sign for sign in text)
-    return " ".join(text.split())
-
-
-def _is_unprinted(sign: str) -> bool:
-    return sign in _TURNING or (unicodedata.category(sign) in ("Cc", "Cs") and not sign.isspace())
+    """Without signs that cannot be printed, such as the bytes of a folder's name that are no UTF-8."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
 # --- numbers in a cell -----------------------------------------------------------------------------------------------

@@ -75,9 +75,14 @@ def draw_forest(data: dict[str, Any], looks: Looks) -> Figure:
     figure, (axes,) = panels(1, 1, (COLUMN_IN, 1.05 + 0.2 * len(rows)))
     marker: dict[str, Any] = {"fmt": "o", "color": COLOR, "markersize": 4.5, "elinewidth": 1.1, "capsize": 2}
     beside: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "va": "center", "fontsize": 6.5}
+    for clear, face in ((True, COLOR), (False, "white")):
+        chosen = [
+            (row["mean"], place, row["half"] or math.nan) for place, row in enumerate(rows) if row["clear"] == clear
+        ]
+        if chosen:
+            means, places, halves = zip(*chosen)
+            axes.errorbar(means, places, xerr=halves, markerfacecolor=face, **marker)
     for place, row in enumerate(rows):
-        face = COLOR if row["clear"] else "white"
-        axes.errorbar(row["mean"], place, xerr=row["half"], markerfacecolor=face, **marker)
         axes.annotate(f"n = {row['n']}", (1.01, place), **beside)
     axes.axvline(0, color="#000000", linewidth=0.6)
     axes.set_yticks(range(len(rows)), [shortened(row["label"], LONGEST_LABEL) for row in rows])
