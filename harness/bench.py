@@ -24,8 +24,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.commands import Parser, directory, run_command, whole
-from harness.config import PRECISION_HELP, PRECISIONS, RunConfig, resolve
+from harness.commands import SHARED, Parser, asked_for, directory, run_command, whole
+from harness.config import RunConfig, resolve
 from harness.datasets import DATASETS, Dataset
 from harness.recipes import PUBLISHED, RECIPE_HELP, canonical
 from harness.records.benchmarks import Comparison, fact_text, write_comparisons
@@ -47,9 +47,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "images": {"type": whole, "default": EPOCH, "help": f"of one epoch (default: {EPOCH})"},
     "steps": {"type": whole, "help": f"of one epoch (default: {EPOCH} images on CUDA, 20 steps on the CPU)"},
     "workers": {"type": whole, "help": "of the DataLoader (default: as many as there are cores)"},
-    "device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, ... (default: auto)"},
-    "precision": {"choices": PRECISIONS, "help": PRECISION_HELP},
-    "compile": {"choices": ("on", "off"), "help": "torch.compile (default: on for CUDA, off on the CPU)"},
+    **{name: SHARED[name] for name in ("device", "precision", "compile")},
     "set": {"nargs": "+", "action": "extend", "default": [], "metavar": "KEY=VALUE", "help": "as for harness.run"},
     "records": {"type": whole, "default": 1000, "help": "(default: 1000)"},
     "epochs": {"type": whole, "default": 200, "help": "of each record's curve (default: 200)"},
@@ -264,8 +262,7 @@ def configured(
     for name in variants:
         check_known(name)
     keep_freed_memory(device)  # the baselines in this process have it too
-    precision, compiled = defaults(device)
-    precision, compiled = args.precision or precision, compiled if args.compile is None else args.compile == "on"
+    precision, compiled = asked_for(args, *defaults(device))
     chosen: dict[str, Any] = {"precision": precision, "compile": compiled, "settings": args.set}
     return device, [resolve(name, dataset, recipe, batch_size=batch_size, **chosen) for name in variants]
 

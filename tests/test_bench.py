@@ -23,8 +23,7 @@ from harness.datasets import DATASETS
 from harness.evidence.figures.costs import benchmark_data
 from harness.evidence.figures.drawing import read_digest
 from harness.evidence.tables.costs import TRAINING, benchmark_table, read_measured, training_table
-from harness.recipe import fitted
-from harness.recipes import RECIPES
+from harness.recipes import RECIPES, fitted
 from harness.records.benchmarks import RECKONED, Comparison, read_comparisons, write_comparisons
 from harness.timing import commands as commands_module
 from harness.timing import gpu

@@ -125,7 +125,7 @@ def test_every_field_of_a_recipe_is_read_somewhere():
     """A knob that nothing reads is a lie in every record."""
     import dataclasses
 
-    from harness.recipe import Recipe
+    from harness.recipes import Recipe
     from variants.config import ViTConfig
 
     for record, own in ((Recipe, "recipe.py"), (ViTConfig, "config.py")):

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from harness import config as configs
 from harness.config import LATER_FIELDS, RunConfig, parse_settings, resolve, run_config_from_plain
 from harness.datasets import DATASETS
-from harness.recipe import Recipe
-from harness.recipes import RECIPES
+from harness.recipes import RECIPES, Recipe
 from harness.records.read import Run, load_runs, problems_of, run_state
 from harness.records.schema import EPOCH_FIELDS, RESULT_FIELDS
 from harness.records.write import RunWriter
@@ -447,7 +446,7 @@ PLANTED: dict[str, tuple[str, str, str, Any]] = {
     ),
     "-0.0 beside 0.0": ("configs", "equal values are one experiment", "variants.fields._as_float", float),
     "fields that nobody checks": (
-        *("configs", "any value of a field is valid or refused", "harness.recipe.check_fields"),
+        *("configs", "any value of a field is valid or refused", "harness.recipes.check_fields"),
         lambda record: None,
     ),
     "what is missing is filled in": (

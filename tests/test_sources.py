@@ -17,8 +17,7 @@ from harness.datasets import DATASETS
 from harness.evidence.cells import read_evidence
 from harness.evidence.names import name_of
 from harness.evidence.tables.published import PUBLISHED_NUMBERS, published_table
-from harness.recipe import Recipe, shortened
-from harness.recipes import PUBLISHED, RECIPES
+from harness.recipes import PUBLISHED, RECIPES, Recipe, shortened
 from harness.records.read import load_runs
 from harness.studies import STUDIES
 from harness.study import Row

@@ -19,7 +19,7 @@ from harness.counting.closed_form import items, total
 from harness.counting.cost import Cost, cost_of
 from harness.data.load import ImageData
 from harness.data.pipeline import DeviceSplit, Scaling, scaling, to_device, training_batches
-from harness.recipe import Recipe, shortened
+from harness.recipes import Recipe, shortened
 from harness.records.benchmarks import Comparison
 from harness.timing.conventional import Loop, conventional_batches
 from harness.timing.turns import OURS, Rounds, Way, seconds_of, take_turns, timed, titled
