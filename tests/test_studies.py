@@ -149,7 +149,6 @@ def test_a_later_setting_takes_the_place_of_its_like():
     row = Row("compact", "quick", ("recipe.epochs=3", "recipe.lr=1e-2"))
     other = row.but("recipe.epochs=1 variant=vanilla recipe=s1 variant.pool=mean", label="x")
     assert other == Row("vanilla", "s1", ("recipe.lr=1e-2", "recipe.epochs=1", "variant.pool=mean"), "x")
-    assert row.set_to("recipe.epochs") == "3" and row.set_to("recipe.epoch") is None
     shorter = row.resolve(DATASETS["digits"], epochs=2)
     assert (shorter.recipe.epochs, shorter.recipe.lr) == (2, 0.01)
     assert shorter.recipe.warmup_epochs == pytest.approx(0.2), "a tenth of the epochs, as the recipe has it"
@@ -221,12 +220,6 @@ def test_narrowing_a_grid_keeps_what_was_asked_for():
     assert [row.levels for row in study.rows] == [("vanilla", "s1"), ("timm", "s1")]
     with pytest.raises(UsageError, match="no row with recipe lee"):
         STUDIES["recipe-vs-architecture"].narrowed(recipes=["lee"])
-
-
-def test_epochs_cannot_be_varied_and_set():
-    with pytest.raises(UsageError, match="leave out --epochs"):
-        plan(STUDIES["budget"], DATASETS, epochs=10)
-    assert {run.config.recipe.epochs for run in plan(STUDIES["schedule"], DATASETS, epochs=40)} == {40}
 
 
 # --- large plans -----------------------------------------------------------------------------------------------------

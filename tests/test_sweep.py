@@ -271,27 +271,18 @@ def test_ctrl_c_leaves_no_child_and_loses_nothing(tmp_path):
 
 
 def test_a_killed_job_does_not_stop_the_others(tmp_path, capsys, monkeypatch):
-    """What a job wrote on stdout is shown only if it failed; the next number takes its place."""
+    """Each job is the same command for one run. What it wrote on stdout is shown only if it failed."""
     two_cores(monkeypatch)
-    job = "import os, sys; print('at work', flush=True); sys.argv[2] == '1' and os.kill(os.getpid(), 9)"
+    job = "import os, sys; print(*sys.argv[1:], flush=True); sys.argv[2] == '1' and os.kill(os.getpid(), 9)"
     monkeypatch.setattr(train, "COMMAND", (sys.executable, "-c", job))
     monkeypatch.setattr(train, "outcome", lambda folder: "test accuracy 50.00%")
-    words = ["quick", "--variants", "compact", "--device", "cpu", "--seeds", "4", "--out", str(tmp_path)]
+    words = ["quick", "--variants", "compact", "--device=cpu", "--seeds", "4", "--out", str(tmp_path)]
     assert sweep.main(words) == 1
     printed = capsys.readouterr()
-    assert "[1] at work" in printed.out and printed.out.count("at work") == 1
+    assert printed.out.count("--cell") == 1 and f"[1] --cell 1 {shlex.join(words)}\n" in printed.out
     assert "run 1: compact quick, digits seed 1: FAILED" in printed.out
     assert printed.out.count("done, test accuracy 50.00%") == 3 and "[4/4] " in printed.out
     assert "1 of 4 runs are not done: compact quick, digits seed 1 (--cell 1)" in printed.err
-
-
-def test_each_job_is_the_same_command_for_one_run(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(train, "COMMAND", (sys.executable, "-c", "import sys; print(*sys.argv[1:])"))
-    monkeypatch.setattr(train, "outcome", lambda folder: "")
-    words = ["quick", "--variants", "compact", "--device=cpu", "--jobs", "2", "--out", str(tmp_path)]
-    assert sweep.main(words) == 0
-    assert f"[1] --cell 1 quick --variants compact --device=cpu --out {tmp_path}\n" in capsys.readouterr().out
-    assert train.without_jobs(["main", "--jobs=4"]) == ["main"]
     assert train.without_jobs(["--jobs", "4", "main", "--jobs=2", "--quick"]) == ["main", "--quick"]
 
 
@@ -452,14 +443,6 @@ def test_what_is_seen_of_small_runs(monkeypatch, tty):
 # --- what is asked for -----------------------------------------------------------------------------------------------
 
 
-def test_seeds_by_number_and_by_name():
-    def seeds(*words: str) -> tuple[int, ...]:
-        return sweep.chosen(sweep.parser().parse_args(["main", *words])).seeds
-
-    assert (seeds(), seeds("--seeds", "3")) == ((0, 1, 2, 3, 4), (0, 1, 2))
-    assert (seeds("--seed", "0"), seeds("--seed", "7", "2")) == ((0,), (7, 2))
-
-
 def test_the_list_names_every_study_with_its_question(capsys):
     with pytest.raises(SystemExit) as caught:
         sweep.main(["--list"])
@@ -526,13 +509,8 @@ def test_states_of_runs_whatever_precision_they_were_made_in(tmp_path):
     assert states(planned, tmp_path) == every
     assert states(planned, tmp_path, "fp32") == states(planned, tmp_path, "bf16", False) == ["missing"] * 6
     assert states(planned, tmp_path, "bf16", True) == every
-
-
-def test_of_two_records_the_better_counts(tmp_path):
-    planned = plan(POOLING, DATASETS)[:1]
-    finished(on_device(planned, "fp32", False)[0].config, tmp_path, outcome="failed", reason="why")
-    finished(on_device(planned, "bf16", True)[0].config, tmp_path)
-    assert states(planned, tmp_path) == ["done"]
+    finished(on_device(planned, "fp32", False)[1].config, tmp_path)  # of two records the better counts
+    assert states(planned, tmp_path)[:2] == ["done", "done"]
 
 
 def test_an_unreadable_neighbour_is_named_and_stops_nothing(tmp_path, capsys):
@@ -543,22 +521,19 @@ def test_an_unreadable_neighbour_is_named_and_stops_nothing(tmp_path, capsys):
     assert "skipped" in capsys.readouterr().err
 
 
-def test_time_left_by_what_was_finished(tmp_path):
-    """Row pool=seq took 100 and 200 s. pool=cls has one epoch of three behind it, at 2 s each."""
+def test_time_left(tmp_path):
+    """Row pool=seq took 100 and 200 s, its third seed 9000 s on another machine. pool=cls has one epoch of three behind
+    it, at 2 s each."""
     runs = some_runs(tmp_path)
     assert left(runs, tmp_path, Machine("another machine")) == ({1: None, 2: None, 4: 4.0, 5: None}, "a GPU")
     assert left(runs, tmp_path, Machine("a GPU", 30.0)) == ({1: 30.0, 2: 30.0, 4: 4.0, 5: 30.0}, "a GPU")
+    seeds = on_device(plan(POOLING.narrowed(seeds=range(4)), DATASETS), "bf16", True)[::3]
+    finished(seeds[2].config, tmp_path, 9000, device="a slow machine")
+    assert left(seeds, tmp_path) == ({9: 150.0}, "a GPU")
 
 
-def test_a_seed_s_time_is_the_mean_of_the_others(tmp_path):
-    runs = on_device(plan(POOLING.narrowed(seeds=range(4)), DATASETS), "bf16", True)[::3]  # pool=seq
-    finished(runs[0].config, tmp_path, 100)
-    finished(runs[1].config, tmp_path, 200)
-    finished(runs[2].config, tmp_path, 9000, device="a slow machine")
-    assert left(runs, tmp_path) == ({9: 150.0}, "a GPU")
-
-
-def test_a_study_of_which_nothing_is_finished_yet_goes_at_the_speed_of_what_runs(tmp_path):
+def test_time_left_of_a_study_of_which_nothing_is_finished_yet(tmp_path):
+    """It goes at the speed of what runs."""
     runs = on_device(plan(POOLING, DATASETS), "bf16", True)
     running(runs[0].config, tmp_path, epochs=2)
     assert left(runs[:1], tmp_path) == ({0: 2.0}, "a GPU")
@@ -605,17 +580,12 @@ def test_lengths_of_time():
 def test_steps_alike_are_guessed_once(monkeypatch):
     asked = []
     monkeypatch.setattr(estimate, "training_rate", lambda *what: asked.append(what) or 1000.0)
-
-    def distinct(name: str) -> int:
+    for name, distinct in (("lr-sensitivity", 4), ("budget", 1), ("augmentation", 3), ("main", 8)):
         asked.clear()
         planned = plan(STUDIES[name], DATASETS)
-        guess = Guesser("cpu", dict(DATASETS))
+        guess = Guesser("cpu", DATASETS)
         assert all(guess.seconds(run) for run in planned) and len(asked) <= len({run.plan_id for run in planned})
-        return len(set(asked))
-
-    assert distinct("lr-sensitivity") == 4, "four variants at twelve rates"
-    assert distinct("budget") == 1 and distinct("data-fraction") == 1 and distinct("augmentation") == 3
-    assert distinct("optimizer") == 4 and distinct("main") == 8, "three data sets of one shape"
+        assert len(set(asked)) == distinct, name
 
 
 def test_a_guess_counts_what_a_run_sees(monkeypatch):
