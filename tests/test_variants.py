@@ -219,10 +219,10 @@ def test_shifted_tokenizer_sees_the_four_neighbours():
     assert reached[2, 2] and reached[7, 7] and not reached[0, 0]
 
 
-def test_resize_is_an_option_of_every_variant():
-    for name in ("compact", "timm"):
-        model = replace(config_of(name, 32, 7), resize=16).module().eval()
-        assert model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
+@pytest.mark.parametrize("name", ["compact", "timm"])
+def test_resize_is_an_option_of_every_variant(name):
+    model = replace(config_of(name, 32, 7), resize=16).module().eval()
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
 
 
 @pytest.mark.parametrize(
