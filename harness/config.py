@@ -23,6 +23,8 @@ from variants.timm_baseline import TimmConfig
 
 SEMANTICS = 1  # raised by hand when a change of the code changes results
 
+DEVICE_NAME = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)\.", re.IGNORECASE)  # Windows knows no file of that name
+
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
@@ -91,6 +93,7 @@ class RunConfig:
         """What all seeds of one cell have in common."""
         words = [self.dataset_name.replace("folder:", ""), shape_name(self.variant), f"e{self.recipe.epochs}"]
         readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", "-".join(words)).strip("-.")[:80]
+        readable = DEVICE_NAME.sub(r"\1-", readable)
         return f"{readable}-{_digest(self.identity)}"
 
     @property

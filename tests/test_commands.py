@@ -20,6 +20,7 @@ from harness.records.read import load_runs, run_state
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--dataset", "digits", "--recipe", "quick", "--epochs", "1", "--device", "cpu"]
+TINIEST = [*TINY, "--holdout", "0.9"]  # a few steps, and no corruptions
 
 
 def test_one_cell_from_command_to_record(tmp_path, capsys):
@@ -188,7 +189,7 @@ def test_a_full_disk_below_standard_output_is_a_sentence(word):
 def test_a_full_disk_below_standard_output_ends_no_training(tmp_path, monkeypatch, capsys):
     with open("/dev/full", "w") as full, pytest.raises(SystemExit) as left:
         monkeypatch.setattr(sys, "stdout", full)
-        run_command(run.main, ["--variant", "compact", *TINY, "--out", str(tmp_path)])
+        run_command(run.main, ["--variant", "compact", *TINIEST, "--out", str(tmp_path)])
     (record,) = load_runs([tmp_path])
     told = capsys.readouterr().err
     assert record.ok and left.value.code == 2 and told.endswith(FULL)
@@ -210,7 +211,7 @@ def test_a_model_that_cannot_be_counted_can_be_trained(tmp_path, monkeypatch, ca
         raise RuntimeError("no such operator")
 
     monkeypatch.setattr("harness.experiment.cost_of", broken)
-    assert run.main(["--variant", "compact", *TINY, "--out", str(tmp_path), "--quiet"]) == 0
+    assert run.main(["--variant", "compact", *TINIEST, "--out", str(tmp_path), "--quiet"]) == 0
     (record,) = load_runs([tmp_path])
     assert record.result["macs"] is None and record.result["params"] == 116_171
     assert "cannot be counted" in capsys.readouterr().err

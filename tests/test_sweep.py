@@ -215,9 +215,10 @@ sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in chi
 """
 
 
-@pytest.mark.parametrize(("processes", "runs"), [(2, 2), pytest.param(8, 64, marks=pytest.mark.long)])
-def test_several_processes_on_one_study(tmp_path, processes, runs):
+@pytest.mark.long
+def test_several_processes_on_one_study(tmp_path):
     """Each run is trained once, and every process ends well when all are done."""
+    processes, runs = 8, 64
     words = [str(processes), *ONE, "--seeds", str(runs), "--out", str(tmp_path)]
     done = subprocess.run([sys.executable, "-c", AT_ONCE, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -493,8 +494,12 @@ class Machine:
         return self.known
 
 
-def left(runs: list[PlannedRun], out: Path, machine: Any = None) -> tuple[dict[int, float | None], str | None]:
-    found, device = with_time_left(statuses(runs, out), machine or Machine())
+Left = tuple[dict[int, float | None], str | None]
+
+
+def left(runs: list[PlannedRun], out: Path, machine: Machine | None = None) -> Left:
+    guess: Any = machine or Machine()
+    found, device = with_time_left(statuses(runs, out), guess)
     return {status.run.number: status.left for status in found if status.state != "done"}, device
 
 

@@ -103,11 +103,12 @@ def with_time_left(found: Sequence[Status], guess: Guesser) -> tuple[list[Status
         device = guess.device_name
         unknown = [status.run for status in found if whole.get(status.run.number, 0) is None]
         whole |= {run.number: guess.seconds(run) for run in unknown}
-    return [replace(status, left=_left(status, whole.get(status.run.number))) for status in found], device
-
-
-def _left(status: Status, whole: float | None) -> float | None:
-    return None if whole is None else whole * (1 - status.epochs / status.run.config.recipe.epochs)
+    timed = []
+    for status in found:
+        seconds = whole.get(status.run.number)
+        share = 1 - status.epochs / status.run.config.recipe.epochs
+        timed.append(replace(status, left=None if seconds is None else seconds * share))
+    return timed, device
 
 
 def _commonest_device(found: Iterable[Status], state: State) -> str | None:
