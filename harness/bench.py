@@ -29,7 +29,7 @@ from harness.recipes import RECIPE_HELP, canonical
 from harness.records.benchmarks import Comparison, fact_text, write_comparisons
 from harness.records.environment import environment
 
-EPOCH = 50_000  # images, as many as CIFAR's
+EPOCH = DATASETS["c10"].train_count  # images
 OPTIONS: dict[str, dict[str, Any]] = {
     "variant": {"nargs": "+", "default": ["compact"], "help": "one or more (default: compact)"},
     "recipe": {"type": canonical, "default": "s1", "help": f"{RECIPE_HELP} (default: s1)"},

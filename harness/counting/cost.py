@@ -52,7 +52,7 @@ def cost_of(variant_name: str, config: Any, dataset_name: str, check: bool = Tru
 def _counted(variant_name: str, config: Any, dataset_name: str, check: bool) -> tuple[Cost, Rows]:
     heads: list[str] | None
     if type(config) is ViTConfig:
-        layers = items(config)
+        layers = list(items(config))
         rows, heads = by_module(layers), ["head"]
         attention = total([layer for layer in layers if layer.kind == "attention"], "macs")
         if check:

@@ -45,12 +45,12 @@ class Subject:
     @cached_property
     def flops(self) -> Any:
         """fvcore's FlopCountAnalysis."""
-        return self._analysis("FlopCountAnalysis", _fused_macs)
+        return self._analysis("FlopCountAnalysis", lambda inputs, outputs: fused_counts(inputs)[0])
 
     @cached_property
     def activations(self) -> Any:
         """fvcore's ActivationCountAnalysis."""
-        return self._analysis("ActivationCountAnalysis", _fused_activations)
+        return self._analysis("ActivationCountAnalysis", lambda inputs, outputs: fused_counts(inputs)[1])
 
     def _analysis(self, kind: str, fused: Any) -> Any:
         """With a count for fused attention, which fvcore skips. That element-wise operators count nothing and an
@@ -111,18 +111,8 @@ class Subject:
         return "\n".join(line for line in text.splitlines() if "mult-adds" not in line)
 
 
-def _fused_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """q k^T, then weights v."""
-    batch, queries, width, keys, value_width = _attention_shape(inputs)
-    return batch * queries * keys * (width + value_width)
-
-
-def _fused_activations(inputs: list[Any], outputs: list[Any]) -> int:
-    """The scores, then the mixed values."""
-    batch, queries, _, keys, value_width = _attention_shape(inputs)
-    return batch * queries * (keys + value_width)
-
-
-def _attention_shape(inputs: list[Any]) -> tuple[int, int, int, int, int]:
+def fused_counts(inputs: list[Any]) -> tuple[int, int]:
+    """MACs and activations of fused attention: q k^T, then weights v."""
     (*batch, queries, width), (*_, keys, value_width) = (inputs[i].type().sizes() for i in (0, 2))
-    return torch.Size(batch).numel(), queries, width, keys, value_width
+    rows = torch.Size(batch).numel() * queries
+    return rows * keys * (width + value_width), rows * (keys + value_width)

@@ -32,7 +32,7 @@ from harness.training.setup import Training, build_model, data_generator, warm_u
 from variants.config import ViTConfig
 from variants.fields import UsageError
 
-EPOCH = 50_000  # images, as many as CIFAR's
+CIFAR = DATASETS["c10"].train_count  # images of an epoch
 STAGED, PIPELINE = "the same steps on staged batches", "the input pipeline alone"
 
 
@@ -60,7 +60,7 @@ def compare_training(args: Namespace) -> Iterator[Comparison]:
     device, configs = configured(args, args.variant, args.recipe, args.batch_size)
     for config in configs:
         size = config.recipe.batch_size
-        steps = args.steps or (20 if device.type == "cpu" else -(-EPOCH // size))  # 20 of a GPU's take milliseconds
+        steps = args.steps or (20 if device.type == "cpu" else -(-CIFAR // size))  # 20 of a GPU's take milliseconds
         data = made_up(DATASETS[config.dataset], steps * size)
         try:
             yield from _compare_loops(config, data, device, args.workers or cores(), args.rounds)
@@ -185,7 +185,7 @@ def step_bytes(config: RunConfig) -> float | None:
     weights are never written. Parameters and their moments are float32."""
     if type(config.variant) is not ViTConfig:
         return None
-    layers = items(config.variant)
+    layers = list(items(config.variant))
     scores = config.variant.depth * config.variant.heads * config.variant.tokens**2
     results = total(layers, "activations") - scores
     width = devices.DTYPES[config.precision].itemsize
