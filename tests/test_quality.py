@@ -256,7 +256,7 @@ def test_selection_bias_by_hand(tmp_path: Path) -> None:
 
 def test_a_number_too_long_for_a_float_is_none() -> None:
     assert finite(10**400) is None
-    assert finite(10**300) == 10**300
+    assert finite(10**299) == 10**299
 
 
 def test_epochs_that_cannot_be_counted_have_no_curve(tmp_path: Path) -> None:
