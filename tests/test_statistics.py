@@ -13,8 +13,9 @@ from harness.statistics import intervals
 from harness.statistics.images import (
     Agreement,
     agreement,
-    calibration_error,
+    calibration_bins,
     class_accuracy,
+    confusion,
     difference_interval,
     mcnemar_p,
 )
@@ -198,16 +199,16 @@ def test_calibration_by_hand():
     (.36), .68 wrong (.68). .2 is the upper end of a bin, wrong, and .19 is in it, right: .61. Together 2.57 / 6."""
     confidence = np.array([0.95, 0.97, 0.64, 0.68, 0.2, 0.19])
     right = np.array([True, False, True, False, False, True])
-    assert calibration_error(confidence, right) == pytest.approx(2.57 / 6)
-    assert calibration_error(np.array([1.0, 1.0, 0.0]), np.array([True, True, False])) == 0
-    assert calibration_error(confidence, right, bins=1) == pytest.approx(abs(3 - 3.63) / 6)
+    assert calibration_bins(confidence, right).calibration_error == pytest.approx(2.57 / 6)
+    assert calibration_bins(np.array([1.0, 1.0, 0.0]), np.array([True, True, False])).calibration_error == 0
+    assert calibration_bins(confidence, right, bins=1).calibration_error == pytest.approx(abs(3 - 3.63) / 6)
     with pytest.raises(ValueError, match="at least one"):
-        calibration_error(np.array([]), np.array([]))
+        calibration_bins(np.array([]), np.array([]))
 
 
 def test_class_accuracy_by_hand():
-    found = class_accuracy(np.array([0, 0, 1, 3]), np.array([0, 1, 1, 0]), 4)
-    assert found.tolist()[:2] == [0.5, 1] and math.isnan(found[2]) and found[3] == 0
+    found = class_accuracy(confusion(np.array([0, 0, 1, 3]), np.array([0, 1, 1, 0]), 4))
+    assert found.tolist()[:2] == [50, 100] and math.isnan(found[2]) and found[3] == 0
 
 
 # --- runs, grids, power ----------------------------------------------------------------------------------------------

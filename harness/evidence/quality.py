@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.records.read import Run
-from harness.statistics.images import Bins, calibration_bins, confusion
+from harness.statistics.images import Bins, calibration_bins, class_accuracy, confusion
 
 Predictions = dict[str, np.ndarray]
 
@@ -39,10 +39,8 @@ class Quality:
 
     @property
     def class_accuracy_K(self) -> np.ndarray:
-        """In percent, the mean over runs that saw the same images; NaN for a class without one."""
-        images_K = self.confusion_KK.sum(1)
-        right_K = 100 * self.confusion_KK.diagonal()
-        return np.divide(right_K, images_K, out=np.full(images_K.size, np.nan), where=images_K > 0)
+        """Over all runs, which saw the same images."""
+        return class_accuracy(self.confusion_KK)
 
 
 def quality_of(runs: Sequence[Run]) -> Quality | None:
