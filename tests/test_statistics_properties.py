@@ -191,17 +191,18 @@ def shares_add_up(grid: np.ndarray) -> None:
     assert (found is None) == bool((grid == grid.flat[0]).all())
     if found is None:
         return
-    parts = [*found.effects.values(), found.residual]
+    effects, residual = found
+    parts = [*effects.values(), residual]
     assert sum(parts) == near(1) and all(-1e-12 <= part <= 1 + 1e-12 for part in parts)
     turned = variance_shares(grid.swapaxes(0, 1)[:, ::-1])
-    assert turned is not None and turned.residual == near(found.residual, abs=1e-9)
-    for axes, part in found.effects.items():
+    assert turned is not None and turned[1] == near(residual, abs=1e-9)
+    for axes, part in effects.items():
         elsewhere = tuple(sorted({0: 1, 1: 0}.get(axis, axis) for axis in axes))
-        assert turned.effects[elsewhere] == near(part, abs=1e-9)
+        assert turned[0][elsewhere] == near(part, abs=1e-9)
     moved = variance_shares(4 * grid - 7)
-    assert moved is not None and [*moved.effects.values(), moved.residual] == near(parts, abs=1e-9)
+    assert moved is not None and [*moved[0].values(), moved[1]] == near(parts, abs=1e-9)
     cells = grid.mean(-1, keepdims=True)
-    assert found.residual == near(((grid - cells) ** 2).sum() / ((grid - grid.mean()) ** 2).sum(), abs=1e-9)
+    assert residual == near(((grid - cells) ** 2).sum() / ((grid - grid.mean()) ** 2).sum(), abs=1e-9)
 
 
 def power_rises(example: tuple[int, int, float, float]) -> None:
