@@ -308,11 +308,11 @@ def _difference(found: Plain) -> list[str]:
     if d["mean"] is None:
         return ["undecided: no seed is on both sides", *dropped]
     # undecided where there is no p: one pair, or differences that all equal something else than 0
-    verdict = "undecided" if d["t_p"] is None else f"paired t: {_p(d['t_p'])}"
+    verdict = "undecided" if d["t_p"] is None else f"paired t: p {_p(d['t_p'])}"
     lines = [f"{difference(d['mean'], d['half'])} (n = {d['n']}), {verdict}"]
     if d["sign_flip_p"] is not None:
         smallest = f"the smallest that {d['n']} pairs allow: {p_value(d['smallest_sign_flip_p'])}"
-        lines.append(f"sign-flip {_p(d['sign_flip_p'])}; {smallest}")
+        lines.append(f"sign-flip p {_p(d['sign_flip_p'])}; {smallest}")
     lines += dropped
     if d["mean"] and d["spread"]:
         seeds = found["seeds_to_resolve"]
@@ -324,7 +324,7 @@ def _difference(found: Plain) -> list[str]:
 
 def _p(p: float) -> str:
     text = p_value(p)
-    return f"p {text}" if text.startswith("<") else f"p = {text}"
+    return text.replace("<", "< ") if text.startswith("<") else f"= {text}"
 
 
 def _images(pair: Plain) -> list[str]:
@@ -335,7 +335,7 @@ def _images(pair: Plain) -> list[str]:
         f"{seeds}: both right {counts['both']:,}, only A {counts['only_first']:,}, only B {counts['only_second']:,}, "
         f"both wrong {counts['neither']:,}",
         f"  B - A {signed(pair['difference'])} points, 95% over images {signed(low)} to {signed(high)}; "
-        f"McNemar {_p(pair['mcnemar_p'])}",
+        f"McNemar p {_p(pair['mcnemar_p'])}",
     ]
 
 

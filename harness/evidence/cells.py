@@ -216,16 +216,13 @@ def _name(seeds: Sequence[Run]) -> Name:
 
 def _notes(namesakes: Sequence[Sequence[Run]]) -> list[str]:
     """For each of the cells that share a name, what differs where two of them meet on one data set; else nothing."""
+    fields = [_identity(seeds[0]) for seeds in namesakes]
     meeting: dict[str, list[int]] = {}
     for index, seeds in enumerate(namesakes):
         meeting.setdefault(dataset_of(seeds[0]), []).append(index)
-    clashes = [indices for indices in meeting.values() if len(indices) > 1]
-    if not clashes:
-        return [""] * len(namesakes)
-    fields = [_identity(seeds[0]) for seeds in namesakes]
-    varying = {name for at in clashes for name in fields[at[0]] if len({fields[i].get(name) for i in at}) > 1}
+    varying = {name for at in meeting.values() for name in fields[at[0]] if len({fields[i].get(name) for i in at}) > 1}
     notes = [", ".join(_value_text(name, own.get(name)) for name in sorted(varying)) for own in fields]
-    if any(len({notes[i] for i in at}) < len(at) for at in clashes):  # they differ in nothing that the records show
+    if any(len({notes[i] for i in at}) < len(at) for at in meeting.values()):  # no field that the records show differs
         tails = [seeds[0].config["cell_id"].rsplit("-", 1)[-1] for seeds in namesakes]
         notes = [", ".join(filter(None, pair)) for pair in zip(notes, tails)]
     return notes
