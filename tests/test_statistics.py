@@ -165,7 +165,7 @@ def test_variance_of_three_factors_by_hand():
     found = variance_shares(cells[..., None] + np.array([-0.25, 0.25]))
     squares = {(0,): 16, (1,): 9, (2,): 4, (0, 1): 0, (0, 2): 1, (1, 2): 0, (0, 1, 2): 0.25}
     assert found == ({axes: near(square / 30.3125) for axes, square in squares.items()}, near(0.0625 / 30.3125))
-    assert list(found[0]) == list(squares)
+    assert found and list(found[0]) == list(squares)
 
 
 def test_variance_needs_a_full_grid_with_replicates():

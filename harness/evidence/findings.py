@@ -192,8 +192,8 @@ def _forms(study: Study, pairs: Iterable[Pair]) -> Iterator[tuple[Study, bool, s
     known = [pair for pair in pairs if pair[0] in CATALOG or pair[0].startswith("timm:")]
     for words in sorted({tuple(word if one else "" for word, one in zip(pair, alike)) for pair in known}):
         if others := [word for word, own in zip(words, planned) if word and word != own]:
-            moved = study.narrowed(*([word] if word else None for word in words))
-            yield moved, False, " ".join(others)
+            variants, recipes = ([word] if word else None for word in words)
+            yield study.narrowed(variants, recipes), False, " ".join(others)
 
 
 def _is_a_row_of(base: Line, study: Study) -> bool:
