@@ -17,9 +17,8 @@ from harness.evidence.figures.cells import confusion_data, reliability_data, rob
 from harness.evidence.figures.costs import pareto_front, tradeoff_data
 from harness.evidence.figures.drawing import RC, data_digest, png_bytes, styles
 from harness.evidence.paper import all_figures, write_figures
-from harness.evidence.quality import Quality, Reached, curves_of, mean_corruption_error
+from harness.evidence.quality import Quality, Reached, mean_corruption_error
 from harness.evidence.tables.quality import chosen
-from harness.records.read import read_run
 from harness.statistics.images import calibration_bins, confusion
 from tests.resealed import reseal
 from tests.test_report import MAIN, cell_of, table, write_run
@@ -211,22 +210,6 @@ def test_selection_bias_by_hand(tmp_path: Path) -> None:
 
 
 # --- curves and targets
-
-
-def test_epochs_that_cannot_be_counted_have_no_curve(tmp_path: Path) -> None:
-    run = write_run(tmp_path, "compact", "c10", 0, 0.5)
-    odd = ('"epoch": true', '"epoch": 9223372036854775808', '"epoch": -1', '"epoch": 1.5', '"epoch": null')
-    lines = "".join(f'{{{text}, "test_accuracy": 0.9}}\n' for text in odd)
-    text = '{"epoch": 1, "test_accuracy": 1, "test_loss": "much"}\n{"epoch": 2, "test_accuracy": 0.5, "test_loss": 2}\n'
-    (run / "epochs.jsonl").write_text(lines + text)
-    series = curves_of([read_run(reseal(run))]).series
-    assert series["test_accuracy"].to_plain() == {
-        "epoch": [1, 2],
-        "mean": [100, 50],
-        "low": [100, 50],
-        "high": [100, 50],
-    }
-    assert series["test_loss"].epoch.tolist() == [2]
 
 
 def test_a_curve_has_the_epochs_that_every_seed_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
