@@ -233,7 +233,7 @@ def test_several_processes_on_one_study(tmp_path):
 def two_cores(monkeypatch) -> None:
     """Of which OpenMP may take both, and memory enough."""
     monkeypatch.setattr(workers, "cores", lambda: 2)
-    monkeypatch.setattr(workers, "memory_left", lambda: sys.maxsize)
+    monkeypatch.setattr(workers, "available_bytes", lambda: sys.maxsize)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
@@ -369,12 +369,12 @@ def test_jobs_share_the_threads_and_take_gpus_in_turn():
 
 def test_how_many_small_runs_at_once(monkeypatch):
     monkeypatch.setattr(workers, "cores", lambda: 8)
-    monkeypatch.setattr(workers, "memory_left", lambda: sys.maxsize)
+    monkeypatch.setattr(workers, "available_bytes", lambda: sys.maxsize)
     assert default_jobs("cpu", {}) == 8 and default_jobs("cuda", {}) == 1
     assert default_jobs("cpu", {"OMP_NUM_THREADS": "2"}) == 2, "the user has said how many threads"
     assert default_jobs("cpu", {"OMP_NUM_THREADS": "64"}) == 8
     for gigabytes, expected in ((1, 1), (4, 3), (64, 8)):
-        monkeypatch.setattr(workers, "memory_left", lambda bytes_=gigabytes * 10**9: bytes_)
+        monkeypatch.setattr(workers, "available_bytes", lambda bytes_=gigabytes * 10**9: bytes_)
         assert default_jobs("cpu", {}) == expected
     one_each = environments(8, Place("cpu"), "cpu", {"OMP_NUM_THREADS": "64"}, threads=1)
     assert [e["OMP_NUM_THREADS"] for e in one_each] == ["1"] * 8

@@ -11,12 +11,12 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Thread
 from typing import IO
 
 from tqdm import tqdm
 
+from harness.data.load import available_bytes
 from harness.records.environment import ROOT
 from harness.training.signals import heed
 from variants.fields import UsageError
@@ -74,19 +74,14 @@ def threads_of(own: Environment) -> int:
     return int(asked) if asked.isdecimal() and int(asked) else cores()
 
 
-def memory_left() -> int:
-    """In bytes; more than enough where the system has no file that says it."""
-    file = Path("/proc/meminfo")
-    found = re.search(r"MemAvailable: *(\d+) kB", file.read_text() if file.exists() else "")
-    return int(found[1]) * 1024 if found else sys.maxsize
-
-
 def default_jobs(kind: str, own: Environment) -> int:
     """How many small runs train at once unless the user says. On a CPU one a core, each on one thread: in steps this
     short, threads that share a run mostly wait for each other. Fewer where the memory that is left holds fewer."""
     if kind != "cpu":
         return 1
-    return min(threads_of(own), cores(), max(1, memory_left() // SMALL_RUN_BYTES))
+    left = available_bytes()
+    fitting = sys.maxsize if left is None else max(1, left // SMALL_RUN_BYTES)
+    return min(threads_of(own), cores(), fitting)
 
 
 def environments(count: int, place: Place, device: str, own: Environment, threads: int | None = None) -> list[dict]:
