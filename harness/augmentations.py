@@ -1,5 +1,5 @@
 """The names of all augmentation steps and corruptions, so that recipes and help texts can list them without torch.
-`harness/data/augment/catalog.py` maps each step's name to its function.
+`harness/data/augment/steps.py` has the steps themselves.
 """
 
 UINT8_NAMES = (

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 
 from harness.config import RunConfig
-from harness.data.canonical import Split
-from harness.data.load import ImageData
+from harness.data.load import ImageData, Split
 from harness.datasets import Dataset
 from harness.records.benchmarks import Comparison
 from harness.training.device import synchronise

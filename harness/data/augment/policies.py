@@ -12,6 +12,7 @@ from torch import Tensor
 from harness.data.augment.geometry import GEOMETRY_OPS, SHIFTS, Warp, shear, shift, warp
 from harness.data.augment.pixels import PILLOW_PIXEL_OPS, PIXEL_OPS, PixelOp
 from harness.data.augment.transfer import blocks, put_images, to_device
+from harness.recipe import Recipe
 
 SIGNED_OPS = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", "Sharpness")
 UNSIGNED_OPS = ("Posterize", "Solarize")
@@ -154,19 +155,17 @@ def draw_autoaugment(
     return rounds
 
 
-def draw_randaugment(
-    n: int, height: int, width: int, num_ops: int, magnitude_bin: int, rng: np.random.Generator
-) -> list[Round]:
-    """RandAugment (Cubuk et al. 2020, arXiv:1909.13719): num_ops uniform picks at one given bin of 31."""
+def draw_randaugment(n: int, height: int, width: int, recipe: Recipe, rng: np.random.Generator) -> list[Round]:
+    """RandAugment (Cubuk et al. 2020, arXiv:1909.13719): uniform picks at one given bin of 31."""
     space = _space(WIDE_BINS, height, width, wide=False)
     rounds = []
-    for _ in range(num_ops):
+    for _ in range(recipe.randaugment_ops):
         ops = rng.integers(len(RANDOM_OPS), size=n)
-        rounds.append(Round(ops, _signed(ops, space[ops, magnitude_bin], rng.integers(2, size=n) == 0)))
+        rounds.append(Round(ops, _signed(ops, space[ops, recipe.randaugment_magnitude], rng.integers(2, size=n) == 0)))
     return rounds
 
 
-def draw_trivialaugment(n: int, height: int, width: int, rng: np.random.Generator) -> list[Round]:
+def draw_trivialaugment(n: int, height: int, width: int, recipe: Recipe, rng: np.random.Generator) -> list[Round]:
     """TrivialAugment Wide (Mueller and Hutter 2021, arXiv:2103.10158): one uniform pick at a uniform bin of 31."""
     ops = rng.integers(len(RANDOM_OPS), size=n)
     bins = rng.integers(WIDE_BINS, size=n)

@@ -54,11 +54,13 @@ def box_mask(boxes: Tensor, height: int, width: int) -> Tensor:
     return ((y >= y1) & (y < y2) & (x >= x1) & (x < x2)).unsqueeze(1)
 
 
-def gather_pixels(images: Tensor, source: Tensor, height: int, width: int) -> Tensor:
-    """images n x C x h x w, source n x (height * width) flat positions in h x w -> n x C x height x width."""
+def gather_pixels(images: Tensor, source: Tensor, height: int, width: int, out: Tensor | None = None) -> Tensor:
+    """images n x C x h x w, source n x (height * width) flat positions in h x w -> n x C x height x width, where given
+    in the contiguous `out`."""
     n, channels = images.shape[:2]
     index = source.view(n, 1, height * width).expand(n, channels, height * width)
-    return images.flatten(2).gather(2, index).view(n, channels, height, width)
+    into = None if out is None else out.view(n, channels, -1)
+    return torch.gather(images.flatten(2), 2, index, out=into).view(n, channels, height, width)
 
 
 def put_images(target: Tensor, rows: Tensor, images: Tensor) -> None:
