@@ -149,7 +149,8 @@ def test_a_drawn_plan_replayed_with_torchvision_gives_the_same_images(policy, si
     assert not torch.equal(ours, images) and ours.dtype == torch.uint8
 
 
-def signed_outcomes(op: str, p: float, bin_: int | None, space: dict) -> Outcomes:
+def signed_outcomes(choice: tuple[str, float, int | None], space: dict) -> Outcomes:
+    op, p, bin_ = choice
     table, is_signed = space[op]
     magnitude = 0.0 if bin_ is None else float(table[bin_])
     return [(op, magnitude, p / 2), (op, -magnitude, p / 2)] if is_signed else [(op, magnitude, p)]
@@ -161,7 +162,7 @@ def test_autoaugment_draws_pairs_as_often_as_torchvision_declares(policy):
     assert list(POLICIES[policy]) == theirs.policies and len(theirs.policies) == 25
     space = theirs._augmentation_space(10, (32, 32))
     rounds = draw_autoaugment(POLICIES[policy], N, 32, 32, np.random.default_rng(5))
-    check_pairs(rounds, theirs.policies, lambda choice: signed_outcomes(*choice, space))
+    check_pairs(rounds, theirs.policies, lambda choice: signed_outcomes(choice, space))
 
 
 def test_randaugment_picks_uniformly_at_its_one_magnitude():
@@ -169,7 +170,7 @@ def test_randaugment_picks_uniformly_at_its_one_magnitude():
     rounds = draw_randaugment(N, 32, 24, Recipe(), np.random.default_rng(7))
     expected = {}
     for op in space:
-        for name, magnitude, share in signed_outcomes(op, 1 / len(space), 9 if space[op][0].ndim else None, space):
+        for name, magnitude, share in signed_outcomes((op, 1 / len(space), 9 if space[op][0].ndim else None), space):
             expected[name, magnitude] = share
     for drawn in rounds:
         check_frequencies(Counter(zip(names_of(drawn), drawn.magnitudes, strict=True)), expected)

@@ -73,18 +73,18 @@ def image_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
         return _annotated_files(folder, classes)
     found = []
     for label, name in enumerate(classes):
-        files = sorted(path for path in _files_below(folder / name) if path.suffix.lower() in SUFFIXES)
+        walk = os.walk(folder / name, onerror=_fail)
+        files = [Path(parent, file) for parent, _, names in walk for file in names]
+        files = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
         if not files:
             raise UsageError(f"{folder / name} holds no image")
         found += [(path, label) for path in files]
     return found
 
 
-def _files_below(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise error
-
-    return [Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names]
+def _fail(error: OSError) -> None:
+    """A folder that cannot be listed would otherwise count as an empty one."""
+    raise error
 
 
 def _annotated_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:

@@ -184,8 +184,13 @@ def by_torchvision(name: str, data_dir: Path, download: bool) -> Source:
 
 
 def _missing(dataset: Dataset, data_dir: Path, error: Exception) -> str:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, URLError) and not isinstance(error, HTTPError):
+        reason = f"no connection: {error.reason}"
+    elif isinstance(error, RuntimeError):  # torchvision's "File not found or corrupted."
+        reason = "what came does not have the published checksum"
     return (
-        f"{dataset.name} is not in {data_dir}/, or damaged there, and could not be downloaded ({_reason(error)}). "
+        f"{dataset.name} is not in {data_dir}/, or damaged there, and could not be downloaded ({reason}). "
         f"Ways to provide it:\n"
         f"  connect to the network and run the same command again,\n"
         f"  copy {PUBLISHED[dataset.name]} into {data_dir}/ (torchvision's layout),\n"
@@ -193,14 +198,6 @@ def _missing(dataset: Dataset, data_dir: Path, error: Exception) -> str:
         f"test_labels.npy (uint8, N x {dataset.image_size} x {dataset.image_size} x 3),\n"
         f"  or name the folder that has them: --data-dir DIR"
     )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, URLError) and not isinstance(error, HTTPError):
-        return f"no connection: {error.reason}"
-    if isinstance(error, RuntimeError):  # torchvision's "File not found or corrupted."
-        return "what came does not have the published checksum"
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 # --- plain arrays ----------------------------------------------------------------------------------------------------
