@@ -65,7 +65,8 @@ def gather_pixels(images: Tensor, source: Tensor, height: int, width: int, out: 
 
 def put_images(target: Tensor, rows: Tensor, images: Tensor) -> None:
     """target[rows] = images, in place; target is contiguous (a view of it must be possible, or the write is lost)."""
-    target, images = target.view(len(target), -1), images.reshape(len(images), -1)
+    values = target.shape[1:].numel()
+    target, images = target.view(-1, values), images.reshape(-1, values)
     if target.shape[1] * target.element_size() % 8 == 0:
         # torch copies row by row and element by element: eight bytes at a time is nine times faster on a CPU.
         target, images = target.view(torch.int64), images.view(torch.int64)
