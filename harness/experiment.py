@@ -17,8 +17,7 @@ from torch import nn
 
 from harness.config import RunConfig
 from harness.counting.cost import Cost, cost_of
-from harness.data.canonical import Split
-from harness.data.load import ImageData, load
+from harness.data.load import ImageData, Split, load
 from harness.data.pipeline import held_out, scaling, shown_more_often, to_device
 from harness.records.environment import environment
 from harness.records.lock import Lock, owned

@@ -23,7 +23,7 @@ from variants.fields import (
     near_matches,
 )
 
-# The augmentation steps; harness/data/augment/catalog.py has the function of each.
+# The augmentation steps; harness/data/augment/steps.py has the function of each.
 UINT8_NAMES = (
     "crop",
     "resized-crop",

@@ -18,7 +18,7 @@ from harness import bench, report
 from harness.commands import run_command
 from harness.config import resolve, run_config_from_plain
 from harness.counting.cost import cost_of
-from harness.data.canonical import Split
+from harness.data.load import Split
 from harness.datasets import DATASETS
 from harness.evidence.figures.costs import benchmark_data
 from harness.evidence.tables.costs import TRAINING, benchmark_table, read_measured, training_table

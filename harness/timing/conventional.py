@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from harness.data.augment.spatial import LEE
+from harness.data.augment.steps import LEE
 from harness.data.load import ImageData
 from harness.recipes import Recipe
 from variants.fields import UsageError

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 
 from harness.config import RunConfig, resolve
-from harness.data.canonical import Split
-from harness.data.load import ImageData
+from harness.data.load import ImageData, Split
 from harness.datasets import DATASETS, Dataset
 from harness.records.benchmarks import Comparison
 from harness.training.device import choose, defaults, keep_freed_memory, synchronise
