@@ -72,9 +72,8 @@ PLANTED = [
 
 
 @pytest.mark.parametrize("code", PLANTED)
-def test_what_unpickles_would_be_found(code, tried):
+def test_what_unpickles_would_be_found(code):
     assert dangers(code) != set()
-    tried("bad data", {}, {"code that could unpickle": 1})
 
 
 def test_what_is_harmless_is_not_found():

@@ -79,13 +79,12 @@ def is_a_file_name(names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", TYPED, ids=lambda name: repr(name[:20]))
-def test_a_record_lies_in_its_folder_whatever_the_data_set_is_called(name, tmp_path, tried):
+def test_a_record_lies_in_its_folder_whatever_the_data_set_is_called(name, tmp_path):
     config = replace(RECORDED, dataset=f"folder:{name}", variant_name=name, label=name, overrides=(name,))
     is_a_place_of_its_own(config)
     folder = write(tmp_path / "out" / "runs", config)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert list((tmp_path / "out" / "runs").iterdir()) == [folder]
-    tried("names", {"a record under a name": 1})
 
 
 def test_names_that_were_fine_stay_as_they_are():
@@ -99,7 +98,7 @@ def test_names_that_were_fine_stay_as_they_are():
 
 
 @pytest.mark.parametrize("name", [".", "..", "/", "x/..", "", "@64", ".@8", "./"])
-def test_a_folder_without_a_name_is_refused_although_it_holds_images(name, tmp_path, monkeypatch, tried):
+def test_a_folder_without_a_name_is_refused_although_it_holds_images(name, tmp_path, monkeypatch):
     """Two of these would be one data set in every identity."""
     for part in ("train/a", "test/a"):
         (tmp_path / "x" / part).mkdir(parents=True)
@@ -110,7 +109,6 @@ def test_a_folder_without_a_name_is_refused_although_it_holds_images(name, tmp_p
     assert dataset_facts(f"folder:{tmp_path / 'x'}", Path("data")).image_size == 8
     with pytest.raises(UsageError, match="name"):
         dataset_facts(f"folder:{name}", Path("data"))
-    tried("names", {"a folder without a name": 1})
 
 
 def test_studies_have_names_that_files_can_have():
@@ -204,7 +202,7 @@ def test_honest_numbers_stay_numbers(text):
 
 
 @pytest.mark.skipif(find_latex() is None, reason="needs a LaTeX")
-def test_latex_typesets_whatever_was_typed(tmp_path, tried):
+def test_latex_typesets_whatever_was_typed(tmp_path):
     cells = [
         *WORDS,
         *TYPED,
@@ -229,7 +227,6 @@ def test_latex_typesets_whatever_was_typed(tmp_path, tried):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
     said = [line for line in done.stdout.decode("utf-8", "replace").splitlines() if line.startswith(("!", "l."))]
     assert done.returncode == 0, said
-    tried("names", {"typeset by LaTeX": len(cells)})
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------
@@ -250,11 +247,11 @@ PROPERTIES = {
 
 
 @pytest.mark.parametrize("name", PROPERTIES)
-def test_holds(name, tried):
-    tried("names", {name: attempt(PROPERTIES[name], PROPERTIES[name].number)})
+def test_holds(name):
+    attempt(PROPERTIES[name], PROPERTIES[name].number)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", PROPERTIES)
-def test_holds_for_many_more(name, tried):
-    tried("names", {name: attempt(PROPERTIES[name], LONG_FORM * PROPERTIES[name].number)})
+def test_holds_for_many_more(name):
+    attempt(PROPERTIES[name], LONG_FORM * PROPERTIES[name].number)
