@@ -19,7 +19,7 @@ FLOW = (
 
 # The same inside the largest room.
 EVIDENCE = (
-    "writing", "names", "quality", "cells", "costs", "effects", "findings", "conclusions", "contrast", "tables",
+    "writing", "names", "quality", "cells", "effects", "findings", "conclusions", "tables",
     "figures", "prose", "paper",
 )  # fmt: skip
 
