@@ -22,8 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.commands import Parser, directory, run_command, whole
-from harness.config import PRECISION_HELP, PRECISIONS
+from harness.commands import SHARED, Parser, directory, run_command, whole
 from harness.datasets import DATASETS
 from harness.recipes import RECIPE_HELP, canonical
 from harness.records.benchmarks import Comparison, fact_text, write_comparisons
@@ -39,9 +38,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "images": {"type": whole, "default": EPOCH, "help": f"of one epoch (default: {EPOCH})"},
     "steps": {"type": whole, "help": f"of one epoch (default: {EPOCH} images on CUDA, 20 steps on the CPU)"},
     "workers": {"type": whole, "help": "of the DataLoader (default: as many as there are cores)"},
-    "device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, ... (default: auto)"},
-    "precision": {"choices": PRECISIONS, "help": PRECISION_HELP},
-    "compile": {"choices": ("on", "off"), "help": "torch.compile (default: on for CUDA, off on the CPU)"},
+    **{name: SHARED[name] for name in ("device", "precision", "compile")},
     "set": {"nargs": "+", "action": "extend", "default": [], "metavar": "KEY=VALUE", "help": "as for harness.run"},
     "records": {"type": whole, "default": 1000, "help": "(default: 1000)"},
     "epochs": {"type": whole, "default": 200, "help": "of each record's curve (default: 200)"},

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from harness.augmentations import FLOAT_NAMES, MIX_NAMES, UINT8_NAMES
 from harness.data.augment.catalog import FLOAT_STEPS, UINT8_STEPS, augment_uint8_, float_steps
 from harness.data.augment.mixing import draw_mix, mix_images
 from harness.data.augment.transfer import blocks, sent_together
-from harness.recipe import Recipe
+from harness.recipes import FLOAT_NAMES, MIX_NAMES, UINT8_NAMES, Recipe
 from variants.fields import UsageError
 
 ALL_NAMES = (*UINT8_NAMES, *FLOAT_NAMES)

@@ -11,7 +11,7 @@ from scipy.stats import beta, kstest
 from torchvision.transforms import v2
 
 from harness.data.augment.mixing import Mix, cutmix_boxes, draw_mix, mix_images
-from harness.recipe import Recipe
+from harness.recipes import Recipe
 
 CLASSES = 5
 

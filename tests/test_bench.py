@@ -22,8 +22,7 @@ from harness.data.canonical import Split
 from harness.datasets import DATASETS
 from harness.evidence.figures.costs import benchmark_data
 from harness.evidence.tables.costs import TRAINING, benchmark_table, read_measured, training_table
-from harness.recipe import fitted
-from harness.recipes import RECIPES
+from harness.recipes import RECIPES, fitted
 from harness.records.benchmarks import RECKONED, Comparison, read_comparisons, write_comparisons
 from harness.records.read import load_runs, run_state
 from harness.timing import commands, gpu, training

@@ -11,10 +11,10 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.augmentations import CORRUPTION_NAMES
 from harness.data import corrupt
 from harness.data.corrupt import Corruptions, blurred, brightened, jpeg, occluded, pixelated
 from harness.data.pipeline import DeviceSplit, Scaling
+from harness.datasets import CORRUPTION_NAMES
 from harness.training.evaluate import evaluate_corrupted
 
 

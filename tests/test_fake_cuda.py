@@ -8,15 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from harness.augmentations import CORRUPTION_NAMES, CORRUPTION_STRENGTHS, FLOAT_NAMES, MIX_NAMES, UINT8_NAMES
 from harness.config import RunConfig, resolve
 from harness.data import corrupt, pipeline
 from harness.data.augment import mixing
 from harness.data.load import ImageData
 from harness.data.pipeline import Batch, Scaling, scaling, to_device, training_batches
-from harness.datasets import DATASETS
-from harness.recipe import Recipe, fitted
-from harness.recipes import PUBLISHED, RECIPES
+from harness.datasets import CORRUPTION_NAMES, CORRUPTION_STRENGTHS, DATASETS
+from harness.recipes import FLOAT_NAMES, MIX_NAMES, PUBLISHED, RECIPES, UINT8_NAMES, Recipe, fitted
 from harness.training import loop, setup
 from harness.training.setup import Training, data_generator
 from tests.copies import random_split

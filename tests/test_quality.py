@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from harness.augmentations import CORRUPTION_NAMES
+from harness.datasets import CORRUPTION_NAMES
 from harness.evidence.cells import read_evidence
 from harness.evidence.figures.cells import confusion_data, reliability_data, robustness_data
 from harness.evidence.figures.costs import pareto_front, tradeoff_data

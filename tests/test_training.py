@@ -17,8 +17,7 @@ from harness.config import resolve
 from harness.data.load import load
 from harness.data.pipeline import Batch, DeviceSplit, Scaling, scaling, to_device
 from harness.datasets import DATASETS
-from harness.recipe import Recipe, fitted, shortened
-from harness.recipes import PUBLISHED, RECIPES, recipe_of
+from harness.recipes import PUBLISHED, RECIPES, Recipe, fitted, recipe_of, shortened
 from harness.training import device as devices
 from harness.training import setup
 from harness.training.evaluate import BATCH_IMAGES, evaluate

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from harness.augmentations import CORRUPTION_STRENGTHS
 from harness.data.augment.transfer import to_device
+from harness.datasets import CORRUPTION_STRENGTHS
 
 SEED = 20_260  # of every run alike: all models see the same disturbed images
 GREY = 128.0

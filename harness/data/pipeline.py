@@ -13,7 +13,7 @@ from harness.data.augment.catalog import FloatStep, augment_uint8_, float_steps
 from harness.data.augment.mixing import Mix, draw_mix_values, mix_of
 from harness.data.canonical import Split
 from harness.data.load import ImageData
-from harness.recipe import Recipe
+from harness.recipes import Recipe
 from variants.fields import UsageError
 
 CHUNK_BYTES = 24 * 2**20  # augmented at once: 8192 images of 32 pixels; a fixed number, since it shapes the draws

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from harness.data.augment.spatial import LEE
 from harness.data.load import ImageData
-from harness.recipe import Recipe
+from harness.recipes import Recipe
 from variants.fields import UsageError
 
 

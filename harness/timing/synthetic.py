@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.augmentations import CORRUPTION_NAMES
 from harness.config import RunConfig, resolve
 from harness.counting.cost import cost_of
-from harness.datasets import DATASETS
+from harness.datasets import CORRUPTION_NAMES, DATASETS
 from harness.records.environment import environment
 from harness.records.write import RunWriter
 from variants.catalog import CATALOG

@@ -21,7 +21,7 @@ from harness.counting.cost import cost_of
 from harness.data.load import ImageData
 from harness.data.pipeline import DeviceSplit, Scaling, scaling, to_device, training_batches
 from harness.datasets import DATASETS
-from harness.recipe import Recipe, shortened
+from harness.recipes import Recipe, shortened
 from harness.records.benchmarks import Comparison
 from harness.timing.conventional import Loop, conventional_batches
 from harness.timing.turns import OURS, Rounds, Way, configured, cores, made_up, seconds_of, take_turns, timed, titled

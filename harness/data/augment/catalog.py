@@ -33,7 +33,7 @@ from harness.data.augment.spatial import (
     flip_,
     resized_crop,
 )
-from harness.recipe import Recipe
+from harness.recipes import Recipe
 
 Step = Callable[[Tensor, Recipe, np.random.Generator], Tensor]
 

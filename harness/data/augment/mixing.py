@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.data.augment.transfer import box_mask, tensor_to_device
-from harness.recipe import Recipe
+from harness.recipes import Recipe
 
 EITHER_CUTMIX_PROBABILITY = 0.5
 
