@@ -188,7 +188,7 @@ def check_refusal(code: object, out: str, err: str, told: str) -> None:
 
 
 @pytest.mark.parametrize(("request_", "told"), CASES, ids=lambda text: text[:70])
-def test_bad_arguments_are_refused(request_, told, scratch, monkeypatch, capsys, tried):
+def test_bad_arguments_are_refused(request_, told, scratch, monkeypatch, capsys):
     """In this process: a new one takes a second."""
     monkeypatch.chdir(scratch)
     name, *words = shlex.split(request_)
@@ -198,7 +198,6 @@ def test_bad_arguments_are_refused(request_, told, scratch, monkeypatch, capsys,
     answer = capsys.readouterr()
     check_refusal(left.value.code, answer.out, answer.err, told)
     assert listing(scratch) == before, "something was written"
-    tried("bad argument lists", {name: 1})
 
 
 def test_bad_arguments_are_refused_as_a_person_types_them(scratch):
@@ -209,10 +208,9 @@ def test_bad_arguments_are_refused_as_a_person_types_them(scratch):
 
 
 @pytest.mark.parametrize("words", [["--qick"], ["--plan", "extra"]], ids=" ".join)
-def test_run_all_refuses_words_that_it_does_not_know(words, scratch, tried):
+def test_run_all_refuses_words_that_it_does_not_know(words, scratch):
     done = subprocess.run(["bash", str(ROOT / "run_all.sh"), *words], cwd=scratch, capture_output=True, text=True)
     check_refusal(done.returncode, done.stdout, done.stderr, "--help")
-    tried("bad argument lists", {"run_all.sh": 1})
 
 
 # What begins where everything was found to be in order.

@@ -408,7 +408,7 @@ def test_a_dry_run_of_the_first_look_measures_everything_but_what_needs_cuda(tmp
     assert loop["epoch_s"] == pytest.approx(5 * loop["step_ms"] / 1000)
     assert loop["eval_s"] > 0 and loop["joules"] is None
     assert min(parts["host_step_ms"], parts["pipeline_host_s"], parts["staged_s"]) > 0
-    assert parts["checkpoint_save_and_write_s"] > parts["checkpoint_save_s"] > 0
+    assert parts["checkpoint_save_s"] > 0
     assert profile["profiled_ms"] >= profile["host_ms"] > 0 and "busy_ms" not in profile
     assert "aten::" in (tmp_path / profile["table"]).read_text()
 

@@ -70,8 +70,7 @@ import pickletools
 """
 
 
-def test_what_unpickles_would_be_found_and_what_is_harmless_is_not(tried):
+def test_what_unpickles_would_be_found_and_what_is_harmless_is_not():
     planted = PLANTED.strip().splitlines()
     assert [code for code in planted if not dangers(code)] == []
     assert [code for code in HARMLESS.splitlines() if dangers(code)] == []
-    tried("bad data", {}, {"code that could unpickle": len(planted)})

@@ -168,8 +168,6 @@ class Look:
             checkpoints, start_s = Checkpoints(Path(folder), {"run": "none"}), time.perf_counter()
             checkpoints.save(Position(2), training)
             found["checkpoint_save_s"] = time.perf_counter() - start_s
-            checkpoints.wait()
-            found["checkpoint_save_and_write_s"] = time.perf_counter() - start_s
         return found
 
     def profile(self) -> dict[str, Any]:
