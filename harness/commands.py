@@ -1,5 +1,5 @@
-"""What all command lines share: their parser, the kinds of argument, and how an error becomes a sentence and an exit
-code: 0 done, 1 failed, 2 cannot be done as asked, 128 + its number for a signal (130 for Ctrl-C).
+"""What all command lines share: their parser, options and kinds of argument, and how an error becomes a sentence and an
+exit code: 0 done, 1 failed, 2 cannot be done as asked, 128 + its number for a signal (130 for Ctrl-C).
 """
 
 import argparse
@@ -9,10 +9,12 @@ import math
 import os
 import shlex
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from harness.config import PRECISIONS
 from harness.training.signals import StoppedError
 from variants.fields import UsageError
 
@@ -30,6 +32,10 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+
+    def add_shared(self, *names: str) -> None:
+        for name in names:
+            self.add_argument(f"--{name}", **SHARED[name])
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\nsee {self.prog} --help\n")
@@ -69,6 +75,26 @@ def seconds(text: str) -> float:
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r}: a number of seconds, 0 or more, is needed")
     return value
+
+
+# Options of several commands.
+DEVICE_OPTIONS = ("device", "precision", "compile", "deterministic")
+SHARED: dict[str, dict[str, Any]] = {
+    "device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, ... (default: auto)"},
+    "precision": {
+        "choices": PRECISIONS,
+        "help": "(default: bf16 on GPUs that have it, else fp32); fp16 has a gradient scaler, for GPUs without bf16",
+    },
+    "compile": {"choices": ("on", "off"), "help": "torch.compile (default: on for CUDA, off on the CPU)"},
+    "deterministic": {"action": "store_true", "help": "the same bits each time on a GPU too; slower"},
+    "data-dir": {"type": directory, "default": Path("data"), "metavar": "DIR", "help": "(default: data)"},
+    "out": {"type": directory, "default": Path("results/runs"), "metavar": "DIR", "help": "(default: results/runs)"},
+}
+
+
+def asked_for(args: Namespace, precision: Any, compiles: Any) -> tuple[Any, Any]:
+    """Precision and compilation as the options have them, else these defaults of the device."""
+    return args.precision or precision, compiles if args.compile is None else args.compile == "on"
 
 
 def wait_passively() -> None:

@@ -10,19 +10,43 @@ examples:
 """
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tabulate import tabulate
 
 from harness.commands import Parser, place, run_command
 from harness.datasets import title
-from harness.evidence.cells import count, folders_of
-from harness.evidence.contrast import Plain, contrast, side_of
-from harness.evidence.writing import HOLE, difference, minutes, signed, whole
-from harness.statistics.paired import MOST_SEEDS, WANTED
+from harness.evidence.cells import Cell, cell_of, count, folders_of, unique, usable
+from harness.evidence.names import name_of
+from harness.evidence.quality import Predictions, predictions_of
+from harness.evidence.writing import HOLE, difference, minutes, p_value, signed, whole
+from harness.records.read import Run, load_runs, read_run
+from harness.statistics.images import (
+    agreement,
+    calibration_bins,
+    class_accuracy,
+    confusion,
+    difference_interval,
+    mcnemar_p,
+)
+from harness.statistics.intervals import mean_interval
+from harness.statistics.paired import MOST_SEEDS, WANTED, paired, seeds_needed
+from variants.fields import UsageError, near_matches
 
-MOST_CLASSES = 10
+MOST_NAMES, MOST_CLASSES = 8, 10
+PARTS = ("variant", "recipe")
+SCALARS = ("variant_type", "precision", "compile", "holdout", "semantics")
+MADE_WITH = ("device_name", "torch", "source_digest", "data_digest")
+
+Plain = dict[str, Any]
+ById = dict[str, Predictions | None]  # by run id
+Seeds = tuple[int, int]
+Pair = tuple[Predictions, Predictions]
 
 
 def parser() -> Parser:
@@ -42,54 +66,226 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+# --- the comparison --------------------------------------------------------------------------------------------------
+
+
+def contrast(a: Cell, b: Cell) -> Plain:
+    """As `--json` prints it. Accuracies and calibration errors are in percent, differences in points, B - A."""
+    if a.dataset != b.dataset:
+        raise UsageError(f"A was judged on {a.dataset} and B on {b.dataset}: accuracies of two data sets say nothing")
+    if judged_on(a) != judged_on(b):
+        raise UsageError(f"A was judged on {judged_on(a)} and B on {judged_on(b)}: these are not the same images")
+    if shared := {run_id(run) for run in a.runs} & {run_id(run) for run in b.runs}:
+        raise UsageError(f"A and B share {', '.join(sorted(shared))}: a run cannot be compared with itself")
+    split, remarks = a.runs[0].result["split"], list[str]()
+    paired_by_seed = paired(a.by_seed(split), b.by_seed(split))
+    predictions = {run_id(run): _predictions(run, remarks) for run in (*a.runs, *b.runs)}
+    compared = _same_images(a, b, predictions, remarks)
+    return {
+        "dataset": a.dataset,
+        "split": split,
+        "a": _facts(a, split, predictions),
+        "b": _facts(b, split, predictions),
+        "config": _config_difference(a, b),
+        "made_with": _differing(MADE_WITH, [run.env for run in a.runs], [run.env for run in b.runs]),
+        "difference": asdict(paired_by_seed),
+        "seeds_to_resolve": seeds_needed(paired_by_seed.mean or 0.0, paired_by_seed.spread or 0.0),
+        "images": [_of_images(seeds, *pair) for seeds, pair in compared],
+        "classes": _of_classes([pair for _, pair in compared]),
+        "remarks": remarks,
+    }
+
+
+def side_of(name: str, folders: Sequence[Path]) -> Cell:
+    """A run's folder, a run id, or a cell id (all seeds of the cell under the folders)."""
+    runs = [_read(Path(name))] if (Path(name) / "config.json").is_file() else _named(name, folders)
+    side = cell_of(runs, name_of(runs[0].config))
+    if not side.runs:
+        raise UsageError(f"{runs[0].folder}: failed ({runs[0].result.get('reason')}), there is nothing to compare")
+    return side
+
+
+def _read(folder: Path) -> Run:
+    try:
+        run = read_run(folder)
+    except FileNotFoundError as error:
+        raise UsageError(f"{folder}: unfinished, there is no {Path(str(error.filename)).name}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} cannot be read: {type(error).__name__}: {error}") from None
+    if not usable(run):
+        raise UsageError(f"{folder}: its record lacks what a comparison needs")
+    return run
+
+
+def _named(name: str, folders: Sequence[Path]) -> list[Run]:
+    runs = [run for run in load_runs(folders) if usable(run)]
+    for field in ("run_id", "cell_id"):
+        if chosen := [run for run in runs if run.config.get(field) == name]:
+            return sorted(unique(chosen), key=lambda run: run.config["seed"])
+    where = ", ".join(map(str, folders))
+    names = {str(run.config[field]) for run in runs for field in ("run_id", "cell_id") if run.config.get(field)}
+    if not names:
+        raise UsageError(f"{name!r} is no run's folder, and there is no finished run under {where}")
+    near = near_matches(name, names)
+    if not near.startswith("did you mean") and len(names) > MOST_NAMES:
+        near = f"it holds {len(names)} others"  # a study has hundreds
+    raise UsageError(f"{name!r} is neither a run's folder nor an id under {where}: {near}")
+
+
+def judged_on(side: Cell) -> str:
+    """Two holdouts of another size are other images."""
+    split, holdout = side.runs[0].result["split"], side.setting("holdout")
+    return f"{split} (holdout {holdout:g})" if holdout else split
+
+
+def run_id(run: Run) -> str:
+    return run.config.get("run_id") or run.folder.name
+
+
+def _facts(side: Cell, split: str, predictions: ById) -> Plain:
+    """One side in numbers; `device` is where its minutes were measured, by runs alone on it."""
+    known = [found for run in side.runs if (found := predictions[run_id(run)])]
+    bins = [calibration_bins(p["confidence"], p["predicted"] == p["labels"]) for p in known]
+    return {
+        "run_ids": [run_id(run) for run in side.runs],
+        "label": f"{side.variant}, {side.recipe}",
+        "seeds": [run.config["seed"] for run in side.runs],
+        "failed": len(side.failed),
+        "accuracy": _mean(list(side.by_seed(split).values())),
+        "nll": _mean(side.measured(f"{split}_nll")),
+        "calibration_error": _mean([100 * of_run.calibration_error for of_run in bins]),
+        "params": side.cost("params"),
+        "macs": side.cost("macs"),
+        "train_minutes": _mean(side.timed("train_seconds", 1 / 60)),
+        "device": side.timed_device,
+    }
+
+
+def _mean(values: Sequence[float]) -> Plain | None:
+    return dict(zip(("mean", "half", "n"), mean_interval(values))) if values else None
+
+
+def _config_difference(a: Cell, b: Cell) -> list[Plain]:
+    """Every field that can change a result and does not agree: the ablation, as the machine states it."""
+    flat_a, flat_b = ([_flat(side.runs[0])] for side in (a, b))
+    seeds_a, seeds_b = ([run.config["seed"] for run in side.runs] for side in (a, b))
+    seeds = [] if seeds_a == seeds_b else [{"field": "seed", "a": seeds_a, "b": seeds_b}]
+    return _differing(dict.fromkeys([*flat_a[0], *flat_b[0]]), flat_a, flat_b) + seeds
+
+
+def _flat(run: Run) -> Plain:
+    fields = {name: run.config[name] for name in SCALARS if name in run.config}
+    return {f"{part}.{name}": v for part in PARTS for name, v in (run.config.get(part) or {}).items()} | fields
+
+
+def _differing(names: Iterable[str], a: Sequence[Plain], b: Sequence[Plain]) -> list[Plain]:
+    """A field with each side's values; none on a side whose records have no such field."""
+    rows = [{"field": name, "a": _values(name, a), "b": _values(name, b)} for name in names]
+    return [row for row in rows if row["a"] != row["b"]]
+
+
+def _values(name: str, records: Sequence[Plain]) -> list[Any]:
+    """The different values in the order in which they come; some are lists, so that no set can hold them."""
+    values: list[Any] = []
+    for record in records:
+        if name in record and record[name] not in values:
+            values.append(record[name])
+    return values
+
+
+# --- image by image --------------------------------------------------------------------------------------------------
+
+
+def _predictions(run: Run, remarks: list[str]) -> Predictions | None:
+    found, reason = predictions_of(run)
+    if found is None:
+        remarks.append(f"{run_id(run)}: no predictions to compare ({reason})")
+        print(remarks[-1], file=sys.stderr)
+    return found
+
+
+def _same_images(a: Cell, b: Cell, predictions: ById, remarks: list[str]) -> list[tuple[Seeds, Pair]]:
+    """Pairs of runs of one seed that judged the same images; two single runs are compared whatever their seeds, for
+    then they are what was asked about."""
+    runs = [(one, other) for one in a.runs for other in b.runs if one.config["seed"] == other.config["seed"]]
+    if not runs and len(a.runs) == len(b.runs) == 1:
+        runs = [(a.runs[0], b.runs[0])]
+    kept = []
+    for first, second in runs:
+        of_first, of_second = predictions[run_id(first)], predictions[run_id(second)]
+        if of_first and of_second and np.array_equal(of_first["labels"], of_second["labels"]):
+            kept.append(((first.config["seed"], second.config["seed"]), (of_first, of_second)))
+        elif of_first and of_second:
+            remarks.append(f"{run_id(first)} and {run_id(second)}: the data differ, so no image is compared")
+    return kept
+
+
+def _of_images(seeds: Seeds, a: Predictions, b: Predictions) -> Plain:
+    counts = agreement(a["labels"], a["predicted"], b["predicted"])
+    return {
+        "seed_a": seeds[0],
+        "seed_b": seeds[1],
+        "counts": asdict(counts),
+        "difference": 100 * counts.difference,
+        "interval": [100 * end for end in difference_interval(counts, seeds)],
+        "mcnemar_p": mcnemar_p(counts.only_first, counts.only_second),
+    }
+
+
+def _of_classes(pairs: Sequence[Pair]) -> list[Plain]:
+    """Accuracy by class, the mean over the pairs, largest difference first."""
+    if not pairs:
+        return []
+    classes = 1 + max(int(max(one["labels"].max(), one["predicted"].max())) for pair in pairs for one in pair)
+    a_K, b_K = (
+        np.mean([class_accuracy(confusion(one["labels"], one["predicted"], classes)) for one in side], 0)
+        for side in zip(*pairs)
+    )
+    labels = np.flatnonzero(~np.isnan(a_K)).tolist()
+    rows = [{"label": k, "a": float(a_K[k]), "b": float(b_K[k]), "difference": float(b_K[k] - a_K[k])} for k in labels]
+    return sorted(rows, key=lambda row: (-abs(row["difference"]), row["label"]))
+
+
+# --- the comparison as text ------------------------------------------------------------------------------------------
+
+
 def lines_of(found: Plain) -> list[str]:
-    sides = {"A": found["a"], "B": found["b"]}
-    lines = [
-        f"{title(found['dataset'])}, {found['split']} images",
-        *(f"{name}: {', '.join(side['run_ids'])}\n   {side['label']}{_failed(side)}" for name, side in sides.items()),
-        "",
-        *_block("differs in the config (A -> B)", [_change(row) for row in found["config"]], "nothing"),
-    ]
-    if found["made_with"]:
-        lines += _block("was made with (A -> B)", [_change(row) for row in found["made_with"]])
-    lines += _block("mean ± half-width of the 95% t-interval (number of runs)", _numbers(found["a"], found["b"]))
-    lines += _block("accuracy, B - A, paired by seed (points)", _difference(found))
-    if found["images"]:
-        about = "image by image: about these trained models, not about their recipes"
-        lines += _block(about, [line for pair in found["images"] for line in _images(pair)])
-        lines += _block(*_classes(found["classes"]))
-    if found["remarks"]:
-        lines += _block("not compared", found["remarks"])
-    return lines[:-1]
-
-
-def _failed(side: Plain) -> str:
-    return f"; {side['failed']} failed, left out" if side["failed"] else ""
-
-
-def _block(head: str, lines: Sequence[str], otherwise: str = HOLE) -> list[str]:
-    return [head, *(f"  {line}" for line in lines or [otherwise]), ""]
+    a, b = found["a"], found["b"]
+    lines = [f"{title(found['dataset'])}, {found['split']} images"]
+    for name, side in (("A", a), ("B", b)):
+        failed = f"; {side['failed']} failed, left out" if side["failed"] else ""
+        lines += [f"{name}: {', '.join(side['run_ids'])}", f"   {side['label']}{failed}"]
+    blocks = {"differs in the config (A -> B)": [_change(row) for row in found["config"]] or ["nothing"]}
+    blocks["was made with (A -> B)"] = [_change(row) for row in found["made_with"]]
+    blocks["mean ± half-width of the 95% t-interval (number of runs)"] = _numbers(a, b)
+    blocks["accuracy, B - A, paired by seed (points)"] = _difference(found)
+    about = "image by image: about these trained models, not about their recipes"
+    blocks[about] = [line for pair in found["images"] for line in _images(pair)]
+    some = f", {MOST_CLASSES} of {len(found['classes'])} classes" if len(found["classes"]) > MOST_CLASSES else ""
+    blocks[f"accuracy by class (%), largest difference first{some}"] = _classes(found["classes"])
+    blocks["not compared"] = found["remarks"]
+    for head, block in blocks.items():
+        if block:
+            lines += ["", head, *(f"  {line}" for line in block)]
+    return lines
 
 
 def _change(row: Plain) -> str:
-    a, b = (", ".join(map(_short, values)) if values else HOLE for values in (row["a"], row["b"]))
+    """Of a digest, its beginning."""
+    texts = [[str(value)[:12] if len(str(value)) == 64 else str(value) for value in row[side]] for side in ("a", "b")]
+    a, b = (", ".join(values) or HOLE for values in texts)
     return f"{row['field']}: {a} -> {b}"
 
 
-def _short(value: Any) -> str:
-    """Of a digest, its beginning."""
-    text = str(value)
-    return text[:12] if len(text) == 64 else text
-
-
 def _numbers(*sides: Plain) -> list[str]:
+    times = [(side["train_minutes"], side["device"]) for side in sides]
     rows = {
         "accuracy (%)": [_spread(side["accuracy"]) for side in sides],
         "NLL": [_spread(side["nll"], ".4f") for side in sides],
         "calibration error (%)": [_spread(side["calibration_error"]) for side in sides],
         "parameters": [whole(side["params"]) for side in sides],
         "MACs an image": [whole(side["macs"]) for side in sides],
-        "minutes of training": [_minutes(side) for side in sides],
+        "minutes of training": [f"{minutes(time['mean'])} on {device}" if time else HOLE for time, device in times],
     }
     return _aligned([["", "A", "B"], *([name, *texts] for name, texts in rows.items())])
 
@@ -99,11 +295,6 @@ def _spread(value: Plain | None, form: str = ".2f") -> str:
         return HOLE
     half = "" if value["half"] is None else f" ± {value['half']:{form}}"
     return f"{value['mean']:{form}}{half} ({value['n']})"
-
-
-def _minutes(side: Plain) -> str:
-    taken = side["train_minutes"]
-    return HOLE if taken is None else f"{minutes(taken['mean'])} on {side['device']}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -120,7 +311,7 @@ def _difference(found: Plain) -> list[str]:
     verdict = "undecided" if d["t_p"] is None else f"paired t: p {_p(d['t_p'])}"
     lines = [f"{difference(d['mean'], d['half'])} (n = {d['n']}), {verdict}"]
     if d["sign_flip_p"] is not None:
-        smallest = f"the smallest that {d['n']} pairs allow: {d['smallest_sign_flip_p']:.4g}"
+        smallest = f"the smallest that {d['n']} pairs allow: {p_value(d['smallest_sign_flip_p'])}"
         lines.append(f"sign-flip p {_p(d['sign_flip_p'])}; {smallest}")
     lines += dropped
     if d["mean"] and d["spread"]:
@@ -132,9 +323,8 @@ def _difference(found: Plain) -> list[str]:
 
 
 def _p(p: float) -> str:
-    if p < 1e-300:  # where floating point ends
-        return "< 1e-300"
-    return f"= {p:.2g}" if p >= 1e-4 else f"= {p:.0e}"
+    text = p_value(p)
+    return text.replace("<", "< ") if text.startswith("<") else f"= {text}"
 
 
 def _images(pair: Plain) -> list[str]:
@@ -149,12 +339,10 @@ def _images(pair: Plain) -> list[str]:
     ]
 
 
-def _classes(classes: Sequence[Plain]) -> tuple[str, list[str]]:
-    some = f", {MOST_CLASSES} of {len(classes)} classes" if len(classes) > MOST_CLASSES else ""
-    rows = [["class", "A", "B", "B - A"]]
-    for row in classes[:MOST_CLASSES]:
-        rows.append([str(row["label"]), f"{row['a']:.2f}", f"{row['b']:.2f}", signed(row["difference"])])
-    return f"accuracy by class (%), largest difference first{some}", _aligned(rows)
+def _classes(classes: Sequence[Plain]) -> list[str]:
+    first = classes[:MOST_CLASSES]
+    rows = [[str(row["label"]), f"{row['a']:.2f}", f"{row['b']:.2f}", signed(row["difference"])] for row in first]
+    return _aligned([["class", "A", "B", "B - A"], *rows]) if rows else []
 
 
 if __name__ == "__main__":

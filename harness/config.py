@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from harness.datasets import Dataset
-from harness.recipe import Recipe, fitted, shortened, with_policy
-from harness.recipes import PUBLISHED, canonical, recipe_of
+from harness.recipes import PUBLISHED, Recipe, canonical, fitted, recipe_of, shortened, with_policy
 from variants.catalog import config_of
 from variants.config import ViTConfig
 from variants.fields import Range, Rate, UsageError, check_fields, from_plain, from_text
@@ -28,7 +27,6 @@ DEVICE_NAME = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)\.", re.IGNORECASE)  # 
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
-PRECISION_HELP = "(default: bf16 on GPUs that have it, else fp32); fp16 has a gradient scaler, for GPUs without bf16"
 
 OWN_TYPES = {"vit": ViTConfig, "timm": TimmConfig}
 

@@ -9,35 +9,33 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
 
 from harness.commands import Parser, directory, run_command
 from harness.config import parse_settings
 from harness.counting.closed_form import by_module, items
-from harness.counting.cost import (
-    Cost,
-    CountError,
-    catalogue_cost,
-    cost_of,
-    file_bytes,
-    file_name,
-    has_fvcore,
-    importable,
-)
-from harness.datasets import DATASETS, Dataset, check_name
+from harness.counting.cost import Cost, CountError, cost_of, file_bytes, file_name, has_fvcore, importable
+from harness.datasets import DATASETS, check_name
 from harness.records.write import prepare, write_atomically
 from variants.catalog import CATALOG, check_known, config_of
 from variants.config import ViTConfig
 from variants.fields import UsageError, from_text
 
 WRITTEN = Path("results/cost")
-UNKNOWN = "-"
 WITHOUT_FVCORE = (
     "fvcore is not installed (pip install fvcore): the numbers are the closed form's, checked by torch's own counter "
     "alone; MACs of timm models are unknown"
 )
 SHOWN = "c10"  # the data set whose shape is shown where none is named
+NOTES = """\
+one image; FLOPs = 2 x MACs; MACs as fvcore counts them (its #flops), plus fused attention;
+attention: the share of its two products, q k^T and weights v;
+activations: the results of all products, attention in the open, without the head"""
+SMALLER_THAN_S3 = 'vit-224: its {:,} parameters are not S3\'s "~22M", which fit a ViT-Small of 12 layers; this has 6'
 
 ABOUT = """\
 Parameters, MACs, FLOPs and activations of variants, counted in several ways that must agree.
@@ -89,22 +87,19 @@ def configs(args: Namespace) -> dict[str, Any]:
     changes = parse_settings(args.settings or ())
     if changes["recipe"]:
         raise UsageError("--set recipe.*: a recipe has no part in the cost of a variant")
-    dataset = facts(args.dataset, args.data_dir)
+    check_name(args.dataset)
+    if args.dataset in DATASETS:
+        dataset = DATASETS[args.dataset]
+    else:
+        from harness.data.load import dataset_facts
+
+        dataset = dataset_facts(args.dataset, args.data_dir)
     names = dict.fromkeys(args.variant or CATALOG)
     for name in names:
         check_known(name)
     return {
         name: from_text(config_of(name, dataset.image_size, dataset.num_classes), changes["variant"]) for name in names
     }
-
-
-def facts(name: str, data_dir: Path) -> Dataset:
-    check_name(name)
-    if name in DATASETS:
-        return DATASETS[name]
-    from harness.data.load import dataset_facts
-
-    return dataset_facts(name, data_dir)
 
 
 def show(args: Namespace, chosen: dict[str, Any]) -> None:
@@ -115,53 +110,27 @@ def show(args: Namespace, chosen: dict[str, Any]) -> None:
         costs.append(cost_of(name, config, args.dataset))
         if args.json:
             print(json.dumps(dataclasses.asdict(costs[-1])), flush=True)
-        for wanted, text_of in ((args.table, module_table), (args.summary, layer_summary)):
-            if wanted:
-                print(f"{name} on {args.dataset}\n\n{text_of(config)}\n")
+        if args.table:
+            print(f"{name} on {args.dataset}\n\n{module_table(config)}\n")
+        if args.summary:
+            print(f"{name} on {args.dataset}\n\n{layer_summary(config)}\n")
     if not args.json:
-        print(overview(costs), *notes(costs), sep="\n")
+        print(overview(costs))
 
 
 def overview(costs: Sequence[Cost]) -> str:
-    """One line a variant, and an empty one."""
-    from tabulate import tabulate
-
+    """A line for each variant, and what a reader could misread."""
+    rows = []
+    for cost in costs:
+        flops = None if cost.macs is None else 2 * cost.macs
+        attention = cost.attention_macs
+        share = None if not cost.macs or attention is None else f"{100 * attention / cost.macs:.1f} %"
+        counts = [cost.params, cost.macs, flops, share, cost.activations_without_head]
+        rows.append([cost.variant, *(f"{count:,}" if isinstance(count, int) else count or "-" for count in counts)])
     headers = ["variant", "parameters", "MACs", "FLOPs", "attention", "activations"]
-    rows = [
-        [
-            cost.variant,
-            _number(cost.params),
-            _number(cost.macs),
-            _number(None if cost.macs is None else 2 * cost.macs),
-            _share(cost.attention_macs, cost.macs),
-            _number(cost.activations_without_head),
-        ]
-        for cost in costs
-    ]
-    return tabulate(rows, headers=headers, colalign=("left", *["right"] * 5), disable_numparse=True) + "\n"
-
-
-def notes(costs: Sequence[Cost]) -> list[str]:
-    """What a reader of the overview could misread."""
-    lines = [
-        "one image; FLOPs = 2 x MACs; MACs as fvcore counts them (its #flops), plus fused attention;",
-        "attention: the share of its two products, q k^T and weights v;",
-        "activations: the results of all products, attention in the open, without the head",
-    ]
-    resized = [cost for cost in costs if cost.variant == "vit-224" and cost.params is not None]
-    lines += [
-        f'vit-224: its {cost.params:,} parameters are not S3\'s "~22M", which fit a ViT-Small of 12 layers; this has 6'
-        for cost in resized
-    ]
-    return lines
-
-
-def _number(count: int | None) -> str:
-    return UNKNOWN if count is None else f"{count:,}"
-
-
-def _share(part: int | None, whole: int | None) -> str:
-    return UNKNOWN if part is None or not whole else f"{100 * part / whole:.1f} %"
+    lines = [tabulate(rows, headers=headers, colalign=("left", *["right"] * 5), disable_numparse=True), "", NOTES]
+    lines += [SMALLER_THAN_S3.format(cost.params) for cost in costs if cost.variant == "vit-224" and cost.params]
+    return "\n".join(lines)
 
 
 def module_table(config: Any) -> str:
@@ -172,8 +141,6 @@ def module_table(config: Any) -> str:
         return Subject(config).table()
     if type(config) is not ViTConfig:
         return "no table by module: it needs fvcore (pip install fvcore)"
-    from tabulate import tabulate
-
     rows = by_module(items(config)).items()
     lines = [[path or "model", *(f"{count:,}" if count else "" for count in row.values())] for path, row in rows]
     headers = ["module", "#parameters", "#flops", "#activations"]
@@ -181,7 +148,6 @@ def module_table(config: Any) -> str:
 
 
 def layer_summary(config: Any) -> str:
-    """torchinfo's summary."""
     if not importable("torchinfo"):
         return "no summary of the layers: torchinfo is not installed (pip install torchinfo)"
     from harness.counting.measured import Subject
@@ -195,25 +161,18 @@ def write(args: Namespace) -> None:
         raise UsageError("--write writes the whole catalogue at every data set's shape: only --out goes with it")
     if not has_fvcore():
         raise UsageError("--write counts every variant in all ways: install fvcore")
-    files, out = catalogue_files(), args.out or WRITTEN
+    files, out = {}, args.out or WRITTEN
+    for dataset, name in product(DATASETS.values(), CATALOG):
+        try:
+            files[out / file_name(name, dataset)] = file_bytes(name, dataset)
+        except UsageError as error:
+            print(f"skipped {name} on {dataset.name}: {error}")
     prepare(out)
-    for file, content in files.items():
-        write_atomically(out / file, content)
+    for path, content in files.items():
+        write_atomically(path, content)
     print(f"wrote {len(files)} files into {out}")
-    for path in sorted({*out.glob("*.json")} - {out / file for file in files}):
+    for path in sorted({*out.glob("*.json")} - files.keys()):
         print(f"{path} is of no variant and data set that can be counted: remove it")
-
-
-def catalogue_files() -> dict[str, bytes]:
-    """By name; says which variant cannot be built at which data set's shape."""
-    files = {}
-    for dataset in DATASETS.values():
-        for name in CATALOG:
-            try:
-                files[file_name(name, dataset)] = file_bytes(catalogue_cost(name, dataset))
-            except UsageError as error:
-                print(f"skipped {name} on {dataset.name}: {error}")
-    return files
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The facts of each data set that are known before it is read: sizes, classes, scaling, what may be done to it."""
+"""The facts of each data set that are known before it is read: sizes, classes, scaling, what may be done to it; and the
+corruptions of its test images that a run is judged under.
+"""
 
 import re
 from dataclasses import dataclass
@@ -35,6 +37,11 @@ DATASETS = {
     ),
     EMBEDDED: Dataset(EMBEDDED, "digits", 8, 10, False, "svhn", 1_437, 360),
 }
+
+
+# What robustness is measured under, each at five strengths; see harness/data/corrupt.py.
+CORRUPTION_NAMES = ("noise", "blur", "contrast", "brightness", "pixelation", "jpeg", "occlusion")
+CORRUPTION_STRENGTHS = 5
 
 
 def check_name(name: str) -> None:

@@ -3,7 +3,6 @@ epoch, evaluate, record. The accuracy recorded is that of the last planned epoch
 """
 
 import contextlib
-import errno
 import sys
 import time
 from collections.abc import Generator, Iterator
@@ -17,13 +16,12 @@ from torch import nn
 
 from harness.config import RunConfig
 from harness.counting.cost import Cost, cost_of
-from harness.data.canonical import Split
-from harness.data.load import ImageData, load
+from harness.data.load import ImageData, Split, load
 from harness.data.pipeline import held_out, scaling, shown_more_often, to_device
 from harness.records.environment import environment
-from harness.records.lock import Lock, owned
-from harness.records.read import Run, check_images, done_run, whole_run
-from harness.records.write import RunWriter, prepare, set_aside, set_aside_done
+from harness.records.lock import owned
+from harness.records.read import Run, check_images, read_run, run_state, whole_run
+from harness.records.write import RunWriter, prepare, set_aside
 from harness.training import device as devices
 from harness.training.checkpoint import EVERY_S, Checkpoints, clear
 from harness.training.evaluate import Evaluation, evaluate, evaluate_corrupted
@@ -34,9 +32,6 @@ from harness.training.setup import Training, build_model, warm_up
 from harness.training.signals import listening
 from variants.fields import UsageError
 
-# What a disk, its owner or another process does; any other OSError is a mistake of ours.
-DISK_ERRORS = "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ESTALE ETIMEDOUT ENOENT ENOTDIR EISDIR EBUSY EMFILE ENFILE"
-
 
 @dataclass(frozen=True)
 class Resume:
@@ -44,18 +39,6 @@ class Resume:
 
     fresh: bool = False  # trains again what is done; what --fresh itself began goes on
     save_every_s: float = EVERY_S
-
-
-@dataclass
-class RunInProgress:
-    """What belongs to one run beside its training: the record that is being written, and the checkpoints."""
-
-    config: RunConfig
-    history: History
-    checkpoints: Checkpoints
-    writer: RunWriter
-    progress: Progress
-    lock: Lock
 
 
 def run_cell(
@@ -68,8 +51,9 @@ def run_cell(
     """
     prepare(out)
     folder = out / config.run_id
-    with explained(config, folder, device), listening() as stop, owned(folder) as lock, own_threads():
-        if not resume.fresh and (done := done_run(folder)):  # by another process, since the caller looked
+    with explained(config, folder, device), listening() as stop, owned(folder), own_threads():
+        if not resume.fresh and run_state(folder) == "done":  # by another process, since the caller looked
+            done = read_run(folder)
             check_images(done, config.dataset, data_dir)
             clear(folder)  # of a process that was killed when the result was just written
             return done
@@ -83,25 +67,29 @@ def run_cell(
 
         history = History(fresh=resume.fresh)
         checkpoints = Checkpoints(folder, maker_of(config, env), history, stop, resume.save_every_s)
-        if carried := found_by(checkpoints):
+        carried = checkpoints.find()
+        if carried and resume.fresh and not (carried.get("fresh") and run_state(folder) != "done"):
+            clear(folder)  # --fresh goes on only with what --fresh began and did not finish
+            carried = checkpoints.state = None
+        if carried:
             history.go_on(carried)
-            env["threads"] = take_threads(config, device, carried["threads"])
+            env["threads"] = carried["threads"]
+            if takes_threads(device, carried["threads"]):
+                print(f"{title(config)}: goes on with {carried['threads']} threads, as it began", file=sys.stderr)
             if not quiet:
                 print(f"{title(config)}: goes on after epoch {len(history.lines)}", flush=True)
         set_aside(folder)
-        set_aside_done(folder)
         writer = RunWriter(folder)
         writer.begin(config.to_plain(), env, asdict(cost), history.lines)
         facts = {name: env[name] for name in ("device_name", "torch", "commit")}
         history.session = Session(device, {**facts, "after_epochs": len(history.lines)})
         progress = Progress(title(config), config.recipe.epochs, len(splits[0]), quiet)
-        run = RunInProgress(config, history, checkpoints, writer, progress, lock)
 
         predictions, reason, can_go_on = None, None, False
         try:
             train_split, eval_split = (to_device(split, device) for split in splits)
             training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device))
-            evaluation = train_and_evaluate(training, run)
+            evaluation = train_and_evaluate(training, checkpoints, writer, progress)
             labels = splits[1].labels.astype("uint16")
             predictions = {"labels": labels, "predicted": evaluation.predicted, "confidence": evaluation.confidence}
         except DivergenceError as error:
@@ -110,38 +98,37 @@ def run_cell(
             if not devices.is_out_of_memory(error):
                 raise
             reason, can_go_on = out_of_memory(config, device), True  # once others have left the device
-        lock.check()
         size = {"params": sum(p.numel() for p in model.parameters()), "macs": cost.macs}
         writer.finish(history.result(split_name(config), reason) | size, predictions)
         if not can_go_on:
-            checkpoints.clear()
+            clear(folder)
         return whole_run(folder)
 
 
-def train_and_evaluate(training: Training, run: RunInProgress) -> Evaluation:
+def train_and_evaluate(
+    training: Training, checkpoints: Checkpoints, writer: RunWriter, progress: Progress
+) -> Evaluation:
     """Every epoch goes into the record as it ends; the evaluation is that of the last one."""
-    history, session, evaluation = run.history, run.history.session, None
+    history, session, evaluation = checkpoints.history, checkpoints.history.session, None
     assert session is not None
     session.compile_seconds = warm_up(training)
     try:
-        for epoch in train(training, run.progress, run.checkpoints):
-            run.lock.check()
-            run.writer.epoch(epoch.line)
+        for epoch in train(training, progress, checkpoints):
+            writer.epoch(epoch.line)
             history.lines.append(epoch.line)
             evaluation = epoch.evaluation
-            session.neighbours.look()
+            session.look()
     finally:
-        run.progress.close()
-        run.checkpoints.wait()
-        session.neighbours.look(last=True)
+        progress.close()
+        session.look(last=True)
     if evaluation is None:  # an earlier session ended after the last epoch
         evaluation = evaluate(*training.evaluated_with)
-    if not run.config.holdout:  # a run with a holdout is for choosing, and never looks at the test set
+    if not training.config.holdout:  # a run with a holdout is for choosing, and never looks at the test set
         start_s = time.perf_counter()
-        tell = run.progress.judging("under corruptions", len(training.eval_split), run.checkpoints.check)
+        tell = progress.judging("under corruptions", len(training.eval_split), checkpoints.check)
         history.corruption_accuracy = evaluate_corrupted(*training.evaluated_with, tell)
         history.corruption_seconds = time.perf_counter() - start_s
-        run.progress.close()
+        progress.close()
     return evaluation
 
 
@@ -168,16 +155,6 @@ def maker_of(config: RunConfig, env: dict[str, Any]) -> dict[str, Any]:
     return {"run": config.run_id} | {name: env[name] for name in names}
 
 
-def found_by(checkpoints: Checkpoints) -> dict[str, Any] | None:
-    """The history in the checkpoint that this run goes on with. --fresh goes on only with what --fresh began and did
-    not finish."""
-    carried = checkpoints.find()
-    if carried and checkpoints.history.fresh and (not carried.get("fresh") or done_run(checkpoints.folder)):
-        checkpoints.clear()
-        return None
-    return carried
-
-
 @contextlib.contextmanager
 def own_threads() -> Iterator[None]:
     """A run that goes on takes the threads that it began with; the next one has this process's again."""
@@ -188,12 +165,13 @@ def own_threads() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def take_threads(config: RunConfig, device: torch.device, threads: int) -> int:
-    """On a CPU another number of threads takes sums in another order, and no command would give that run again."""
-    if device.type == "cpu" and threads != torch.get_num_threads():
-        print(f"{title(config)}: goes on with {threads} threads, as it began", file=sys.stderr, flush=True)
-        torch.set_num_threads(threads)
-    return torch.get_num_threads()
+def takes_threads(device: torch.device, threads: int) -> bool:
+    """On a CPU another number of threads takes sums in another order, and no command would give that run again. True
+    where it is another than now."""
+    if device.type != "cpu" or threads == torch.get_num_threads():
+        return False
+    torch.set_num_threads(threads)
+    return True
 
 
 # --- what is trained -------------------------------------------------------------------------------------------------
@@ -240,7 +218,7 @@ def explained(config: RunConfig, folder: Path, device: torch.device) -> Iterator
     try:
         yield
     except OSError as error:
-        if errno.errorcode.get(error.errno or 0) not in DISK_ERRORS.split():
+        if error.errno is None or isinstance(error, BrokenPipeError):
             raise
         place = error.filename or folder
         raise UsageError(f"{place}: {error.strerror}; once that is mended, the same command goes on") from error

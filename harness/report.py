@@ -17,9 +17,8 @@ examples:
 from pathlib import Path
 
 from harness.commands import Parser, directory, place, run_command
-from harness.evidence.cells import folders_of, read_evidence
+from harness.evidence.cells import folders_of, read_costs, read_evidence
 from harness.evidence.conclusions import headed
-from harness.evidence.costs import read_costs
 from harness.evidence.findings import beside_studies, findings
 from harness.evidence.paper import (
     all_figures,

@@ -13,11 +13,10 @@ import json
 import sys
 from argparse import Namespace
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.commands import Parser, directory, run_command, seconds
-from harness.config import PRECISION_HELP, PRECISIONS, RunConfig, resolve
+from harness.commands import DEVICE_OPTIONS, Parser, asked_for, run_command, seconds
+from harness.config import RunConfig, resolve
 from harness.data.load import dataset_facts
 from harness.datasets import DATASETS, Dataset
 from harness.recipes import RECIPE_HELP, canonical
@@ -46,10 +45,7 @@ def parser() -> Parser:
         "--epochs", type=int, help="passes over the training images; warm-up keeps its share (default: the recipe's)"
     )
     p.add_argument("--batch-size", type=int, help="(default: the recipe's)")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    p.add_argument("--precision", choices=PRECISIONS, help=PRECISION_HELP)
-    p.add_argument("--compile", choices=("on", "off"), help="torch.compile (default: on for CUDA, off on the CPU)")
-    p.add_argument("--deterministic", action="store_true", help="the same bits each time on a GPU too; slower")
+    p.add_shared(*DEVICE_OPTIONS)
     p.add_argument(
         "--holdout",
         type=float,
@@ -66,8 +62,7 @@ def parser() -> Parser:
         help="any other field, as recipe.NAME=VALUE or variant.NAME=VALUE",
     )
     p.add_argument("--name", default="", help="a label for the record; no part of the run's identity")
-    p.add_argument("--data-dir", type=directory, default=Path("data"), help="(default: data)")
-    p.add_argument("--out", type=directory, default=Path("results/runs"), help="(default: results/runs)")
+    p.add_shared("data-dir", "out")
     p.add_argument("--fresh", action="store_true", help="train again what is done; its record is kept as replaced-...")
     p.add_argument(
         "--save-every",
@@ -89,8 +84,6 @@ def configure(args: Namespace, dataset: Dataset) -> tuple[RunConfig, "torch.devi
         dataset,
         args.recipe,
         seed=args.seed,
-        precision=args.precision or "fp32",
-        compile=args.compile == "on",
         epochs=args.epochs,
         batch_size=args.batch_size,
         holdout=args.holdout,
@@ -103,12 +96,8 @@ def configure(args: Namespace, dataset: Dataset) -> tuple[RunConfig, "torch.devi
     if args.deterministic:
         devices.make_deterministic()
     device = devices.choose(args.device)
-    precision, compiles = devices.defaults(device)
-    return replace(
-        config,
-        precision=args.precision or precision,
-        compile=compiles if args.compile is None else args.compile == "on",
-    ), device
+    precision, compiles = asked_for(args, *devices.defaults(device))
+    return replace(config, precision=precision, compile=compiles), device
 
 
 def main(arguments: list[str] | None = None) -> int:

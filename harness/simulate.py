@@ -14,7 +14,17 @@ import json
 from typing import Any
 
 from harness.commands import Parser, run_command, whole
-from harness.statistics.simulated import BASELINE, CELLS, SEED_SPREAD, Found, goals, predicted_power, simulate
+from harness.statistics.paired import smallest_p
+from harness.statistics.simulated import (
+    BASELINE,
+    CELLS,
+    CLAIMS,
+    SEED_SPREAD,
+    Found,
+    goals,
+    predicted_power,
+    simulate,
+)
 from variants.fields import UsageError
 
 
@@ -39,11 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def to_plain(found: Found) -> dict[str, Any]:
-    facts = ("studies", "seeds", "draw", "pairing_gain", "smallest_sign_flip_p")
-    shares = ("mean_covered", "difference_covered", "bca_covered", "any_false", "any_false_unadjusted")
     return {
-        **{name: getattr(found, name) for name in facts},
-        **{name: found.share(name) for name in shares},
+        **{name: getattr(found, name) for name in ("studies", "seeds", "draw", "pairing_gain")},
+        "smallest_sign_flip_p": smallest_p(found.seeds),
+        **{claim: found.share(claim) for claim in CLAIMS},
         "power": [
             {"effect": cell.effect, "noise": cell.noise, "seen": seen, "predicted": predicted_power(cell, found.seeds)}
             for cell, seen in zip(CELLS, found.power)
@@ -64,7 +73,7 @@ def lines_of(found: Found) -> list[str]:
         f"{'any false finding among all nulls, without Holm':<56} {unadjusted:7.2%}",
         "",
         f"pairing: the interval of a difference is {found.pairing_gain:.1f} times as long without it",
-        f"sign-flip test: the smallest p at {found.seeds} seeds is {found.smallest_sign_flip_p:.4g}",
+        f"sign-flip test: the smallest p at {found.seeds} seeds is {smallest_p(found.seeds):.4g}",
         "",
         f"how often the paired t-test sees an effect (p <= .05, before Holm; the baseline's noise is {BASELINE.noise}, "
         f"what seeds share {SEED_SPREAD})",

@@ -6,7 +6,6 @@ of a row is what the tables call it; a setting is what `harness.run --set` takes
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from harness.study import SEEDS, Row, Study, changes, grid
 
@@ -18,14 +17,15 @@ QUICK_BASE = Row("compact", "quick", ("recipe.epochs=3",))
 QUICK_QUESTION = "Does the whole way work?"
 
 
-def quick_changes(base: str, settings: Mapping[str, str], seeds: int = 1, **rest: Any) -> Study:
-    row = QUICK_BASE.but(rest.pop("also", ""), label=base)
-    return changes(QUICK_QUESTION, row, settings, datasets=("digits",), seeds=SEEDS[:seeds], **rest)
+def quick_changes(base: str, settings: Mapping[str, str], seeds: int = 1, also: str = "") -> Study:
+    """`also` is what the small base has besides."""
+    row = QUICK_BASE.but(also, label=base)
+    return changes(QUICK_QUESTION, row, settings, datasets=("digits",), seeds=SEEDS[:seeds])
 
 
-def quick_grid(factors: Mapping[str, Mapping[str, str]], seeds: int = 1, **rest: Any) -> Study:
-    row = QUICK_BASE.but(rest.pop("also", ""))
-    return grid(QUICK_QUESTION, row, factors, datasets=("digits",), seeds=SEEDS[:seeds], **rest)
+def quick_grid(factors: Mapping[str, Mapping[str, str]], also: str = "", holdout: float = 0.0) -> Study:
+    row = QUICK_BASE.but(also)
+    return grid(QUICK_QUESTION, row, factors, datasets=("digits",), seeds=SEEDS[:1], holdout=holdout)
 
 
 def quick_table(*variants: str, settings: tuple[str, ...] = ("recipe.epochs=1",), seeds: int = 1) -> Study:

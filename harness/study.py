@@ -101,17 +101,12 @@ class Study:
             rows = self._with_rows_for(variants, recipes) if variants or recipes else self.rows
         else:
             rows = tuple(_moved(_moved(self.rows, "variant", variants), "recipe", recipes))
-        return replace(
-            self,
-            rows=rows,
-            datasets=tuple(datasets or self.datasets),
-            seeds=self.seeds if seeds is None else tuple(seeds),
-        )
+        seeds = self.seeds if seeds is None else tuple(seeds)
+        return replace(self, rows=rows, datasets=tuple(datasets or self.datasets), seeds=seeds)
 
     def _with_rows_for(self, variants: Sequence[str] | None, recipes: Sequence[str] | None) -> tuple[Row, ...]:
-        wanted_recipes = tuple(recipes or dict.fromkeys(row.recipe for row in self.rows))
-        wanted = tuple(variants or dict.fromkeys(row.variant for row in self.rows))
-        grid = [(v, r) for r in wanted_recipes for v in wanted if r != "published" or v in PUBLISHED]
+        wanted = product(recipes or [row.recipe for row in self.rows], variants or [row.variant for row in self.rows])
+        grid = dict.fromkeys((v, r) for r, v in wanted if r != "published" or v in PUBLISHED)
         known = {(row.variant, row.recipe) for row in self.rows}
         rows = tuple(row for row in self.rows if (row.variant, row.recipe) in grid)
         return rows + tuple(Row(*pair) for pair in grid if pair not in known)

@@ -19,18 +19,18 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.commands import Parser, directory, run_command, whole
-from harness.config import PRECISION_HELP, PRECISIONS
-from harness.data.load import available_bytes, dataset_facts
+from tabulate import tabulate
+
+from harness.commands import DEVICE_OPTIONS, Parser, asked_for, run_command, whole
+from harness.data.load import dataset_facts
 from harness.datasets import EMBEDDED
 from harness.recipes import RECIPE_HELP, canonical
 from harness.records.schema import ASIDE
 from harness.studies import STUDIES
 from harness.study import Study
-from harness.sweeping.plan import Guesser, PlannedRun, about, on_device, plan, plan_text, studies_text
+from harness.sweeping.plan import Guesser, PlannedRun, about, on_device, plan
 from harness.sweeping.status import status_text, statuses, with_time_left
 from harness.sweeping.train import outcome, to_train, train_at_once, train_in_turn
 from harness.sweeping.workers import default_jobs, place_of
@@ -62,18 +62,13 @@ def parser() -> Parser:
     )
     act.add_argument(
         "--jobs",
-        type=jobs,
+        type=lambda text: whole(text, most=MOST_JOBS),
         metavar="N",
         help="N runs at once, each in a process of its own, which holds the data and has its share of the threads "
         "(default: 1; of small forms on a CPU as many, on one thread each, as there are cores and memory for)",
     )
     p.add_argument("--dry-run", action="store_true", help="print how many runs, which, and a guess of the time")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    p.add_argument("--precision", choices=PRECISIONS, help=PRECISION_HELP)
-    p.add_argument("--compile", choices=("on", "off"), help="torch.compile (default: on for CUDA, off on the CPU)")
-    p.add_argument("--deterministic", action="store_true", help="the same bits each time on a GPU too; slower")
-    p.add_argument("--data-dir", type=directory, default=Path("data"), metavar="DIR", help="(default: data)")
-    p.add_argument("--out", type=directory, default=Path("results/runs"), metavar="DIR", help="(default: results/runs)")
+    p.add_shared(*DEVICE_OPTIONS, "data-dir", "out")
     return p
 
 
@@ -81,12 +76,13 @@ class ListStudies(argparse.Action):
     """Like --help: prints and exits, whatever else was asked. Unlike it, an output that takes no more is an error."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        print(studies_text(STUDIES))
+        rows = [
+            [name, study.run_count, study.quick.run_count if study.quick else "", study.question]
+            for name, study in STUDIES.items()
+        ]
+        align = ("left", "right", "right", "left")
+        print(tabulate(rows, headers=["study", "runs", "--quick", "question"], colalign=align))
         parser.exit()
-
-
-def jobs(text: str) -> int:
-    return whole(text, most=MOST_JOBS)
 
 
 def seed_count(text: str) -> int:
@@ -132,41 +128,16 @@ def chosen(args: Namespace) -> Study:
     return study.narrowed(args.variants, args.recipes, args.dataset, seeds)
 
 
-# --- what would be done, and what has been ---------------------------------------------------------------------------
-
-
 def show_status(args: Namespace, planned: Sequence[PlannedRun], guess: Guesser) -> int:
-    compiles = None if args.compile is None else args.compile == "on"
-    found = statuses(planned, args.out, args.precision, compiles)
+    found = statuses(planned, args.out, *asked_for(args, None, None))
     print(f"{args.study}: {len(found)} runs in {args.out}\n")
-    print(status_text(*with_time_left(found, guess.device_name, guess)))
+    print(status_text(*with_time_left(found, guess)))
     if aside := sorted(path.name for path in args.out.glob(f"{ASIDE}*")):
         print(f"set aside, since what they hold is no record: {', '.join(aside)}")
     return 0
 
 
-def announce(runs: Sequence[PlannedRun], todo: Sequence[PlannedRun], how: str = "") -> None:
-    print(
-        f"{len(runs)} run{'s' * (len(runs) > 1)}, {len(runs) - len(todo)} done, {len(todo)} to train{how}", flush=True
-    )
-
-
-def announce_time(todo: Sequence[PlannedRun], guess: Guesser, each: bool) -> None:
-    if each:
-        print(plan_text(todo, guess), flush=True)
-    seconds = [guess(run) for run in todo]
-    total, more = about(sum(known or 0 for known in seconds)), " and what could not be guessed" * (None in seconds)
-    where = guess.device_name()
-    print(f"about {total}{more} on {where} (a guess from a few uncompiled steps of each model)", flush=True)
-
-
 # --- training --------------------------------------------------------------------------------------------------------
-
-
-def settled(args: Namespace, planned: Sequence[PlannedRun], precision: str, compiles: bool) -> list[PlannedRun]:
-    """The plan with what was asked for, else with the device's defaults."""
-    compiles = compiles if args.compile is None else args.compile == "on"
-    return on_device(planned, args.precision or precision, compiles)
 
 
 def in_turn(args: Namespace, planned: Sequence[PlannedRun], guess: Guesser) -> int:
@@ -174,7 +145,7 @@ def in_turn(args: Namespace, planned: Sequence[PlannedRun], guess: Guesser) -> i
 
     if args.deterministic:
         devices.make_deterministic()
-    runs = settled(args, planned, *devices.defaults(guess.device))
+    runs = on_device(planned, *asked_for(args, *devices.defaults(guess.device)))
     if args.cell is not None:
         runs = [runs[args.cell]]
     todo = to_train(args, runs)
@@ -199,13 +170,33 @@ def may_be_several(args: Namespace, study: Study) -> bool:
 def at_once(args: Namespace, planned: Sequence[PlannedRun], words: Sequence[str]) -> int | None:
     """None where the device takes one run after another."""
     place = place_of(args.device)
-    count = args.jobs or default_jobs(place.kind, os.environ, available_bytes())
+    count = args.jobs or default_jobs(place.kind, os.environ)
     if count == 1:
         return None
-    runs = settled(args, planned, place.precision, place.compiles)
+    runs = on_device(planned, *asked_for(args, place.precision, place.compiles))
     todo = to_train(args, runs)
     announce(runs, todo, f", {count} at a time (--dry-run guesses how long one after another)" if todo else "")
     return train_at_once(todo, args, words, place, count)
+
+
+def announce(runs: Sequence[PlannedRun], todo: Sequence[PlannedRun], how: str = "") -> None:
+    print(
+        f"{len(runs)} run{'s' * (len(runs) > 1)}, {len(runs) - len(todo)} done, {len(todo)} to train{how}", flush=True
+    )
+
+
+def announce_time(todo: Sequence[PlannedRun], guess: Guesser, each: bool) -> None:
+    """Of `each` cell too, with the number of its first run."""
+    first: dict[str, PlannedRun] = {}
+    for run in todo:
+        first.setdefault(run.plan_id, run)
+    for run in first.values() if each else ():
+        seconds = guess.seconds(run)
+        time = "unknown" if seconds is None else f"about {about(seconds)} for each seed"
+        print(f"  {run.number:>5}  {run.cell}: {time}")
+    known = [guess.seconds(run) for run in todo]
+    total, more = about(sum(seconds or 0 for seconds in known)), " and what could not be guessed" * (None in known)
+    print(f"about {total}{more} on {guess.device_name} (a guess from a few uncompiled steps of each model)", flush=True)
 
 
 if __name__ == "__main__":

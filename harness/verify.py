@@ -14,8 +14,7 @@ examples:
 
 import contextlib
 from argparse import Namespace
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ from harness.records.schema import SEALED_SINCE, digest
 from variants.fields import UsageError
 
 if TYPE_CHECKING:
-    import torch
+    from harness.training.loop import Epoch
 
 CLOCKS = ("seconds", "eval_seconds")  # what no second run repeats
 
@@ -54,8 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
         return check_all(args.runs or [folder for folder in (OWN_RUNS, REFERENCE_RUNS) if folder.is_dir()])
     if not args.runs:
         raise UsageError("which run? name its folder, or check all records with --records")
-    stored = [_stored(folder) for folder in args.runs]
-    return max(verify(one, args) for one in stored)
+    stored = [believable(folder) for folder in args.runs]
+    return max(verify(run, config, args) for run, config in stored)
 
 
 def check_all(folders: Sequence[Path]) -> int:
@@ -79,22 +78,12 @@ def check_all(folders: Sequence[Path]) -> int:
 # --- training again --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A record, read as a whole before anything is trained."""
-
-    run: Run
-    config: RunConfig
-    lines: list[dict[str, Any]]
-    predictions: dict[str, np.ndarray]
-
-
-def _stored(folder: Path) -> Stored:
+def believable(folder: Path) -> tuple[Run, RunConfig]:
+    """A record, checked before anything is trained."""
     try:
         run = read_run(folder)
         if not run.ok:
             raise UsageError(f"it failed ({run.result['reason']}): there is nothing to compare")
-        lines, predictions = run.epochs(), run.predictions()
         if problems := contradictions(run):
             rest = f" ({len(problems) - 1} more: --records names all)" if problems[1:] else ""
             raise UsageError(f"{problems[0]}{rest}")
@@ -107,7 +96,7 @@ def _stored(folder: Path) -> Stored:
         raise UsageError(f"{folder} is no finished run: there is no {Path(str(error.filename)).name}") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} cannot be trained again: {reason(error)}") from None
-    return Stored(run, config, lines, predictions)
+    return run, config
 
 
 def _check_code(run: Run) -> None:
@@ -119,58 +108,44 @@ def _check_code(run: Run) -> None:
         raise UsageError(f"{file} is not, or no longer, the code that it was made with")
 
 
-def verify(stored: Stored, args: Namespace) -> int:
-    from harness.experiment import own_threads
+def verify(run: Run, config: RunConfig, args: Namespace) -> int:
+    from harness.data.load import load
+    from harness.experiment import own_threads, takes_threads, trained_again
     from harness.training import device as devices
 
-    if stored.run.env.get("deterministic"):
+    old = run.env
+    if old.get("deterministic"):
         devices.make_deterministic()
-    config, device = stored.config, devices.choose(args.device)
+    device = devices.choose(args.device)
     first = min(args.first or config.recipe.epochs, config.recipe.epochs)
     with own_threads():
-        take_threads(stored.run, device)
-        for name, was, now in surroundings(stored, args.data_dir, device):
-            print(f"note: {name} was {was}, is {now}", flush=True)
-        found = compared(stored, args, device, first)
+        threads = old.get("threads")
+        if threads and old.get("device") == "cpu" and takes_threads(device, threads):
+            print(f"note: with {threads} thread{'s' * (threads > 1)}, as it was trained", flush=True)
+        now = environment(devices.describe(device), load(config.dataset, args.data_dir).digest)
+        for name in ("device_name", "threads", "torch", "source_digest", "data_digest"):
+            if old.get(name) != now[name]:
+                print(f"note: {name} was {old.get(name)}, is {now[name]}", flush=True)
+        with contextlib.closing(trained_again(config, args.data_dir, device, first, args.quiet)) as epochs:
+            found = differences(run, epochs, first == config.recipe.epochs)
     outcome = "; ".join(found) or "equal to the last bit"
-    print(f"{stored.run.folder.name}, {first} of {config.recipe.epochs} epochs: {outcome}", flush=True)
+    print(f"{run.folder.name}, {first} of {config.recipe.epochs} epochs: {outcome}", flush=True)
     return 1 if found else 0
 
 
-def take_threads(run: Run, device: "torch.device") -> None:
-    """On a CPU another number of them takes sums in another order."""
-    import torch
-
-    threads = run.env.get("threads")
-    if threads and device.type == run.env.get("device") == "cpu" and threads != torch.get_num_threads():
-        print(f"note: with {threads} thread{'s' * (threads > 1)}, as it was trained", flush=True)
-        torch.set_num_threads(threads)
-
-
-def surroundings(stored: Stored, data_dir: Path, device: "torch.device") -> list[tuple[str, Any, Any]]:
-    """What is not as it was, and may explain a difference."""
-    from harness.data.load import load
-    from harness.training import device as devices
-
-    old, now = stored.run.env, environment(devices.describe(device), load(stored.config.dataset, data_dir).digest)
-    names = ("device_name", "threads", "torch", "source_digest", "data_digest")
-    return [(name, old.get(name), now[name]) for name in names if old.get(name) != now[name]]
-
-
-def compared(stored: Stored, args: Namespace, device: "torch.device", first: int) -> list[str]:
+def differences(run: Run, epochs: "Iterator[Epoch]", is_whole: bool) -> list[str]:
     """Stops at the first epoch that differs: all that follow would."""
-    from harness.experiment import trained_again
-
-    with contextlib.closing(trained_again(stored.config, args.data_dir, device, first, args.quiet)) as epochs:
-        for was, now in zip(stored.lines, epochs):
-            names = {**now.line, **was}
-            differing = [name for name in names if name not in CLOCKS and was.get(name) != now.line.get(name)]
-            if differing:
-                pairs = ", ".join(f"{name} {was.get(name)} against {now.line.get(name)}" for name in differing)
-                return [f"epoch {was.get('epoch')} differs: {pairs}"]
-    if first < stored.config.recipe.epochs:
+    fresh: Any = None
+    for was, now in zip(run.epochs(), epochs):
+        names = {**now.line, **was}
+        differing = [name for name in names if name not in CLOCKS and was.get(name) != now.line.get(name)]
+        if differing:
+            pairs = ", ".join(f"{name} {was.get(name)} against {now.line.get(name)}" for name in differing)
+            return [f"epoch {was.get('epoch')} differs: {pairs}"]
+        fresh = now.evaluation
+    if not is_whole:
         return []
-    old, fresh = stored.predictions, now.evaluation
+    old = run.predictions()
     if old["predicted"].shape != fresh.predicted.shape:
         return [f"{old['predicted'].size} predictions are recorded of {fresh.predicted.size} images"]
     changed = int((old["predicted"] != fresh.predicted).sum())

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from harness.data.canonical import Split
+from harness.data.load import Split
 
 
 def random_split(count: int, size: int = 32, classes: int = 10, seed: int = 0) -> Split:

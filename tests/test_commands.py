@@ -2,11 +2,9 @@
 
 import importlib
 import json
-import math
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +14,13 @@ import timm
 from harness import run, sweep
 from harness.commands import WAITING, run_command, wait_passively
 from harness.config import resolve
-from harness.counting.cost import cost_of
 from harness.datasets import DATASETS
 from harness.recipes import ALIASES, RECIPES
 from harness.records.read import load_runs, run_state
-from harness.training.optimiser import learning_rate
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--dataset", "digits", "--recipe", "quick", "--epochs", "1", "--device", "cpu"]
+TINIEST = [*TINY, "--holdout", "0.9"]  # a few steps, and no corruptions
 
 
 def test_one_cell_from_command_to_record(tmp_path, capsys):
@@ -51,15 +48,6 @@ def test_one_cell_from_command_to_record(tmp_path, capsys):
     assert np.array_equal(again.predictions()["confidence"], predictions["confidence"])
 
 
-def test_holdout_never_looks_at_test(tmp_path):
-    assert run.main(["--variant", "compact", *TINY, "--out", str(tmp_path), "--holdout", ".1", "--quiet"]) == 0
-    (record,) = load_runs([tmp_path])
-    result = record.result
-    assert result["split"] == "val" and result["test_accuracy"] is None and result["val_accuracy"] is not None
-    assert result["images_seen"] == 1437 - 144 and len(record.predictions()["labels"]) == 144
-    assert not any(key.startswith("test") for line in record.epochs() for key in line)
-
-
 def test_divergence_is_recorded_and_exits_1(tmp_path, capsys):
     hot = ["--set", "recipe.lr=1e30", "recipe.warmup_epochs=0", "recipe.label_smoothing=0"]
     assert run.main(["--variant", "compact", *TINY, "--out", str(tmp_path), *hot, "--quiet"]) == 1
@@ -79,42 +67,24 @@ def test_dry_run_prints_everything_and_trains_nothing(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "extra",
-    [
-        ["--dataset", "digits", "--recipe", "quick", "--holdout", "0.1", "--epochs", "7", "--batch-size", "100"],
-        ["--dataset", "digits", "--set", "recipe.schedule_unit=epoch", "recipe.cycles=2", "recipe.train_share=0.5"],
-    ],
-)
-def test_dry_run_as_json_is_one_object_that_says_what_the_loop_will_do(extra, tmp_path, capsys):
-    words = ["--variant", "compact", "--device", "cpu", *extra, "--out", str(tmp_path / "none")]
-    assert run.main([*words, "--dry-run", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    args = run.parser().parse_args(words)
-    config, _ = run.configure(args, DATASETS[args.dataset])
-    recipe, steps = config.recipe, told["steps_per_epoch"]
-    kept = DATASETS[args.dataset].train_count * (1 - config.holdout)
-    assert told["config"] == config.to_plain()
-    assert steps == math.ceil(round(kept) / recipe.batch_size)
-    assert told["learning_rates"] == [learning_rate(recipe, epoch * steps, steps) for epoch in range(recipe.epochs)]
-    assert len(told["learning_rates"]) == recipe.epochs
-    cost = cost_of("compact", config.variant, config.dataset, check=False)
-    assert told["cost"] == asdict(cost) and cost.params and cost.macs and cost.activations
-    assert told["estimate"]["seconds"] > 0 and told["estimate"]["reason"] is None
-    assert told["estimate"]["device"] == "cpu" and not list(tmp_path.iterdir())
-
-
 def test_dry_run_as_json_agrees_with_the_record(tmp_path, capsys):
-    """Epoch by epoch too: where the rate changes with epochs, that of the first step is that of the last."""
+    """Epoch by epoch too: where the rate changes with epochs, that of the first step is that of the last. With a
+    holdout the test images are never looked at."""
     words = ["--variant", "compact", *TINY, "--epochs", "3", "--holdout", "0.2", "--out", str(tmp_path)]
-    words += ["--set", "recipe.schedule_unit=epoch"]
+    words += ["--batch-size", "100", "--set", "recipe.schedule_unit=epoch"]
     assert run.main([*words, "--dry-run", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
+    assert told["steps_per_epoch"] == 12 and told["estimate"]["reason"] is None
+    assert told["estimate"]["seconds"] > 0 and told["estimate"]["device"] == "cpu" and not list(tmp_path.iterdir())
     assert run.main([*words, "--quiet"]) == 0
     (record,) = load_runs([tmp_path])
     assert told["config"] == {name: value for name, value in record.config.items() if name != "schema"}
-    assert told["cost"] == record.cost
+    assert told["cost"] == record.cost and told["cost"]["params"] and told["cost"]["macs"]
     assert told["learning_rates"] == [line["lr"] for line in record.epochs()] and len(told["learning_rates"]) == 3
+    result = record.result
+    assert result["split"] == "val" and result["test_accuracy"] is None and result["val_accuracy"] is not None
+    assert result["images_seen"] == 3 * (1437 - 287) and len(record.predictions()["labels"]) == 287
+    assert not any(key.startswith("test") for line in record.epochs() for key in line)
 
 
 def test_a_time_that_cannot_be_measured_is_null_and_says_why(monkeypatch, capsys):
@@ -163,9 +133,7 @@ def test_recipes_go_by_their_sources_names_too():
 
 CHOSEN = [
     ({}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}),
-    ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
     ({"OMP_WAIT_POLICY": ""}, {"OMP_WAIT_POLICY": ""}),
-    ({"GOMP_SPINCOUNT": "1000"}, {"GOMP_SPINCOUNT": "1000"}),
     ({"KMP_BLOCKTIME": "200"}, {"KMP_BLOCKTIME": "200"}),
 ]
 
@@ -208,18 +176,12 @@ FULL = "cannot write the output: No space left on device\n"
 needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
 
 
-def onto_a_full_disk(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *words]
-    with open("/dev/full", "w") as full:
-        return subprocess.run(
-            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, env=os.environ | environment
-        )
-
-
 @needs_dev_full
-@pytest.mark.parametrize(("word", "unbuffered"), [("--list", ""), ("--list", "1"), ("--help", "")])
-def test_a_full_disk_below_standard_output_is_a_sentence(word, unbuffered):
-    done = onto_a_full_disk("harness.sweep", word, PYTHONUNBUFFERED=unbuffered)
+@pytest.mark.parametrize("word", ["--list", "--help"])
+def test_a_full_disk_below_standard_output_is_a_sentence(word):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "harness.sweep", word]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (2, FULL)
 
 
@@ -227,7 +189,7 @@ def test_a_full_disk_below_standard_output_is_a_sentence(word, unbuffered):
 def test_a_full_disk_below_standard_output_ends_no_training(tmp_path, monkeypatch, capsys):
     with open("/dev/full", "w") as full, pytest.raises(SystemExit) as left:
         monkeypatch.setattr(sys, "stdout", full)
-        run_command(run.main, ["--variant", "compact", *TINY, "--out", str(tmp_path)])
+        run_command(run.main, ["--variant", "compact", *TINIEST, "--out", str(tmp_path)])
     (record,) = load_runs([tmp_path])
     told = capsys.readouterr().err
     assert record.ok and left.value.code == 2 and told.endswith(FULL)
@@ -249,7 +211,7 @@ def test_a_model_that_cannot_be_counted_can_be_trained(tmp_path, monkeypatch, ca
         raise RuntimeError("no such operator")
 
     monkeypatch.setattr("harness.experiment.cost_of", broken)
-    assert run.main(["--variant", "compact", *TINY, "--out", str(tmp_path), "--quiet"]) == 0
+    assert run.main(["--variant", "compact", *TINIEST, "--out", str(tmp_path), "--quiet"]) == 0
     (record,) = load_runs([tmp_path])
     assert record.result["macs"] is None and record.result["params"] == 116_171
     assert "cannot be counted" in capsys.readouterr().err

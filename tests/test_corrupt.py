@@ -11,10 +11,10 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.augmentations import CORRUPTION_NAMES
 from harness.data import corrupt
 from harness.data.corrupt import Corruptions, blurred, brightened, jpeg, occluded, pixelated
 from harness.data.pipeline import DeviceSplit, Scaling
+from harness.datasets import CORRUPTION_NAMES
 from harness.training.evaluate import evaluate_corrupted
 
 
@@ -31,7 +31,7 @@ def disturbed(images: torch.Tensor, batch: int = 1000) -> dict[tuple[str, int], 
     for start in range(0, len(images), batch):
         for kind, strength, out in corruptions.of(images[start : start + batch]):
             parts.setdefault((kind, strength), []).append(out)
-    return {key: torch.cat(found) for key, found in parts.items()}
+    return {key: torch.cat(found) if len(found) > 1 else found[0] for key, found in parts.items()}
 
 
 def test_every_kind_at_five_strengths_each_worse_than_the_last():
@@ -41,15 +41,11 @@ def test_every_kind_at_five_strengths_each_worse_than_the_last():
     assert list(found) == [(kind, strength) for kind in CORRUPTION_NAMES for strength in range(5)]
     assert torch.equal(images, before), "the images themselves stay"
     for kind in CORRUPTION_NAMES:
-        assert all(found[kind, i].dtype == torch.uint8 and found[kind, i].shape == images.shape for i in range(5))
+        for out in (found[kind, i] for i in range(5)):
+            # In another layout, a compiled model would be compiled once more in the middle of an evaluation.
+            assert (out.dtype, out.shape, out.stride()) == (torch.uint8, images.shape, images.stride())
         damage = [(found[kind, i].float() - images.float()).square().mean().item() for i in range(5)]
         assert damage == sorted(damage) and damage[0] > 0.5, (kind, damage)
-
-
-def test_every_kind_comes_in_the_layout_of_the_images():
-    """For another one, a compiled model would be compiled once more in the middle of an evaluation."""
-    images = some_images()
-    assert [(kind, i) for kind, i, out in Corruptions().of(images) if out.stride() != images.stride()] == []
 
 
 def test_the_draws_are_the_same_whatever_the_batch_and_whenever():
@@ -106,11 +102,10 @@ def test_jpeg_equals_pillow_s(quality):
         assert (ours - theirs).abs().mean() < min(0.5, 0.15 * lost), quality
 
 
-@pytest.mark.parametrize("side", [5, 8, 20, 33])
+@pytest.mark.parametrize("side", [5, 8, 33])
 def test_sizes_that_no_block_fits(side):
     images = some_images(2, side=side)
-    for (kind, strength), out in disturbed(images).items():
-        assert out.shape == images.shape, (kind, strength)
+    assert all(out.shape == images.shape for out in disturbed(images).values())
     assert (jpeg(images.float(), 100) - images.float()).abs().mean() < 1.5
 
 
@@ -133,12 +128,9 @@ def test_brightness_by_hand():
     ]
 
 
-def test_contrast_by_hand():
+def test_contrast_and_pixelation_by_hand():
     image = torch.tensor([0, 200], dtype=torch.uint8).view(1, 1, 1, 2).expand(1, 3, 2, 2)
     assert disturbed(image)["contrast", 1][0, 0, 0].tolist() == [50, 150]
-
-
-def test_pixelation_by_hand():
     row = torch.tensor([0.0, 8.0, 100.0, 200.0]).view(1, 1, 1, 4).expand(1, 3, 4, 4)
     assert pixelated(row, 0.5)[0, 0, 0].tolist() == [4, 4, 150, 150]
 

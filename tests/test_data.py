@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from harness.config import resolve
-from harness.data.augment.catalog import augment_uint8_, float_steps
 from harness.data.augment.mixing import draw_mix
-from harness.data.canonical import Split, canonical, digest
-from harness.data.load import ImageData, channel_statistics, dataset_facts, load
+from harness.data.augment.steps import augment_uint8_, float_steps
+from harness.data.load import ImageData, Split, canonical, channel_statistics, dataset_facts, load
 from harness.data.pipeline import held_out, scaling, shown_more_often, to_device, training_batches
 from harness.datasets import DATASETS
 from harness.training.setup import data_generator
@@ -44,19 +43,13 @@ def test_every_copy_comes_out_in_the_same_order(tmp_path, monkeypatch):
     assert np.array_equal(a.train.images, b.train.images) and np.array_equal(a.train.labels, b.train.labels)
 
 
-def test_canonical_order_keeps_each_label_with_its_image():
+def test_canonical_order_keeps_labels_and_sorts_identical_images_by_them():
     split = random_split(200)
     labels_of = {image.tobytes(): label for image, label in zip(split.images, split.labels)}
     ordered = canonical(split)
     assert all(labels_of[image.tobytes()] == label for image, label in zip(ordered.images, ordered.labels))
     assert not np.array_equal(ordered.labels, split.labels)
-
-
-def test_identical_images_are_ordered_by_label():
-    images = np.zeros((3, 4, 4, 3), np.uint8)
-    first = canonical(Split(images, np.array([2, 0, 1])))
-    assert first.labels.tolist() == [0, 1, 2]
-    assert digest(first, first) == digest(canonical(Split(images, np.array([1, 2, 0]))), first)
+    assert canonical(Split(np.zeros((3, 4, 4, 3), np.uint8), np.array([2, 0, 1]))).labels.tolist() == [0, 1, 2]
 
 
 def test_unknown_data_set_shows_near_matches(tmp_path):
@@ -186,18 +179,15 @@ def test_scaling_by_hand():
         torch.testing.assert_close(scaled, wanted_BCHW, rtol=1e-5, atol=1e-6)
 
 
-def test_holdout_is_fixed_and_disjoint():
+def test_holdout_is_fixed_and_disjoint_and_leaves_something():
     train = canonical(random_split(100))
     kept, held = held_out(train, 0.1)
     assert (len(kept), len(held)) == (90, 10)
     assert not {i.tobytes() for i in kept.images} & {i.tobytes() for i in held.images}
     assert np.array_equal(held_out(train, 0.1)[1].images, held.images)
-
-
-@pytest.mark.parametrize("share", [0.0001, 0.9999])
-def test_holdout_that_leaves_nothing_is_refused(share):
-    with pytest.raises(UsageError, match="holds out"):
-        held_out(random_split(100), share)
+    for share in (0.0001, 0.9999):
+        with pytest.raises(UsageError, match="holds out"):
+            held_out(train, share)
 
 
 def test_a_share_is_of_each_class_nested_and_as_long_as_all():
@@ -210,4 +200,4 @@ def test_a_share_is_of_each_class_nested_and_as_long_as_all():
         for label, count in zip(*np.unique(train.labels, return_counts=True)):
             kept = {image.tobytes() for image in part.images[part.labels == label]}
             assert len(kept) == max(1, round(share * count))
-    assert len(np.unique(shown_more_often(train, 1e-9).labels)) == len(np.unique(train.labels)), "no class is lost"
+    assert len(np.unique(shown_more_often(train, 1e-9).labels)) == 10, "no class is lost"

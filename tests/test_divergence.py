@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.config import RunConfig, resolve
 from harness.data.load import load
@@ -21,7 +20,7 @@ from harness.training.checkpoint import PATTERN, read_state
 from harness.training.estimate import blank_batch
 from harness.training.evaluate import evaluate
 from harness.training.loop import DivergenceError, LossWatch, train
-from harness.training.optimiser import learning_rate, make_optimiser
+from harness.training.optimiser import learning_rate
 from harness.training.setup import Training, build_model
 from harness.training.signals import StoppedError
 from tests.test_resume import CPU, assert_same, stopping_after
@@ -33,6 +32,7 @@ GradScaler = torch.amp.GradScaler
 
 
 def config(epochs: int = 1, settings: Sequence[str] = (), precision: str = "fp16") -> RunConfig:
+    settings = [*settings, *({"variant.depth=1"} - set(settings))]
     return resolve("compact", DATASETS["digits"], "quick", epochs=epochs, settings=settings, precision=precision)
 
 
@@ -136,29 +136,6 @@ def test_a_loss_that_is_no_number_is_not_excused(monkeypatch):
         one_step(monkeypatch, GradScaler("cpu"), not_a_number)
 
 
-class NothingRead(TorchDispatchMode):
-    """Reading a tensor's value makes the host wait for a GPU."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert func is not torch.ops.aten._local_scalar_dense.default
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("kind", ["adam", "adamw"])
-def test_a_scaled_step_reads_nothing(kind):
-    model, recipe = build_model(config(), CPU), config(settings=[f"recipe.optimizer={kind}"]).recipe
-    optimiser, scaler = make_optimiser(model, recipe), GradScaler("cpu")
-    model(torch.randn(4, 3, 8, 8)).sum().backward()
-    scaler.scale(torch.zeros(()))  # makes the scale, as the first loss does
-    with NothingRead():
-        scaler.unscale_(optimiser)
-        LossWatch.judged(torch.ones(()), scaler)
-        scaler.step(optimiser)
-        scaler.update()
-    with pytest.raises(AssertionError), NothingRead():
-        scaler.get_scale()
-
-
 # --- the watch -------------------------------------------------------------------------------------------------------
 RECIPE = resolve("compact", DATASETS["digits"], "quick", epochs=3).recipe
 
@@ -201,7 +178,8 @@ def test_a_bad_step_ends_the_run(monkeypatch, name):
         return (loss, sums * math.nan) if len(steps) == 4 else (loss, sums)
 
     monkeypatch.setattr(setup, "batch_loss", batch_loss)
-    one_epoch = resolve("compact", DATASETS["digits"], "quick", epochs=1, batch_size=2)
+    settings = ["variant.depth=1"]
+    one_epoch = resolve("compact", DATASETS["digits"], "quick", epochs=1, batch_size=2, settings=settings)
     with pytest.raises(DivergenceError, match="epoch 1, step 3 "):
         list(train(on_digits(one_epoch, torch.device(name))))
     assert len(steps) == (4 if name == "cpu" else 719)
@@ -210,8 +188,7 @@ def test_a_bad_step_ends_the_run(monkeypatch, name):
 # --- going on --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("steps", [20, 60])
-def test_a_stopped_fp16_run_ends_as_if_it_had_not_been_stopped(tmp_path, monkeypatch, steps):
+def test_a_stopped_fp16_run_ends_as_if_it_had_not_been_stopped(tmp_path, monkeypatch):
     """The scale is one that changes all the time: one that began again would skip other steps."""
     scalers = []
 
@@ -223,7 +200,7 @@ def test_a_stopped_fp16_run_ends_as_if_it_had_not_been_stopped(tmp_path, monkeyp
     cell = partial(run_cell, config(2, WITH_STATE), Path("data"), device=CPU, quiet=True)
     whole = cell(tmp_path / "whole")
     with monkeypatch.context() as patch:
-        stopping_after(patch, steps)
+        stopping_after(patch, 60)
         with pytest.raises(StoppedError):
             cell(tmp_path / "stopped")
     (saved,) = (tmp_path / "stopped").glob(f"*/{PATTERN}")

@@ -11,7 +11,7 @@ import pytest
 from harness.config import RunConfig
 from harness.datasets import DATASETS
 from harness.evidence.cells import read_evidence
-from harness.evidence.conclusions import RULE, best_sentence, conclusions
+from harness.evidence.conclusions import conclusions
 from harness.evidence.effects import Best, best_of
 from harness.evidence.findings import Finding, findings
 from harness.evidence.tables.study import study_tables
@@ -101,11 +101,6 @@ def test_effects_by_hand(tmp_path: Path) -> None:
     ]
 
 
-def test_worse_is_said(tmp_path: Path) -> None:
-    write_rows(tmp_path, POOLING, [(62.0, 63.1, 63.9), (60.0, 61.0, 62.0)])
-    assert only(tmp_path).effects[0].verdict == "worse"
-
-
 def test_the_family_is_one_study_on_one_data_set(tmp_path: Path) -> None:
     """.7, 1, 1.3: t = 1 / (.3 / sqrt 3), p = .0287 on each of two data sets; doubled, nothing could be told apart."""
     for dataset in ("c10", "svhn"):
@@ -154,13 +149,6 @@ def test_one_pair_is_undecided_and_so_is_the_same_difference_every_time(tmp_path
         "pool=mean: +10.00 points against pool=seq (n = 1, 1 seed unpaired): undecided, one pair says nothing of the "
         "spread.",
     ]
-
-
-def test_ties_cannot_be_told_apart(tmp_path: Path) -> None:
-    write_rows(tmp_path, POOLING, [(60.0, 61.0), (60.0, 61.0)])
-    assert conclusions(only(tmp_path))[0] == (
-        "pool=cls: +0.00 ± 0.00 points against pool=seq (n = 2, Holm p = 1): not distinguishable."
-    )
 
 
 # --- grids ------------------------------------------------------------------------------------------------------------
@@ -359,12 +347,6 @@ def behind(spread: float) -> dict[int, float]:
     return {0: 79 + spread, 1: 79.0, 2: 79 - spread}
 
 
-def test_the_planted_p_values_are_what_they_are_said_to_be() -> None:
-    spreads = {0.2495: 0.02, 0.3075: 0.03, 0.3573: 0.04, 0.4055: 0.0504}
-    for spread, p in spreads.items():
-        assert paired(behind(spread), BEST).t_p == pytest.approx(p, abs=3e-4)
-
-
 def test_the_best_is_bold_where_every_test_survives_holm() -> None:
     """.02 and .04 become .04 and .04."""
     assert best_of([behind(0.2495), BEST, None, behind(0.3573), {}]) == Best(row=1)
@@ -390,8 +372,3 @@ def test_means_and_shared_seeds_must_point_the_same_way() -> None:
     second = {0: 80.0, 1: 80.0, 2: 80.1}
     assert paired(first, second).t_p == pytest.approx(0.003, abs=2e-3)
     assert best_of([first, second]) == Best()
-
-
-def test_the_sentence_names_what_is_undecided() -> None:
-    assert best_sentence({"a": Best(row=1), "b": Best()}) == RULE
-    assert "Undecided for b, c: " in best_sentence({"a": Best(), "b": Best(undecided=True), "c": Best(undecided=True)})

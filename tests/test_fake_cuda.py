@@ -8,15 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from harness.augmentations import CORRUPTION_NAMES, CORRUPTION_STRENGTHS, FLOAT_NAMES, MIX_NAMES, UINT8_NAMES
 from harness.config import RunConfig, resolve
 from harness.data import corrupt, pipeline
 from harness.data.augment import mixing
 from harness.data.load import ImageData
 from harness.data.pipeline import Batch, Scaling, scaling, to_device, training_batches
-from harness.datasets import DATASETS
-from harness.recipe import Recipe, fitted
-from harness.recipes import PUBLISHED, RECIPES
+from harness.datasets import CORRUPTION_NAMES, CORRUPTION_STRENGTHS, DATASETS
+from harness.recipes import FLOAT_NAMES, MIX_NAMES, PUBLISHED, RECIPES, UINT8_NAMES, Recipe, fitted
 from harness.training import loop, setup
 from harness.training.setup import Training, data_generator
 from tests.copies import random_split
@@ -63,23 +61,9 @@ class Asking(Scaling):
         return super().__call__(images)
 
 
-class Counting(Scaling):
-    def __call__(self, images):
-        assert len(images.nonzero()) >= 0
-        return super().__call__(images)
-
-
-class WithAHostTensor(Scaling):
-    def __call__(self, images):
-        return super().__call__(images) * torch.ones(3, 1, 1)
-
-
-@pytest.mark.parametrize(
-    ("kind", "why"), [(Asking, "_local_scalar_dense"), (Counting, "nonzero"), (WithAHostTensor, "two devices")]
-)
-def test_a_planted_wait_in_the_pipeline_is_refused(kind, why):
-    with pytest.raises(WaitsError, match=why):
-        batches(RECIPES["quick"], kind)
+def test_a_planted_wait_in_the_pipeline_is_refused():
+    with pytest.raises(WaitsError, match="_local_scalar_dense"):
+        batches(RECIPES["quick"], Asking)
 
 
 @pytest.mark.parametrize(("options", "why"), [({}, "blocking copy"), ({"non_blocking": True}, "not pinned")])
@@ -141,10 +125,10 @@ def a_step(name: str, recipe: str) -> RunConfig:
     return resolve(name, C10, recipe, epochs=1, batch_size=8, settings=changes)
 
 
-@pytest.mark.parametrize(("name", "recipe"), [(n, "common") for n in CATALOG] + [(n, "published") for n in PUBLISHED])
-def test_no_variant_s_step_waits(monkeypatch, name, recipe):
+@pytest.mark.parametrize("name", CATALOG)
+def test_no_variant_s_step_waits(monkeypatch, name):
     """Forward, backward, clipping, watch, optimiser and average, over a full batch and a short one."""
-    config = a_step(name, recipe)
+    config = a_step(name, "published" if name in PUBLISHED else "common")
     model = config.variant.module()
     before = [p.shape for p in model.parameters()]
     assert len(train_on_fake_cuda(config, model, monkeypatch)) == 2
@@ -174,8 +158,6 @@ class Planted(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if self.kind == "item" and images.mean().item() > 1e9:
             return self.model(images)
-        if self.kind == "mask" and images[images > 1e9].sum() is None:
-            return self.model(images)
         if self.kind == "constant":
             images = images + self.constant
         if self.kind == "gradient":
@@ -185,12 +167,7 @@ class Planted(nn.Module):
 
 @pytest.mark.parametrize(
     ("kind", "why"),
-    [
-        ("item", "_local_scalar_dense"),
-        ("mask", "nonzero"),
-        ("constant", "two devices"),
-        ("gradient", "_local_scalar_dense"),
-    ],
+    [("item", "_local_scalar_dense"), ("constant", "two devices"), ("gradient", "_local_scalar_dense")],
 )
 def test_a_planted_wait_in_a_model_is_refused(monkeypatch, kind, why):
     config = a_step("compact", "quick")

@@ -8,7 +8,7 @@ import pytest
 from harness.datasets import DATASETS
 from harness.evidence.cells import read_evidence
 from harness.evidence.conclusions import conclusions
-from harness.evidence.findings import changes, changes_text, findings
+from harness.evidence.findings import changes_text, findings
 from harness.evidence.prose import macros
 from harness.studies import STUDIES
 from harness.studies import changes as study_of_changes
@@ -213,7 +213,7 @@ def test_what_was_not_run_is_no_comparison(tmp_path):
 
 def test_a_machine_states_what_a_row_changes() -> None:
     def text(row: Row, other: Row) -> str:
-        return changes_text(changes(row.resolve(DATASETS["c10"]), other.resolve(DATASETS["c10"])))
+        return changes_text(row.resolve(DATASETS["c10"]), other.resolve(DATASETS["c10"]))
 
     base = Row("compact", "common")
     assert text(base, base) == "—"

@@ -5,7 +5,6 @@ A record is misread if any reader gives what the run did not write, if a sweep c
 """
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,39 +22,21 @@ from harness.records import read
 from harness.records import write as writing
 from harness.records.read import DIRTY, Run, finished_under, load_runs, problems_of, read_run, run_state
 from harness.records.schema import FILES
-from tests.mutations import (
-    PLACES,
-    Sort,
-    archive_sorts,
-    bytes_sorts,
-    cases,
-    done,
-    in_a_line,
-    json_sorts,
-    line_sorts,
-    text_sorts,
-)
+from tests.mutations import ARRAYS, BYTES, JSON, LINES, Change, cases, done
 
 ROOT = Path(__file__).resolve().parents[1]
 ANOTHER_ENVIRONMENT = min(ROOT.glob("results/reference/*/env.json"))
 
-TEXT = {**bytes_sorts(), **text_sorts()}
-IN_LINES = {
-    f"{name} in a line": Sort(in_a_line(sort.change))
-    for name, sort in json_sorts().items()
-    if name not in ("no object", "the same otherwise written")
-}
-SORTS: dict[str, dict[str, Sort]] = {
-    **{name: {**TEXT, **json_sorts()} for name in ("config.json", "env.json", "cost.json", "result.json")},
-    "epochs.jsonl": {**TEXT, **line_sorts(), **IN_LINES},
-    "predictions.npz": {**bytes_sorts(), **archive_sorts()},
+SORTS: dict[str, dict[str, Change]] = {
+    **{name: {**BYTES, **JSON} for name in ("config.json", "env.json", "cost.json", "result.json")},
+    "epochs.jsonl": {**BYTES, **LINES},
+    "predictions.npz": {**BYTES, **ARRAYS},
 }
 
 
 def trained(out: Path, seed: int) -> Run:
-    config = resolve(
-        "compact", DATASETS["digits"], "quick", epochs=2, seed=seed, settings=[f"variant.depth={seed + 1}"]
-    )
+    settings = [f"variant.depth={seed + 1}", "variant.width=16", "variant.heads=1"]
+    config = resolve("compact", DATASETS["digits"], "quick", epochs=2, batch_size=512, seed=seed, settings=settings)
     return run_cell(config, Path("data"), out, torch.device("cpu"), quiet=True)
 
 
@@ -133,14 +114,16 @@ def _parts(run: Run) -> tuple[dict[str, Any], ...]:
 def _goes_aside(original: Original) -> bool:
     """All of it, under a name at which nobody looks for a record, so that the run can be begun in its own folder."""
     folder, there = original.folder, lying_in(original.folder)
-    if not os.path.lexists(folder / "result.json"):  # an unfinished run is nothing to set aside
+    if not (folder / "result.json").exists():  # an unfinished run is nothing to set aside
         return writing.set_aside(folder) is None
     place = writing.set_aside(folder)
-    return place is not None and lying_in(place) == there and not lying_in(folder) and not finished_under(original.out)
+    if place is None or not place.name.startswith("unreadable-"):
+        return False
+    return lying_in(place) == there and not lying_in(folder) and not finished_under(original.out)
 
 
-def lying_in(folder: Path) -> dict[str, bytes | None]:
-    return {path.name: path.read_bytes() if path.is_file() else None for path in folder.iterdir()}
+def lying_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 # --- damage ----------------------------------------------------------------------------------------------------------
@@ -156,21 +139,14 @@ def damaged(original: Original, name: str, count: int) -> Iterator[tuple[str, li
 
 @pytest.mark.parametrize("name", SORTS)
 @pytest.mark.parametrize("rounds", [3, pytest.param(50, marks=pytest.mark.long)])
-def test_no_damaged_record_is_read_as_another(original, name, rounds, tried, capsys):
-    wrong, kinds = [], Counter[str]()
-    for sort, found in damaged(original, name, rounds):
-        kinds[sort] += 1
-        wrong += [f"{sort}: {one}" for one in found]
-    assert wrong == []
-    tried("damaged files of records", kinds)
+def test_no_damaged_record_is_read_as_another(original, name, rounds, capsys):
+    assert [f"{sort}: {one}" for sort, found in damaged(original, name, rounds) for one in found] == []
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("place", PLACES)
-def test_what_is_no_file_is_no_record(original, name, place, tried, capsys):
-    PLACES[place](original.laid_out({}) / name)
+def test_what_lacks_a_file_is_no_record(original, name, capsys):
+    (original.laid_out({}) / name).unlink()
     assert list(misread(original)) == []
-    tried("damaged files of records", {place: 1})
 
 
 def another_run_s(original: Original) -> list[str]:
@@ -179,9 +155,8 @@ def another_run_s(original: Original) -> list[str]:
     return [one for one in misread(original) if "what the run did not write" not in one and "load_runs" not in one]
 
 
-def test_the_record_of_another_run_under_this_name_is_not_this_run(original, tried, capsys):
+def test_the_record_of_another_run_under_this_name_is_not_this_run(original, capsys):
     assert another_run_s(original) == []
-    tried("damaged files of records", {"all files another run's": 1})
 
 
 # --- the defects that the damage would get through by ----------------------------------------------------------------
@@ -216,17 +191,15 @@ DEFECTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_damage_is_seen_where_a_defect_lets_it_through(original, defect, tried, monkeypatch, capsys):
+def test_damage_is_seen_where_a_defect_lets_it_through(original, defect, monkeypatch, capsys):
     name, sort, instead = DEFECTS[defect]
     for where, what in instead.items():
         monkeypatch.setattr(f"harness.records.read.{where}", what)
     found = Counter(sort for sort, wrong in damaged(original, name, 2) if wrong)
-    assert sort in found and len(found) >= 10
-    tried("damaged files of records", {}, {defect: len(found)})
+    assert sort in found and len(found) >= 5
 
 
-def test_another_run_s_record_is_seen_where_the_folder_s_name_is_not_looked_at(original, tried, monkeypatch, capsys):
+def test_another_run_s_record_is_seen_where_the_folder_s_name_is_not_looked_at(original, monkeypatch, capsys):
     for module in (read, writing):
         monkeypatch.setattr(module, "whole_run", read.read_run)
     assert another_run_s(original) == ["run_state takes it for sound", "set_aside takes it for sound"]
-    tried("damaged files of records", {}, {"the folder's name is not looked at": 2})

@@ -1,12 +1,10 @@
-"""What a shared machine does to a run: a disk with no room, a device that is taken for a while, a lock that is removed,
-a stop at an awkward time; and checkpoints of other code, runs with other threads or other images."""
+"""What a shared machine does to a run: a disk with no room, a device that is taken for a while, a stop at an awkward
+time; and checkpoints of other code, runs with other threads or other images."""
 
 import errno
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -17,16 +15,18 @@ import pytest
 import torch
 from PIL import Image
 
-from harness import run, sweep
+from harness import experiment, run, sweep
+from harness.commands import run_command
 from harness.config import run_config_from_plain
 from harness.experiment import Resume, run_cell
 from harness.records import read
 from harness.records.read import DIRTY, Run, load_runs, problems_of, run_state
 from harness.records.write import RunWriter
 from harness.training import setup
-from harness.training.checkpoint import PATTERN, Checkpoints
+from harness.training.checkpoint import PATTERN
 from harness.training.signals import StoppedError, heed, listening
-from tests.test_resume import CPU, ROOT, WORDS, assert_same, cell, config, started, stopping_after
+from tests.processes import Process, command
+from tests.test_resume import CPU, WORDS, assert_same, cell, config, stopping_after
 from variants.fields import UsageError
 
 ONE = ["quick", "--variants", "compact", "--epochs", "1", "--device", "cpu", "--jobs", "1"]
@@ -52,45 +52,44 @@ def stopped_after(out: Path, monkeypatch, steps: int, again=cell) -> Path:
 # --- no room ---------------------------------------------------------------------------------------------------------
 
 
-def with_room_for(size: int, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def train_with_room_for(size: int, out: Path) -> None:
     """No file may grow beyond that: the system itself refuses each write."""
-    words = [sys.executable, "-m", "harness.run", *WORDS, "--quiet", "--out", str(out), *more]
-    limit = (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-    return subprocess.run(
-        words,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
-    )
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    run_command(run.main, [*WORDS, "--quiet", "--out", str(out)])
 
 
-def test_no_room_at_all_is_a_sentence_before_anything_is_done(tmp_path):
-    done = with_room_for(1000, tmp_path)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "cannot write into" in done.stderr
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("size", [1000, 70_000])
+def test_no_room_is_a_sentence_before_anything_is_done_and_for_checkpoints_a_warning(tmp_path, size):
+    out = tmp_path / "runs"
+    process = Process(tmp_path / "log", train_with_room_for, size, out)
+    code, errors = process.ended(), process.read("err")
+    if size == 1000:
+        assert code == 2 and errors.count("\n") == 1 and "cannot write into" in errors and not list(out.iterdir())
+    else:
+        assert code == 0 and errors.count("could not be written") == 1 and "Traceback" not in errors
+        (folder,) = out.iterdir()
+        assert run_state(folder) == "done" and not list(folder.glob("*checkpoint*"))
 
 
-def test_no_room_for_checkpoints_costs_checkpoints_alone(tmp_path):
-    done = with_room_for(200_000, tmp_path)
-    assert done.returncode == 0 and done.stderr.count("could not be written") == 1 and "Traceback" not in done.stderr
-    (folder,) = tmp_path.iterdir()
-    assert run_state(folder) == "done" and not list(folder.glob("*checkpoint*"))
+NO_ROOM = [OSError(errno.ENOSPC, "No space left on device"), MemoryError(), RuntimeError("[enforce fail at inline")]
 
 
-def test_a_stop_without_a_saved_state_says_so(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", NO_ROOM)
+@pytest.mark.parametrize("where", ["in training", "under corruptions"])
+def test_a_stop_without_a_saved_state_says_so(tmp_path, monkeypatch, capsys, error, where):
     def full(path, state):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
-    with monkeypatch.context() as patch:
-        stopping_after(patch, 20)
-        patch.setattr("harness.training.checkpoint.write_state", full)
-        with pytest.raises(StoppedError, match="its state could not be saved, only what was saved before is kept"):
-            cell(tmp_path)
-    with monkeypatch.context() as patch:
-        stopping_after(patch, 20)
-        with pytest.raises(StoppedError, match="nothing is lost"):
-            cell(tmp_path)
+    monkeypatch.setattr("harness.training.checkpoint.write_state", full)
+    if where == "in training":
+        stopping_after(monkeypatch, 20)
+    else:
+        real = run_cell.__globals__["evaluate_corrupted"]
+        asked = lambda *args: os.kill(os.getpid(), signal.SIGTERM) or real(*args)  # noqa: E731
+        monkeypatch.setitem(run_cell.__globals__, "evaluate_corrupted", asked)
+    with pytest.raises(StoppedError, match="its state could not be saved, only what was saved before is kept"):
+        cell(tmp_path)
+    assert capsys.readouterr().err.count("could not be written") == 1
 
 
 # --- a device that is taken for a while ------------------------------------------------------------------------------
@@ -162,48 +161,21 @@ def test_fresh_does_not_go_on_with_what_was_begun_without_it(tmp_path, monkeypat
     assert len(fresh_cell(tmp_path).result["sessions"]) == 1
 
 
-def test_what_others_keep_in_the_folder_is_left_alone(tmp_path, whole):
-    folder = tmp_path / config().run_id
-    (folder / ".ipynb_checkpoints").mkdir(parents=True)
-    (folder / ".note").write_text("mine")
-    (folder / ".result.json.half").write_text("{")
-    run = cell(tmp_path)
-    assert {path.name for path in folder.iterdir()} - {path.name for path in whole.folder.iterdir()} == {
-        ".ipynb_checkpoints",
-        ".note",
-    }
-    assert run.epochs()[-1]["train_loss"] == whole.epochs()[-1]["train_loss"]
-
-
-# --- a lock that somebody removes ------------------------------------------------------------------------------------
-
-
-def test_whoever_loses_its_lock_stops_before_it_writes(tmp_path, whole):
-    """Two processes would write one record: only the one that has the lock goes on."""
-    first = started(tmp_path, "--epochs", "200")
-    assert first.stdout and "epoch 1/" in first.stdout.readline()
-    (folder,) = tmp_path.iterdir()
-    (folder / "lock").unlink()
-    second = started(tmp_path, "--epochs", "200")
-    _, complaint = first.communicate(timeout=60)
-    assert first.returncode == 2 and "was removed while this process held it" in complaint
-    assert second.stdout and "epoch" in second.stdout.readline() and (folder / "lock").exists()
-    second.send_signal(signal.SIGTERM)
-    second.communicate(timeout=60)
-    assert second.returncode == 143 and run_state(folder) == "unfinished"
+# --- signals ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_process_that_waits_stops_as_one_that_trains(tmp_path):
-    first = started(tmp_path, "--epochs", "400")
-    assert first.stdout and "epoch 1/" in first.stdout.readline()
-    second = started(tmp_path, "--epochs", "400")
-    assert second.stdout and "waiting for it" in second.stdout.readline()
+    words = [*WORDS, "--out", str(tmp_path / "runs"), "--epochs", "400"]
+    first = command(tmp_path / "first", *words)
+    first.until("epoch 1/")
+    second = command(tmp_path / "second", *words)
+    second.until("waiting for it")
     time.sleep(0.3)
-    second.send_signal(signal.SIGTERM)
-    _, told = second.communicate(timeout=60)
-    assert second.returncode == 143 and "stopped by SIGTERM" in told and "--epochs 400" in told
-    first.kill()
-    first.communicate()
+    second.signal(signal.SIGTERM)
+    assert second.ended() == 143
+    assert "stopped by SIGTERM" in second.read("err") and "--epochs 400" in second.read("err")
+    first.process.kill()
+    first.ended()
 
 
 def test_a_signal_that_is_ignored_stays_ignored():
@@ -215,34 +187,6 @@ def test_a_signal_that_is_ignored_stays_ignored():
             assert stop.asked is None
     finally:
         signal.signal(signal.SIGUSR1, before)
-
-
-# --- weights ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_weights_of_a_stopped_run_are_those_of_one_that_was_not(tmp_path, monkeypatch):
-    """Those that train, not only their average that is judged, and the optimiser's state."""
-    real, ends = Checkpoints.save, {}
-
-    def watched(self, position, training):
-        if position.epoch == 4:
-            states = (training.model, training.optimiser, training.average.model)
-            ends[self.folder.parent.name] = [read_numbers(state.state_dict()) for state in states]
-        real(self, position, training)
-
-    monkeypatch.setattr(Checkpoints, "save", watched)
-    cell(tmp_path / "whole")
-    for steps in (10, 70):
-        stopped_after(tmp_path / "stopped", monkeypatch, steps)
-    cell(tmp_path / "stopped")
-    assert len(ends["whole"][0]) > 20 and ends["whole"] == ends["stopped"]
-
-
-def read_numbers(value) -> list[bytes]:
-    if isinstance(value, torch.Tensor):
-        return [value.numpy().tobytes()]
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [number for item in items for number in read_numbers(item)]
 
 
 # --- checkpoints of others -------------------------------------------------------------------------------------------
@@ -360,51 +304,14 @@ def test_only_ctrl_c_is_urgent_when_it_comes_again():
     assert signal.getsignal(signal.SIGTERM) == usual
 
 
-def test_a_stop_under_corruptions_says_what_was_saved(tmp_path, monkeypatch):
-    def full(path, state):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    real = run_cell.__globals__["evaluate_corrupted"]
-
-    def stopped(*args):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return real(*args)
-
-    monkeypatch.setitem(run_cell.__globals__, "evaluate_corrupted", stopped)
-    monkeypatch.setattr("harness.training.checkpoint.write_state", full)
-    with pytest.raises(StoppedError, match="its state could not be saved"):
-        cell(tmp_path)
-
-
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail at inline_container.cc]")])
-def test_a_checkpoint_for_which_memory_is_missing_is_one_that_was_not_saved(tmp_path, monkeypatch, capsys, error):
-    def missing(path, state):
-        raise error
-
-    monkeypatch.setattr("harness.training.checkpoint.write_state", missing)
-    with pytest.raises(StoppedError, match="its state could not be saved"):
-        stopping(tmp_path, monkeypatch)
-    assert capsys.readouterr().err.count("could not be written") == 1
-
-
-def stopping(out: Path, monkeypatch) -> None:
-    monkeypatch.setattr(Checkpoints, "due", lambda self: setattr(self.stop, "asked", signal.SIGTERM) or True)
-    cell(out)
-
-
-KILLED_LATE = """
-import os, sys
-from pathlib import Path
-from harness.training.checkpoint import Checkpoints
-from tests.test_interrupted import fresh_cell
-Checkpoints.clear = lambda self: os._exit(9)
-fresh_cell(Path(sys.argv[1]))
-"""
+def killed_late(out: Path) -> None:
+    experiment.clear = lambda folder: os._exit(9)  # type: ignore[assignment]
+    fresh_cell(out)
 
 
 def test_what_was_killed_after_its_result_is_done(tmp_path, whole):
     """Its checkpoints lie there still: they are no fault of the record, and --fresh does not go on with them."""
-    assert subprocess.run([sys.executable, "-c", KILLED_LATE, str(tmp_path)], cwd=ROOT).returncode == 9
+    assert Process(tmp_path / "log", killed_late, tmp_path).ended() == 9
     folder = tmp_path / config().run_id
     assert run_state(folder) == "done" and list(folder.glob(PATTERN)) and (folder / "lock").exists()
     assert problems_of(folder) in ([], [DIRTY])
@@ -413,15 +320,3 @@ def test_what_was_killed_after_its_result_is_done(tmp_path, whole):
     (folder / "checkpoint-000004-00000000.pt").write_bytes(b"left")
     assert_same(cell(tmp_path), whole)
     assert_same(again, whole)
-
-
-def test_words_after_two_dashes_stay_words(tmp_path):
-    words = ["--seeds", "1", "--variants", "compact", "--recipes", "quick", "--epochs", "1", "--device", "cpu"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "harness.sweep", "--jobs", "2", *words, "--out", str(tmp_path), "--", "quick"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert len(load_runs([tmp_path])) == 1

@@ -106,6 +106,8 @@ def test_locality_attention_by_hand():
         ("normal", 0.02, 0.02),
         ("kaiming", (2 / 192) ** 0.5, (2 / 48) ** 0.5),
         ("xavier", (2 / (192 + 576)) ** 0.5, (2 / (48 + 192 * 16)) ** 0.5),
+        ("xavier-flat", (2 / (192 + 576)) ** 0.5, (2 / (48 + 192)) ** 0.5),
+        ("trunc-normal-linear", 0.02, (1 / (3 * 48)) ** 0.5),
         ("cct", 0.02, (2 / 48) ** 0.5),
         ("torch", (1 / (3 * 192)) ** 0.5, (1 / (3 * 48)) ** 0.5),
     ],
@@ -117,6 +119,7 @@ def test_initialisation_by_its_rule(rule, linear_std, conv_std):
     assert model.blocks[0].attention.qkv.weight.std().item() == pytest.approx(linear_std, rel=0.03)
     assert model.tokenizer.conv.weight.std().item() == pytest.approx(conv_std, rel=0.05)
     assert (model.blocks[0].attention.qkv.bias == 0).all() == (rule != "torch")
+    assert (model.tokenizer.conv.bias == 0).all() == (rule not in ("torch", "trunc-normal-linear"))
     assert model.position.table.std().item() == pytest.approx(0.5, rel=0.05)
     assert model.class_token.std().item() == pytest.approx(0.25, rel=0.25)
 

@@ -10,8 +10,7 @@ import pytest
 
 from harness.config import resolve
 from harness.datasets import DATASETS
-from harness.evidence.cells import Evidence, read_evidence
-from harness.evidence.costs import read_costs
+from harness.evidence.cells import Evidence, read_costs, read_evidence
 from harness.evidence.figures.costs import sizes_data
 from harness.evidence.paper import all_tables
 from harness.evidence.writing import Table

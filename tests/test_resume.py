@@ -1,9 +1,8 @@
 """A run that is killed, stopped or disturbed ends as the run that was left alone; what cannot be used is said."""
 
 import os
+import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,20 @@ from harness import run
 from harness.config import RunConfig, resolve
 from harness.datasets import DATASETS
 from harness.experiment import Resume, run_cell
-from harness.records.lock import BusyError, holder, owned
+from harness.records.lock import BusyError, holder, owned, take
 from harness.records.read import Run, read_run, run_state
 from harness.records.schema import FILES
-from harness.training import checkpoint
+from harness.training import checkpoint, setup
 from harness.training.checkpoint import PATTERN, Checkpoints
 from harness.training.signals import StoppedError
+from tests.processes import FORKS, Process, command
 
-CPU, ROOT = torch.device("cpu"), Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
 WORDS = ["--variant", "compact", "--dataset", "digits", "--recipe", "quick", "--epochs", "3", "--device", "cpu"]
+WORDS += ["--set", "variant.depth=1"]
 # everything that has a state: dropout draws from torch's generator, mixing from NumPy's, the average is a second model
 SETTINGS = ["recipe.ema=0.9", "recipe.dropout=0.1", "recipe.drop_path=0.1", "recipe.mix=either", "recipe.clip=1.0"]
+SETTINGS += ["variant.depth=1"]  # small, so that it is quick
 TIMES = ("seconds", "eval_seconds")
 
 
@@ -132,80 +134,68 @@ def test_time_before_the_stop_counts(tmp_path, monkeypatch):
 
 # --- killed ----------------------------------------------------------------------------------------------------------
 
-KILLER = """
-import os, random, signal, sys, time
-from pathlib import Path
-from typing import Any
-from harness.experiment import Resume, run_cell
-from harness.data.load import load
-from tests.test_resume import CPU, config
-load("digits", Path("data"))
-out, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-draw, killed, runs, done = random.Random(seed), 0, 0, False
-while not done:
-    place = out / str(runs)
-    before = list(place.glob("*/checkpoint-*"))
-    child = os.fork()
-    if child == 0:
-        run_cell(config(), Path("data"), place, CPU, quiet=True, resume=Resume(save_every_s=0))
-        os._exit(0)
-    if killed < kills:
-        while list(place.glob("*/checkpoint-*")) == before and not list(place.glob("*/result.json")):
-            time.sleep(0.002)  # until it trains
-        time.sleep(draw.uniform(0, float(sys.argv[4])))
-        os.kill(child, signal.SIGKILL)
-    if os.waitpid(child, 0)[1] == 0:  # before it was killed, or because nobody kills any more
-        runs, done = runs + 1, killed == kills
-    else:
-        killed += 1
-print(killed)
-"""
+
+def train_saving_always(out: Path) -> None:
+    cell(out, save_every_s=0)
 
 
-def killed(out: Path, kills: int, seed: int, longest_s: float) -> int:
-    """How often runs were killed while they trained, one run after the other, each until it came through. The parent of
-    the forks never computes: threads do not fork."""
-    words = [sys.executable, "-c", KILLER, str(out), str(kills), str(seed), str(longest_s)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout.split()[-1])
+def killed(out: Path, kills: int, longest_s: float) -> None:
+    """Runs that are killed while they train, one run after the other, each until it came through."""
+    draw, count, runs = random.Random(kills), 0, 0
+    while True:
+        place = out / str(runs)
+        before = list(place.glob("*/checkpoint-*"))
+        child = FORKS.Process(target=train_saving_always, args=(place,))
+        child.start()
+        if count < kills:
+            while list(place.glob("*/checkpoint-*")) == before and child.is_alive():
+                time.sleep(0.002)  # until it trains
+            time.sleep(draw.uniform(0, longest_s))
+            child.kill()
+        child.join()
+        if child.exitcode == 0:  # before it was killed, or because it was left alone
+            runs += 1
+            if count == kills:
+                return
+        else:
+            assert child.exitcode == -signal.SIGKILL
+            count += 1
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(25, marks=pytest.mark.long)])
 def test_killed_at_random_moments(tmp_path, whole, kills):
     """Inside the writing of a checkpoint too: there is one after every step."""
-    assert killed(tmp_path, kills, seed=kills, longest_s=0.6) == kills
+    killed(tmp_path, kills, longest_s=0.3)
     ended = [read_run(folder / config().run_id) for folder in tmp_path.iterdir()]
     assert ended
     for one in ended:
         assert_same(one, whole)
 
 
+def killed_writing(out: Path, moment: str) -> None:
+    real, count = checkpoint.write_state, iter(range(100))
+
+    def half(handle: int) -> None:
+        os.ftruncate(handle, os.fstat(handle).st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def deadly(path: Path, state: dict) -> None:
+        if next(count) == 50:
+            if moment == "half":
+                os.fsync = half
+            if moment == "after":
+                real(path, state)
+            if moment != "half":
+                os.kill(os.getpid(), signal.SIGKILL)
+        real(path, state)
+
+    checkpoint.write_state = deadly
+    train_saving_always(out)
+
+
 @pytest.mark.parametrize("moment", ["before", "half", "after"])
 def test_killed_inside_the_writing_of_a_checkpoint(tmp_path, whole, moment):
-    code = f"""
-import os, signal
-from pathlib import Path
-from typing import Any
-from harness.training import checkpoint
-from tests.test_resume import cell
-real, count = checkpoint.write_state, iter(range(100))
-def deadly(path, state):
-    if next(count) == 50:
-        if "{moment}" == "half":
-            os.fsync = half
-        if "{moment}" == "after":
-            real(path, state)
-        if "{moment}" != "half":
-            os.kill(os.getpid(), signal.SIGKILL)
-    real(path, state)
-def half(handle):
-    os.ftruncate(handle, os.fstat(handle).st_size // 2)
-    os.kill(os.getpid(), signal.SIGKILL)
-checkpoint.write_state = deadly
-cell(Path({str(tmp_path)!r}), save_every_s=0)
-"""
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == -signal.SIGKILL
+    assert Process(tmp_path / "log", killed_writing, tmp_path, moment).ended() == -signal.SIGKILL
     folder = tmp_path / config().run_id
     assert run_state(folder) == "unfinished" and list(folder.glob("checkpoint-*.pt"))
     assert bool(list(folder.glob(".checkpoint-*"))) == (moment == "half")
@@ -350,48 +340,37 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path, whole, monke
 # --- signals and locks -----------------------------------------------------------------------------------------------
 
 
-def started(out: Path, *more: str) -> subprocess.Popen:
-    words = [sys.executable, "-m", "harness.run", *WORDS, "--out", str(out), *more]
-    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"])
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path, name):
-    number = getattr(signal, name)
-    process = started(tmp_path, "--epochs", "400")
-    assert process.stdout and "epoch 1/" in process.stdout.readline()
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    number, out = getattr(signal, name), tmp_path / "runs"
+    process = command(tmp_path / "log", *WORDS, "--out", str(out), "--epochs", "400")
+    process.until("epoch 1/")
+    process.signal(number)
+    assert process.ended() == 128 + number
+    errors = process.read("err")
     assert f"stopped by {name}" in errors and "--epochs 400" in errors and "python -m harness.run --variant" in errors
-    (folder,) = tmp_path.iterdir()
+    (folder,) = out.iterdir()
     assert run_state(folder) == "unfinished" and list(folder.glob("checkpoint-*.pt")) and not (folder / "lock").exists()
 
 
-INTERRUPTED_TWICE = """
-import os, signal, sys
-from pathlib import Path
-from typing import Any
-import torch
-from harness.training import setup
-from tests.test_resume import cell
-real, steps = setup.batch_loss, iter(range(10**9))
-def batch_loss(*args):
-    if next(steps) == 70:
-        os.kill(os.getpid(), signal.SIGINT)
-        print("finishing the step", flush=True)
-        os.kill(os.getpid(), signal.SIGINT)
-        print("too late", flush=True)
-    return real(*args)
-setup.batch_loss = batch_loss
-cell(Path(sys.argv[1]), save_every_s=0)
-"""
+def interrupted_twice(out: Path) -> None:
+    real, steps = setup.batch_loss, iter(range(10**9))
+
+    def batch_loss(*args):
+        if next(steps) == 70:
+            os.kill(os.getpid(), signal.SIGINT)
+            print("finishing the step", flush=True)
+            os.kill(os.getpid(), signal.SIGINT)
+            print("too late", flush=True)
+        return real(*args)
+
+    setup.batch_loss = batch_loss
+    train_saving_always(out)
 
 
 def test_a_second_interrupt_ends_at_once_without_damage(tmp_path, whole):
-    words = [sys.executable, "-c", INTERRUPTED_TWICE, str(tmp_path)]
-    ended = subprocess.run(words, cwd=ROOT, timeout=120, capture_output=True, text=True)
-    assert ended.returncode == -signal.SIGINT and ended.stdout == "finishing the step\n", ended.stderr
+    process = Process(tmp_path / "log", interrupted_twice, tmp_path)
+    assert process.ended() == -signal.SIGINT and process.read() == "finishing the step\n", process.read("err")
     again = cell(tmp_path)
     assert_same(again, whole)
     assert [session["after_epochs"] for session in again.result["sessions"]] == [0, 1], "it went on"
@@ -399,37 +378,35 @@ def test_a_second_interrupt_ends_at_once_without_damage(tmp_path, whole):
 
 def test_one_process_trains_and_the_other_waits(tmp_path):
     """Whoever comes second prints what the first one left."""
-    first, second = started(tmp_path), started(tmp_path)
-    outputs = [process.communicate(timeout=120) for process in (first, second)]
-    assert (first.returncode, second.returncode) == (0, 0), outputs
-    text = "".join(out for out, _ in outputs)
+    out = tmp_path / "runs"
+    both = [command(tmp_path / f"log{number}", *WORDS, "--out", str(out)) for number in (1, 2)]
+    assert [process.ended() for process in both] == [0, 0], [process.read("err") for process in both]
+    text = "".join(process.read() for process in both)
     assert text.count("epoch 3/3") == 1 and text.count("test accuracy") == 2
-    (folder,) = tmp_path.iterdir()
+    (folder,) = out.iterdir()
     assert run_state(folder) == "done"
 
 
+def holding(folder: Path) -> None:
+    assert take(folder)
+    print("held", flush=True)
+    time.sleep(60)
+
+
 def test_a_lock_dies_with_its_owner(tmp_path):
-    code = """
-import sys, time
-from pathlib import Path
-from typing import Any
-from harness.records.lock import take
-lock = take(Path(sys.argv[1]))
-print(1, flush=True)
-time.sleep(60)
-"""
-    owner = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
-    assert owner.stdout and owner.stdout.readline()
-    who = holder(tmp_path)
-    assert who and who["pid"] == owner.pid
-    with pytest.raises(BusyError, match=f"process {owner.pid} on"), owned(tmp_path):
+    folder = tmp_path / "run"
+    owner = Process(tmp_path / "log", holding, folder)
+    owner.until("held")
+    who = holder(folder)
+    assert who and who["pid"] == owner.process.pid
+    with pytest.raises(BusyError, match=f"process {owner.process.pid} on"), owned(folder):
         pass
-    owner.kill()
-    owner.wait()
-    assert holder(tmp_path) is None and (tmp_path / "lock").exists(), "the file stays, the lock does not"
-    with owned(tmp_path):
-        assert holder(tmp_path) is not None
-    assert not (tmp_path / "lock").exists()
+    owner.process.kill()
+    owner.ended()
+    assert holder(folder) is None and (folder / "lock").exists(), "the file stays, the lock does not"
+    with owned(folder):
+        assert holder(folder) is not None
+    assert not (folder / "lock").exists()
 
 
 def test_looking_does_not_take_the_lock_from_anyone(tmp_path):

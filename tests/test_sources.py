@@ -16,9 +16,8 @@ from harness.data.pipeline import Batch
 from harness.datasets import DATASETS
 from harness.evidence.cells import read_evidence
 from harness.evidence.names import name_of
-from harness.evidence.tables.published import PUBLISHED_NUMBERS, published_table
-from harness.recipe import Recipe, shortened
-from harness.recipes import PUBLISHED, RECIPES
+from harness.evidence.tables.published import published_table
+from harness.recipes import PUBLISHED, RECIPES, Recipe, shortened
 from harness.records.read import load_runs
 from harness.studies import STUDIES
 from harness.study import Row
@@ -53,7 +52,7 @@ def test_lee_s_last_step():
     assert learning_rate(recipe, 300 * steps - 1, steps) == pytest.approx(1e-6, rel=1e-5)
 
 
-@pytest.mark.parametrize("epochs", [1, 5, 10, 20, 50, 100, 400])
+@pytest.mark.parametrize("epochs", [1, 10, 50, 400])
 @pytest.mark.parametrize("source", SERIES)
 def test_another_number_of_epochs_keeps_the_shape_of_the_curve(source, epochs):
     """At the same share of the training, the rate that the source has there."""
@@ -70,45 +69,6 @@ def test_s1_without_warm_up_starts_at_its_highest_rate():
     recipe = replace(RECIPES["s1"], warmup_epochs=0)
     rates = [learning_rate(recipe, epoch * 10, 10) for epoch in range(200)]
     assert rates[:2] == [1e-3, 1e-3] and rates[2] < 1e-3 and rates == sorted(rates, reverse=True)
-
-
-# --- models ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["compact", "compact-cls"])
-def test_s2_s_models_have_no_final_norm(name):
-    model: Any = build(name)
-    assert not any(isinstance(m, nn.LayerNorm) for m in model.norm.modules())
-
-
-@pytest.mark.parametrize(
-    ("name", "weight", "bias"),
-    [
-        ("patch2", 0.167, 0.167),  # torch's default, uniform to 1 / sqrt(3 x 2 x 2)
-        ("vit-224", 0.0208, 0.0208),  # 1 / sqrt(3 x 16 x 16)
-        ("small-p4", 0.0913, 0.0),  # xavier from 48 values of a patch to 192
-        ("compact", 0.02, 0.0),
-    ],
-)
-def test_standard_deviations_of_the_patch_embedding(name, weight, bias):
-    torch.manual_seed(0)
-    conv: Any = build(name).get_submodule("tokenizer.conv")
-    assert conv.weight.std().item() == pytest.approx(weight, rel=0.03)
-    assert conv.bias.std().item() == pytest.approx(bias, rel=0.15)
-
-
-@pytest.mark.parametrize("name", ["patch2", "vit-224"])
-def test_linear_layers_beside_a_convolution_that_is_left_alone(name):
-    torch.manual_seed(0)
-    model: Any = build(name)
-    assert model.blocks[0].mlp.expand.weight.std().item() == pytest.approx(0.02, rel=0.03)
-    assert not model.blocks[0].mlp.expand.bias.any()
-    assert model.blocks[0].norm_mlp.eps == model.norm.eps == 1e-6
-
-
-def test_s3_s_dropout():
-    config: Any = build("vit-224").config
-    assert (config.dropout, config.attention_dropout) == (0.1, 0.1)
 
 
 # --- recipes ---------------------------------------------------------------------------------------------------------
@@ -140,21 +100,18 @@ def test_smoothing_over_the_others_of_a_mixed_batch():
     assert mixed.item() == pytest.approx(-(both * logits.log_softmax(1)).sum(1).mean().item(), rel=1e-6)
 
 
-def test_clipping_each_parameter_by_itself():
-    """Norms 5 and 1 with a limit of 3: the first is scaled by 3/5, the second is left."""
+def test_clipping_each_parameter_by_itself_or_all_together():
+    """Norms 5 and 1 with a limit of 3: the first is scaled by 3/5. 6 and 8 with 5 for both together: half of each."""
     weights = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
     weights[0].grad, weights[1].grad = torch.tensor([3.0, 4.0]), torch.tensor([1.0])
     clip_gradients(weights, RECIPES["s0-head"], torch.tensor(26.0).sqrt())
     torch.testing.assert_close(weights[0].grad, torch.tensor([1.8, 2.4]))
     torch.testing.assert_close(weights[1].grad, torch.tensor([1.0]))
     assert weights[2].grad is None
-
-
-def test_clipping_all_parameters_together():
-    weights = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
-    weights[0].grad, weights[1].grad = torch.tensor([6.0]), torch.tensor([8.0])
-    clip_gradients(weights, Recipe(clip=5.0), torch.tensor(10.0))
-    torch.testing.assert_close(torch.cat([p.grad for p in weights if p.grad is not None]), torch.tensor([3.0, 4.0]))
+    together = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
+    together[0].grad, together[1].grad = torch.tensor([6.0]), torch.tensor([8.0])
+    clip_gradients(together, Recipe(clip=5.0), torch.tensor(10.0))
+    torch.testing.assert_close(torch.cat([p.grad for p in together if p.grad is not None]), torch.tensor([3.0, 4.0]))
 
 
 def test_s0_decays_whatever_has_two_dimensions():
@@ -192,12 +149,6 @@ def test_a_named_cell_is_the_one_that_it_always_was(variant, recipe, dataset):
     assert resolve(variant, DATASETS[dataset], recipe).run_id == RUN_IDS[variant, recipe, dataset]
 
 
-def test_cct_7_3x1_has_the_flags_of_its_readme():
-    recipe = RECIPES[PUBLISHED["cct-7-3x1"]]
-    assert (recipe.batch_size, recipe.warmup_epochs) == (64, 10)
-    assert replace(recipe, batch_size=128, warmup_epochs=5) == RECIPES[PUBLISHED["cvt-7-4"]]
-
-
 # --- records ---------------------------------------------------------------------------------------------------------
 
 
@@ -210,8 +161,8 @@ def test_later_fields_are_no_part_of_an_old_identity():
     for name, value in LATER_FIELDS.items():
         assert getattr(Recipe(), name, value) == value
     for config in reference_configs():
-        assert run_config_from_plain(config).run_id == config["run_id"]
-        assert plan_id(config) == run_config_from_plain(config).plan_id
+        again = run_config_from_plain(config)
+        assert (again.run_id, again.plan_id) == (config["run_id"], plan_id(config))
 
 
 def test_no_normed_record_meets_a_published_number_of_a_model_without():
@@ -273,8 +224,3 @@ def test_names_of_runs_under_other_data_sets_and_budgets():
                 row = Row(variant, recipe)
                 config = row.resolve(DATASETS[dataset], epochs=epochs).to_plain()
                 assert name_of(config) == (variant, recipe, () if epochs is None else ("epochs=7",))
-
-
-def test_every_published_number_has_a_row_that_is_planned():
-    planned = {row.name for row in STUDIES["published"].rows}
-    assert {(number.variant, number.recipe) for number in PUBLISHED_NUMBERS} <= planned

@@ -2,18 +2,14 @@
 distinguishable, and captions say how a table came about. Every record here is made up."""
 
 import csv
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from harness.evidence import effects
 from harness.evidence.cells import read_evidence
 from harness.evidence.conclusions import RULE
-from harness.evidence.figures.drawing import data_digest, read_digest
+from harness.evidence.figures.drawing import data_digest, drawn, read_digest
 from harness.evidence.figures.studies import study_figures
 from harness.evidence.findings import findings
 from harness.evidence.paper import write_tables
@@ -168,6 +164,7 @@ def test_a_forest_has_a_line_for_each_comparison_in_the_order_of_the_study(tmp_p
 
 def test_worse_is_as_clear_as_better(tmp_path: Path) -> None:
     write_rows(tmp_path, POOLING, BY_HAND[::-1])
+    assert [effect.verdict for effect in only(tmp_path).effects] == ["worse", "worse"]
     rows = figures(tmp_path, POOLING)["forest-pooling"]["rows"]
     assert [(row["label"], row["clear"], row["mean"] < 0) for row in rows] == [
         ("pool=cls", True, True),
@@ -219,27 +216,6 @@ def write_pooling(root: Path, seeds: int = 3) -> None:
         write_row(root, row, [60 + place + seed / (1 + place) for seed in range(seeds)])
 
 
-def test_a_report_computes_each_finding_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables, figures, sentences, macros and the README read the same one."""
-    write_pooling(tmp_path / "runs")
-    monkeypatch.setattr("harness.evidence.figures.drawing.drawn", lambda *_: (b"", b""))
-    calls: Counter[str] = Counter()
-    for name in ("effects_of", "gaps_of", "choices_of", "best_of"):
-        monkeypatch.setattr(f"harness.evidence.findings.{name}", counted(name, calls))
-    report(tmp_path)
-    assert calls == {"effects_of": 1, "gaps_of": 1, "choices_of": 1, "best_of": 1}
-
-
-def counted(name: str, calls: Counter[str]) -> Callable[..., Any]:
-    real = getattr(effects, name)
-
-    def call(*arguments: Any) -> Any:
-        calls[name] += 1
-        return real(*arguments)
-
-    return call
-
-
 def report(tmp_path: Path, runs: str = "runs", out: str = "paper") -> Path:
     (tmp_path / runs).mkdir(exist_ok=True)
     words = ["--results", str(tmp_path / runs), "--out", str(tmp_path / out), "--bench", str(tmp_path / "nothing")]
@@ -262,33 +238,22 @@ def test_the_report_has_every_study_that_was_run_whatever_the_main_table_is(tmp_
         assert data_digest(data).encode() in (out / f"figures/{name}.pdf").read_bytes()
 
 
-def test_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    rows = STUDIES["lr-sensitivity"].rows
-    for row in rows[: (len(rows) + 1) // 2]:  # so many that the study counts as run
-        write_row(tmp_path / "runs", row, (50.0, 51.0), holdout=STUDIES["lr-sensitivity"].holdout)
-    first, second = (report(tmp_path, out=out) for out in ("first", "second"))
-    files = {path.relative_to(first) for path in first.rglob("*") if path.is_file()}
-    drawn = {"forest-lr-sensitivity.png", "interaction-lr-sensitivity.png"}
-    assert drawn <= {path.name for path in files}
-    assert all((first / path).read_bytes() == (second / path).read_bytes() for path in files)
+def test_the_figures_of_a_study_are_drawn_to_the_same_bytes(tmp_path: Path) -> None:
+    write_rows(tmp_path, GRID, GRID_ROWS)
+    plans = study_figures(only(tmp_path, GRID))
+    assert [plan.name for plan in plans] == ["forest-pooling", "interaction-pooling"]
+    assert [drawn(plan, {}) for plan in plans] == [drawn(plan, {}) for plan in plans]
 
 
-def test_stale_tables_and_figures_of_studies_go_and_others_stay(tmp_path: Path) -> None:
-    write_pooling(tmp_path / "runs")
-    out = report(tmp_path)
-    (out / "tables/study-mine.md").write_text("somebody's own")
-    (out / "figures/forest-mine.png").write_bytes(b"\x89PNG\r\n\x1a\nsomebody's own")
-    assert (out / "tables/study-pooling.csv").exists() and (out / "figures/forest-pooling.pdf").exists()
-    report(tmp_path, runs="none")
-    assert [path.name for path in out.rglob("*study-*")] == ["study-mine.md"]
-    assert [path.name for path in out.rglob("forest-*")] == ["forest-mine.png"]
-
-
-def test_write_tables_says_what_it_removed(tmp_path: Path) -> None:
+def test_tables_of_studies_that_the_records_no_longer_hold_go_and_others_stay(tmp_path: Path) -> None:
+    (tmp_path / "study-mine.md").write_text("somebody's own")
     write_tables([Table("study-a", ("x",), (("1",),), "")], tmp_path)
     lines = write_tables([Table("study-b", ("x",), (("1",),), "")], tmp_path)
     assert lines[-1] == "tables/study-a: removed, it was made of other records"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["study-b.csv", "study-b.md", "study-b.tex"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("study-b.csv", "study-b.md", "study-b.tex"),
+        "study-mine.md",
+    ]
 
 
 # --- bold in the main table, and how it is written --------------------------------------------------------------------
@@ -319,11 +284,6 @@ def test_bold_cells_are_escaped_like_others() -> None:
     ]
     assert r"\textbf{a\_b*c \& 5\%} & \textbf{$-$1.50} \\" in shown.to_latex()
     assert shown.to_csv().splitlines()[1] == "a_b*c & 5%,-1.50"
-
-
-def test_bold_follows_its_column_when_latex_leaves_one_out() -> None:
-    shown = Table("t", ("a", "b", "c"), (("1", "2", "3"),), "", ("b",), frozenset({(0, 2)}))
-    assert r"1 & \textbf{3} \\" in shown.to_latex()
 
 
 # --- what captions say ------------------------------------------------------------------------------------------------

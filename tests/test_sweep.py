@@ -11,31 +11,32 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from harness import sweep
-from harness.data.load import available_bytes
 from harness.datasets import DATASETS
 from harness.records.lock import BusyError, holder, take
 from harness.records.read import DIRTY, load_runs, problems_of, read_run, run_state
 from harness.records.schema import EPOCH_FIELDS, RESULT_FIELDS
 from harness.records.write import RunWriter
 from harness.studies import STUDIES
-from harness.study import Row, Study, grid
+from harness.study import Row, Study
 from harness.sweeping import train, workers
-from harness.sweeping.plan import Guesser, PlannedRun, about, longest_first, on_device, plan
+from harness.sweeping.plan import Guesser, PlannedRun, about, on_device, plan
 from harness.sweeping.status import status_text, statuses, with_time_left
 from harness.sweeping.workers import Display, Job, Place, default_jobs, environments, run_jobs
 from harness.training import estimate
 from harness.training.device import is_shared
-from harness.training.signals import SIGNALS, StoppedError, listening
+from harness.training.signals import StoppedError, listening
 from variants.fields import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
-ONE = ["quick", "--variants", "compact", "--epochs", "1", "--device", "cpu", "--jobs", "1"]
+COMPACT = ["quick", "--variants", "compact", "--epochs", "1", "--device", "cpu"]
+ONE = [*COMPACT, "--jobs", "1"]
 
 
 def small(name: str) -> Study:
@@ -83,7 +84,7 @@ def trained(monkeypatch) -> list[int]:
     """Training is replaced by a record made up; the seeds that were trained."""
     seeds = []
 
-    def run_cell(config, data_dir, out, device):
+    def run_cell(config, data_dir, out, *_):
         if who := holder(out / config.run_id):
             raise BusyError(out / config.run_id, who)
         seeds.append(config.seed)
@@ -98,22 +99,40 @@ def trained(monkeypatch) -> list[int]:
 # --- runs in turn ----------------------------------------------------------------------------------------------------
 
 
-def test_a_study_from_command_to_records(tmp_path, capsys, one_thread):
-    """Trains the small form of one study, made smaller still; the others are planned in test_studies.py."""
-    words = ["pooling", "--quick", "--seeds", "1", "--epochs", "1", "--device", "cpu", "--out", str(tmp_path)]
-    assert sweep.main([*words, "--dry-run"]) == 0
+def test_a_study_from_command_to_records(tmp_path, capsys, monkeypatch, one_thread):
+    """Trains two runs in turn, and the same at once, a run a core: bit for bit the same, with one line for each."""
+    words, in_turn, at_once = [*COMPACT, "--out"], tmp_path / "in turn", tmp_path / "at once"
+    assert sweep.main([*words, str(in_turn), "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert "3 runs, 0 done, 3 to train" in printed and "  0  pool=seq, digits: about" in printed
-    assert list(tmp_path.iterdir()) == []
-    assert sweep.main([*words, "--cell", "1"]) == 0
-    assert sweep.main([*words, "--cell", "1"]) == 0
-    assert "run 1 is done already: pool=cls, digits seed 0, test accuracy" in capsys.readouterr().out
-    assert sweep.main([*words, "--jobs", "1"]) == 0
+    assert "2 runs, 0 done, 2 to train" in printed and "  0  compact quick, digits: about" in printed
+    assert not in_turn.exists()
+    for _ in range(2):
+        assert sweep.main([*words, str(in_turn), "--cell", "1"]) == 0
+    assert "run 1 is done already: compact quick, digits seed 1, test accuracy" in capsys.readouterr().out
+    assert sweep.main([*words, str(in_turn), "--jobs", "1"]) == 0
     printed = capsys.readouterr().out
-    assert "3 runs, 1 done, 2 to train" in printed and "[2/2] run 2: pool=mean, digits seed 0 ->" in printed
-    assert {run.config["variant"]["pool"] for run in load_runs([tmp_path])} == {"seq", "cls", "mean"}
-    assert sweep.main([*words, "--status"]) == 0
+    assert "2 runs, 1 done, 1 to train" in printed and "run 0: compact quick, digits seed 0 ->" in printed
+    assert "epoch 1/1" in printed
+    assert sweep.main([*words, str(in_turn), "--status"]) == 0
     assert "all done" in capsys.readouterr().out
+
+    two_cores(monkeypatch)
+    assert sweep.main([*words, str(at_once)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("2 runs, 0 done, 2 to train, 2 at a time") and len(lines) == 3
+    assert {line.split("%")[0][:-5] for line in lines[1:]} == {
+        f"[{nth}/2] run {number}: compact quick, digits seed {number}: done, test accuracy "
+        for nth, number in enumerate([line.split()[2][0] for line in lines[1:]], 1)
+    }
+    for pair in zip(load_runs([at_once]), load_runs([in_turn]), strict=True):
+        assert [run.env["threads"] for run in pair] == [1, 1]
+        one, other = (
+            [k for k in line.items() if not k[0].endswith("seconds")] for run in pair for line in run.epochs()
+        )
+        assert one == other
+        mine, theirs = (run.predictions() for run in pair)
+        assert all(mine[name].tobytes() == theirs[name].tobytes() for name in ("predicted", "confidence"))
+        assert pair[0].result["corruption_accuracy"] == pair[1].result["corruption_accuracy"]
 
 
 def test_what_failed_or_was_given_up_or_is_missing_is_trained(tmp_path, capsys, trained):
@@ -158,12 +177,6 @@ def test_missing_data_fails_its_runs_alone(tmp_path, capsys, monkeypatch, traine
     assert [run.config["dataset"] for run in load_runs([tmp_path / "runs"])] == ["digits"]
 
 
-def test_two_names_of_one_run_are_one_run(tmp_path, capsys, trained):
-    words = ["quick", "--variants", "vanilla", "--recipes", "published", "s1", "--seed", "0", "0", "--dry-run"]
-    assert sweep.main([*words, "--device", "cpu", "--out", str(tmp_path)]) == 0
-    assert "1 run, 0 done" in capsys.readouterr().out and not trained
-
-
 def test_what_another_process_trains_is_left_to_it_until_it_ends(tmp_path, capsys, monkeypatch, trained):
     """The others come first; then its outcome is waited for, and if it gave up, the run is trained here."""
     first, second, _ = (run.config for run in runs_of_one(3))
@@ -202,9 +215,10 @@ sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in chi
 """
 
 
-@pytest.mark.parametrize(("processes", "runs"), [(2, 3), pytest.param(8, 64, marks=pytest.mark.long)])
-def test_several_processes_on_one_study(tmp_path, processes, runs):
+@pytest.mark.long
+def test_several_processes_on_one_study(tmp_path):
     """Each run is trained once, and every process ends well when all are done."""
+    processes, runs = 8, 64
     words = [str(processes), *ONE, "--seeds", str(runs), "--out", str(tmp_path)]
     done = subprocess.run([sys.executable, "-c", AT_ONCE, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -216,103 +230,60 @@ def test_several_processes_on_one_study(tmp_path, processes, runs):
 # --- several at once -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def two_cores(monkeypatch):
+def two_cores(monkeypatch) -> None:
     """Of which OpenMP may take both, and memory enough."""
     monkeypatch.setattr(workers, "cores", lambda: 2)
-    monkeypatch.setattr(sweep, "available_bytes", lambda: None)
+    monkeypatch.setattr(workers, "available_bytes", lambda: sys.maxsize)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
-def test_small_runs_train_one_a_core_as_one_thread_would_train_them(tmp_path, capsys, two_cores, one_thread):
-    """Bit for bit what `--jobs 1` leaves on one thread; of each run one line is seen."""
-    words = ["quick", "--variants", "compact", "--epochs", "1", "--device", "cpu", "--out"]
-    assert sweep.main([*words, str(tmp_path / "at once")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("2 runs, 0 done, 2 to train, 2 at a time") and len(lines) == 3
-    assert {line.split("%")[0][:-5] for line in lines[1:]} == {
-        f"[{nth}/2] run {number}: compact quick, digits seed {number}: done, test accuracy "
-        for nth, number in enumerate([line.split()[2][0] for line in lines[1:]], 1)
-    }
-    assert sweep.main([*words, str(tmp_path / "in turn"), "--jobs", "1"]) == 0
-    assert "epoch 1/1" in capsys.readouterr().out
-    for pair in zip(*(load_runs([tmp_path / way]) for way in ("at once", "in turn")), strict=True):
-        assert [run.env["threads"] for run in pair] == [1, 1]
-        measured = [
-            {k: v for k, v in line.items() if not k.endswith("seconds")} for run in pair for line in run.epochs()
-        ]
-        assert measured[:1] == measured[1:]
-        mine, theirs = (run.predictions() for run in pair)
-        assert all(mine[name].tobytes() == theirs[name].tobytes() for name in ("predicted", "confidence"))
-        assert pair[0].result["test_nll"] == pair[1].result["test_nll"]
-        assert pair[0].result["corruption_accuracy"] == pair[1].result["corruption_accuracy"]
-
-
-def at_work(words: list[str], out: Path, runs: int) -> subprocess.Popen:
-    """A sweep in a process group of its own, as soon as so many of its runs have finished an epoch."""
-    command = [sys.executable, "-m", "harness.sweep", *words, "--out", str(out)]
+def test_ctrl_c_leaves_no_child_and_loses_nothing(tmp_path):
+    """A terminal sends it to the jobs too, which then hear twice. The last line is the command that goes on."""
+    words = [
+        "quick",
+        "--variants",
+        "compact",
+        "--device",
+        "cpu",
+        "--epochs",
+        "500",
+        "--jobs",
+        "2",
+        "--out",
+        str(tmp_path),
+    ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    own = {**os.environ, "OMP_NUM_THREADS": "2"}
-    process = subprocess.Popen(command, cwd=ROOT, env=own, start_new_session=True, **pipes)
+    command = [sys.executable, "-m", "harness.sweep", *words]
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)
     end_s = time.monotonic() + 120
-    while len([path for path in out.glob("*/epochs.jsonl") if path.stat().st_size]) < runs:
+    while len([path for path in tmp_path.glob("*/epochs.jsonl") if path.stat().st_size]) < 2:
         assert process.poll() is None and time.monotonic() < end_s
         time.sleep(0.05)
-    return process
-
-
-LONG = ["quick", "--variants", "compact", "--device", "cpu", "--epochs", "500"]
-
-
-def all_saved(out: Path) -> bool:
-    """Nobody trains any more, and each can go on."""
-    folders = list(out.iterdir())
-    assert not any(holder(folder) for folder in folders) and {run_state(folder) for folder in folders} == {"unfinished"}
-    return len(folders) == 2 and all(list(folder.glob("checkpoint-*.pt")) for folder in folders)
-
-
-def test_a_sweep_that_is_stopped_leaves_no_child_and_loses_nothing(tmp_path):
-    """Only the sweep hears the signal. It waits for its jobs, and its last line is the command that goes on."""
-    process = at_work([*LONG, "--jobs", "2"], tmp_path, 2)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGINT)
     printed, told = process.communicate(timeout=60)
-    again = shlex.join(["python", "-m", "harness.sweep", *LONG, "--jobs", "2", "--out", str(tmp_path)])
-    assert told == f"stopped by SIGTERM; nothing is lost; the same command goes on: {again}\n"
-    assert process.returncode == 143 and all_saved(tmp_path)
+    again = shlex.join(["python", "-m", "harness.sweep", *words])
+    assert told == f"stopped by SIGINT; nothing is lost; the same command goes on: {again}\n"
+    assert process.returncode == 130
     assert all(f"[{number}] compact digits quick seed {number} epoch 1/500" in printed for number in (0, 1))
+    folders = list(tmp_path.iterdir())
+    assert len(folders) == 2 and {run_state(folder) for folder in folders} == {"unfinished"}
+    assert not any(holder(folder) for folder in folders)
+    assert all(list(folder.glob("checkpoint-*.pt")) for folder in folders)
 
 
-@pytest.mark.skipif(default_jobs("cpu", {}, available_bytes()) < 2, reason="needs two cores, and memory for two runs")
-def test_ctrl_c_stops_a_sweep_of_small_runs(tmp_path):
-    process = at_work(LONG, tmp_path, 2)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the jobs too
-    printed, told = process.communicate(timeout=60)
-    assert process.returncode == 130 and printed.count("\n") == 1, "not a word of a job"
-    assert told.startswith("stopped by SIGINT; nothing is lost") and told.count("\n") == 1
-    assert all_saved(tmp_path)
-
-
-def test_a_killed_job_does_not_stop_the_others(tmp_path, capsys, monkeypatch, two_cores):
-    """What a job wrote on stdout is shown only if it failed; the next number takes its place."""
-    job = "import os, sys; print('at work', flush=True); sys.argv[2] == '1' and os.kill(os.getpid(), 9)"
+def test_a_killed_job_does_not_stop_the_others(tmp_path, capsys, monkeypatch):
+    """Each job is the same command for one run. What it wrote on stdout is shown only if it failed."""
+    two_cores(monkeypatch)
+    job = "import os, sys; print(*sys.argv[1:], flush=True); sys.argv[2] == '1' and os.kill(os.getpid(), 9)"
     monkeypatch.setattr(train, "COMMAND", (sys.executable, "-c", job))
     monkeypatch.setattr(train, "outcome", lambda folder: "test accuracy 50.00%")
-    words = ["quick", "--variants", "compact", "--device", "cpu", "--seeds", "4", "--out", str(tmp_path)]
+    words = ["quick", "--variants", "compact", "--device=cpu", "--seeds", "4", "--out", str(tmp_path)]
     assert sweep.main(words) == 1
     printed = capsys.readouterr()
-    assert "[1] at work" in printed.out and printed.out.count("at work") == 1
+    assert printed.out.count("--cell") == 1 and f"[1] --cell 1 {shlex.join(words)}\n" in printed.out
     assert "run 1: compact quick, digits seed 1: FAILED" in printed.out
     assert printed.out.count("done, test accuracy 50.00%") == 3 and "[4/4] " in printed.out
     assert "1 of 4 runs are not done: compact quick, digits seed 1 (--cell 1)" in printed.err
-
-
-def test_each_job_is_the_same_command_for_one_run(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(train, "COMMAND", (sys.executable, "-c", "import sys; print(*sys.argv[1:])"))
-    monkeypatch.setattr(train, "outcome", lambda folder: "")
-    words = ["quick", "--variants", "compact", "--device=cpu", "--jobs", "2", "--out", str(tmp_path)]
-    assert sweep.main(words) == 0
-    assert f"[1] --cell 1 quick --variants compact --device=cpu --out {tmp_path}\n" in capsys.readouterr().out
-    assert train.without_jobs(["main", "--jobs=4"]) == ["main"]
     assert train.without_jobs(["--jobs", "4", "main", "--jobs=2", "--quick"]) == ["main", "--quick"]
 
 
@@ -326,7 +297,7 @@ def test_a_sweep_that_is_stopped_before_its_first_job_starts_none(tmp_path, monk
 
 @pytest.mark.studies
 @pytest.mark.parametrize("name", [name for name, study in STUDIES.items() if study.quick])
-def test_every_small_form_is_done_within_a_minute(name, tmp_path, capsys):
+def test_every_small_form_is_done_within_a_minute(name, tmp_path):
     """Not part of an ordinary run: pytest -m studies."""
     command = [sys.executable, "-m", "harness.sweep", name, "--quick", "--device", "cpu", "--out", str(tmp_path)]
     start_s, before = time.monotonic(), os.times()
@@ -335,11 +306,7 @@ def test_every_small_form_is_done_within_a_minute(name, tmp_path, capsys):
     computed = after.children_user + after.children_system - before.children_user - before.children_system
     assert done.returncode == 0, done.stderr
     assert len(load_runs([tmp_path])) == small(name).run_count
-    busy = is_shared(CPU)
-    where = ", on a busy machine" if busy else ""
-    with capsys.disabled():
-        print(f"\n{name}: {seconds:.0f} s, {computed:.0f} s of computing{where}", end=" ")
-    assert computed <= 120 and (busy or seconds <= 60), "a minute on two cores"
+    assert computed <= 120 and (is_shared(CPU) or seconds <= 60), "a minute on two cores"
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------------
@@ -361,26 +328,26 @@ def test_every_job_runs_and_its_output_is_told_apart(capsys):
     assert capsys.readouterr().out.splitlines() == ["[3] I am alone", "[4] oh no", "[6] me too"], "one at a time"
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-def test_a_signal_ends_what_runs_and_starts_no_more(tmp_path, number):
-    pid = "import os, sys, time; open(sys.argv[0], 'w').write(str(os.getpid())); time.sleep(60)"
+def test_a_signal_ends_what_runs_and_starts_no_more(tmp_path):
+    pid = "import os; open({!r}, 'w').write(str(os.getpid())); import time; time.sleep(60)"
     started = tmp_path / "pid"
     jobs = [
         job(0, "pass"),
-        *(job(n, pid.replace("sys.argv[0]", repr(f"{started}{n}"))) for n in (1, 2)),
-        job(3, f"open({str(tmp_path / 'late')!r}, 'w')"),
+        job(1, pid.format(str(started))),
+        job(2, "pass"),
+        job(3, pid.format(str(tmp_path / "late"))),
     ]
     start_s, codes = time.monotonic(), []
-    with pytest.raises(StoppedError, match=number.name), listening():
+    with pytest.raises(StoppedError, match="SIGUSR1"), listening():
         for done, code in run_jobs(jobs, [dict(os.environ)] * 2, Display()):
             codes.append((done.number, code))
-            while not Path(f"{started}1").exists():
+            while not (started.exists() and started.read_text()):
                 time.sleep(0.01)
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGUSR1)
     assert codes == [(0, 0)] and time.monotonic() - start_s < 40
-    assert [path.name for path in tmp_path.iterdir()] == ["pid1"], "neither what waits nor what is next starts"
+    assert list(tmp_path.iterdir()) == [started], "neither what waits nor what is next starts"
     with pytest.raises(ProcessLookupError):
-        os.kill(int(Path(f"{started}1").read_text()), 0)
+        os.kill(int(started.read_text()), 0)
 
 
 def test_jobs_share_the_threads_and_take_gpus_in_turn():
@@ -402,10 +369,13 @@ def test_jobs_share_the_threads_and_take_gpus_in_turn():
 
 def test_how_many_small_runs_at_once(monkeypatch):
     monkeypatch.setattr(workers, "cores", lambda: 8)
-    assert default_jobs("cpu", {}, None) == 8 and default_jobs("cuda", {}, None) == 1
-    assert default_jobs("cpu", {"OMP_NUM_THREADS": "2"}, None) == 2, "the user has said how many threads"
-    assert default_jobs("cpu", {"OMP_NUM_THREADS": "64"}, None) == 8
-    assert [default_jobs("cpu", {}, gigabytes * 10**9) for gigabytes in (1, 4, 64)] == [1, 3, 8]
+    monkeypatch.setattr(workers, "available_bytes", lambda: sys.maxsize)
+    assert default_jobs("cpu", {}) == 8 and default_jobs("cuda", {}) == 1
+    assert default_jobs("cpu", {"OMP_NUM_THREADS": "2"}) == 2, "the user has said how many threads"
+    assert default_jobs("cpu", {"OMP_NUM_THREADS": "64"}) == 8
+    for gigabytes, expected in ((1, 1), (4, 3), (64, 8)):
+        monkeypatch.setattr(workers, "available_bytes", lambda bytes_=gigabytes * 10**9: bytes_)
+        assert default_jobs("cpu", {}) == expected
     one_each = environments(8, Place("cpu"), "cpu", {"OMP_NUM_THREADS": "64"}, threads=1)
     assert [e["OMP_NUM_THREADS"] for e in one_each] == ["1"] * 8
 
@@ -418,44 +388,25 @@ def test_the_device_is_asked_in_another_process(monkeypatch):
     assert workers.place_of("cuda") == Place("cuda", "bf16", True, 2)
 
 
-@pytest.mark.parametrize(
-    ("words", "several"),
-    [
-        ("quick", True),
-        ("pooling --quick", True),
-        ("main --dataset digits", False),
-        ("main", False),
-        ("quick --dataset c10", False),
-        ("quick --dataset c10 digits", False),
-        ("main --jobs 2", True),
-        ("quick --jobs 1", False),
-        ("quick --cell 0", False),
-        ("quick --dry-run", False),
-    ],
-)
-def test_which_sweeps_train_several_at_once(words, several):
-    args = sweep.parser().parse_args(words.split())
-    assert sweep.may_be_several(args, sweep.chosen(args)) is several
-
-
-def test_every_small_form_is_one_of_small_runs():
-    for name, study in STUDIES.items():
-        args = sweep.parser().parse_args([name, *(["--quick"] if study.quick else [])])
-        assert sweep.may_be_several(args, sweep.chosen(args)) is (study.quick is not None or name == "quick")
+def test_which_sweeps_train_several_at_once():
+    """Every small form, and what was told to."""
+    several = ["quick", "main --jobs 2", *(f"{name} --quick" for name, study in STUDIES.items() if study.quick)]
+    others = [*STUDIES, "quick --dataset c10 digits", "main --dataset digits", "quick --jobs 1", "quick --cell 0"]
+    for words in [*several, *others, "quick --dry-run"]:
+        args = sweep.parser().parse_args(words.split())
+        assert sweep.may_be_several(args, sweep.chosen(args)) is (words in several), words
 
 
 def test_the_longest_row_comes_first():
     planned = plan(STUDIES["quick"], DATASETS)
     assert [run.row.variant for run in planned[:4]] == ["compact", "timm", "vanilla", "patch2"]
-    assert [(run.row.variant, run.config.seed) for run in longest_first(planned)] == [
+    assert [(run.row.variant, run.config.seed) for run in train.longest_first(planned)] == [
         (variant, seed) for variant in ("patch2", "vanilla", "timm", "compact") for seed in (0, 1)
     ]
 
 
 class Screen(io.StringIO):
-    def __init__(self, tty: bool):
-        super().__init__()
-        self.tty = tty
+    tty = False
 
     def isatty(self) -> bool:
         return self.tty
@@ -468,7 +419,8 @@ AN_EPOCH = "compact digits quick seed 0 epoch {}/10  train loss 1.000\n"
 def test_what_is_seen_of_small_runs(monkeypatch, tty):
     """Of two runs of ten epochs one had three behind it and is done, the other fails in its second. Of the one that
     failed everything is shown; what a job writes on stderr, at once."""
-    screen = Screen(tty)
+    screen = Screen()
+    screen.tty = tty
     monkeypatch.setattr(sys, "stdout", screen)
     display, done, broken = Display(20, brief=True), Job(0, [], 10), Job(1, [], 10)
     display.bar.mininterval = 0
@@ -492,49 +444,6 @@ def test_what_is_seen_of_small_runs(monkeypatch, tty):
 # --- what is asked for -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["poolin"], "did you mean pooling"),
-        (["quick", "--quick"], "no small form"),
-        (["main", "--cell", "120"], "the runs 0 to 119"),
-        (["main", "--cell", "-1"], "the runs 0 to 119"),
-        (["budget", "--epochs", "10"], "leave out --epochs"),
-        (["pooling", "--variants", "vanilla", "compact"], "only with compact"),
-        (["pooling", "--dataset", "c11"], "did you mean c10"),
-    ],
-)
-def test_what_cannot_be_done_is_said(words, message):
-    with pytest.raises(UsageError, match=message):
-        sweep.main(words)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["main", "--seeds", "0"], "seeds by name are --seed 0"),
-        (["main", "--seeds", "0", "1"], "seeds by name are --seed 0"),
-        (["main", "--seeds", "2", "--seed", "1"], "not allowed with argument --seeds"),
-        (["main", "--jobs", "2", "--cell", "1"], "not allowed with argument"),
-        (["main", "--jobs", "0"], "1 or more"),
-        ([], "required: study"),
-    ],
-)
-def test_what_is_no_command_exits_2(words, message, capsys):
-    with pytest.raises(SystemExit) as caught:
-        sweep.main(words)
-    error = capsys.readouterr().err
-    assert caught.value.code == 2 and message in error and len(error.splitlines()) == 2
-
-
-def test_seeds_by_number_and_by_name():
-    def seeds(*words: str) -> tuple[int, ...]:
-        return sweep.chosen(sweep.parser().parse_args(["main", *words])).seeds
-
-    assert (seeds(), seeds("--seeds", "3")) == ((0, 1, 2, 3, 4), (0, 1, 2))
-    assert (seeds("--seed", "0"), seeds("--seed", "7", "2")) == ((0,), (7, 2))
-
-
 def test_the_list_names_every_study_with_its_question(capsys):
     with pytest.raises(SystemExit) as caught:
         sweep.main(["--list"])
@@ -546,11 +455,13 @@ def test_the_list_names_every_study_with_its_question(capsys):
 
 
 def test_a_run_s_number_stays_when_seeds_are_added():
-    study = grid("?", Row("compact", "quick"), {"lr": {"1": "recipe.lr=1e-3", "2": "recipe.lr=2e-3"}}, seeds=(0, 1))
-    few = plan(study.narrowed(datasets=["digits"]), DATASETS)
-    many = plan(study.narrowed(datasets=["digits"], seeds=range(5)), DATASETS)
+    few, many = (plan(POOLING.narrowed(seeds=range(count)), DATASETS) for count in (2, 5))
     assert [run.config.run_id for run in many[: len(few)]] == [run.config.run_id for run in few]
-    assert [run.number for run in many] == list(range(10))
+    assert [run.number for run in many] == list(range(15))
+
+
+def test_two_names_of_one_run_are_one_run():
+    assert len(plan(STUDIES["quick"].narrowed(["vanilla"], ["published", "s1"], seeds=[0, 0]), DATASETS)) == 1
 
 
 # --- status ----------------------------------------------------------------------------------------------------------
@@ -567,17 +478,33 @@ def some_runs(out: Path) -> list[PlannedRun]:
     return runs
 
 
-def never(*_) -> float:
-    raise AssertionError("nobody needed to ask")
+class Machine:
+    """In place of a Guesser: a machine on which a run takes so long. With no name, nobody needs to ask."""
+
+    def __init__(self, name: str = "", seconds: float | None = None):
+        self.name, self.known = name, seconds
+
+    @property
+    def device_name(self) -> str:
+        assert self.name
+        return self.name
+
+    def seconds(self, run: PlannedRun) -> float:
+        assert self.known
+        return self.known
+
+
+Left = tuple[dict[int, float | None], str | None]
+
+
+def left(runs: list[PlannedRun], out: Path, machine: Machine | None = None) -> Left:
+    guess: Any = machine or Machine()
+    found, device = with_time_left(statuses(runs, out), guess)
+    return {status.run.number: status.left for status in found if status.state != "done"}, device
 
 
 def states(planned: list[PlannedRun], out: Path, *settings) -> list[str]:
     return [status.state for status in statuses(planned, out, *settings)]
-
-
-def left(runs: list[PlannedRun], out: Path, device=never, guess=never) -> tuple[dict[int, float | None], str | None]:
-    found, whose = with_time_left(statuses(runs, out), device, guess)  # type: ignore[arg-type]
-    return {status.run.number: status.left for status in found if status.state != "done"}, whose
 
 
 def test_states_of_runs_whatever_precision_they_were_made_in(tmp_path):
@@ -587,13 +514,8 @@ def test_states_of_runs_whatever_precision_they_were_made_in(tmp_path):
     assert states(planned, tmp_path) == every
     assert states(planned, tmp_path, "fp32") == states(planned, tmp_path, "bf16", False) == ["missing"] * 6
     assert states(planned, tmp_path, "bf16", True) == every
-
-
-def test_of_two_records_the_better_counts(tmp_path):
-    planned = plan(POOLING, DATASETS)[:1]
-    finished(on_device(planned, "fp32", False)[0].config, tmp_path, outcome="failed", reason="why")
-    finished(on_device(planned, "bf16", True)[0].config, tmp_path)
-    assert states(planned, tmp_path) == ["done"]
+    finished(on_device(planned, "fp32", False)[1].config, tmp_path)  # of two records the better counts
+    assert states(planned, tmp_path)[:2] == ["done", "done"]
 
 
 def test_an_unreadable_neighbour_is_named_and_stops_nothing(tmp_path, capsys):
@@ -604,33 +526,30 @@ def test_an_unreadable_neighbour_is_named_and_stops_nothing(tmp_path, capsys):
     assert "skipped" in capsys.readouterr().err
 
 
-def test_time_left_by_what_was_finished(tmp_path):
-    """Row pool=seq took 100 and 200 s. pool=cls has one epoch of three behind it, at 2 s each."""
+def test_time_left(tmp_path):
+    """Row pool=seq took 100 and 200 s, its third seed 9000 s on another machine. pool=cls has one epoch of three behind
+    it, at 2 s each."""
     runs = some_runs(tmp_path)
-    assert left(runs, tmp_path, lambda: "another machine") == ({1: None, 2: None, 4: 4.0, 5: None}, "a GPU")
-    here = left(runs, tmp_path, lambda: "a GPU", lambda run: 30.0)
-    assert here == ({1: 30.0, 2: 30.0, 4: 4.0, 5: 30.0}, "a GPU")
+    assert left(runs, tmp_path, Machine("another machine")) == ({1: None, 2: None, 4: 4.0, 5: None}, "a GPU")
+    assert left(runs, tmp_path, Machine("a GPU", 30.0)) == ({1: 30.0, 2: 30.0, 4: 4.0, 5: 30.0}, "a GPU")
+    seeds = on_device(plan(POOLING.narrowed(seeds=range(4)), DATASETS), "bf16", True)[::3]
+    finished(seeds[2].config, tmp_path, 9000, device="a slow machine")
+    assert left(seeds, tmp_path) == ({9: 150.0}, "a GPU")
 
 
-def test_a_seed_s_time_is_the_mean_of_the_others(tmp_path):
-    runs = on_device(plan(POOLING.narrowed(seeds=range(4)), DATASETS), "bf16", True)[::3]  # pool=seq
-    finished(runs[0].config, tmp_path, 100)
-    finished(runs[1].config, tmp_path, 200)
-    finished(runs[2].config, tmp_path, 9000, device="a slow machine")
-    assert left(runs, tmp_path) == ({9: 150.0}, "a GPU")
-
-
-def test_a_study_of_which_nothing_is_finished_yet_goes_at_the_speed_of_what_runs(tmp_path):
+def test_time_left_of_a_study_of_which_nothing_is_finished_yet(tmp_path):
+    """It goes at the speed of what runs."""
     runs = on_device(plan(POOLING, DATASETS), "bf16", True)
     running(runs[0].config, tmp_path, epochs=2)
     assert left(runs[:1], tmp_path) == ({0: 2.0}, "a GPU")
     running(runs[1].config, tmp_path, epochs=0)
-    assert left(runs[:2], tmp_path, lambda: "a laptop") == ({0: 2.0, 1: None}, "a GPU")
+    assert left(runs[:2], tmp_path, Machine("a laptop")) == ({0: 2.0, 1: None}, "a GPU")
 
 
 def test_the_status_in_words(tmp_path):
     runs = some_runs(tmp_path)
-    text = status_text(*with_time_left(statuses(runs, tmp_path), lambda: "another machine", never))
+    machine: Any = Machine("another machine")
+    text = status_text(*with_time_left(statuses(runs, tmp_path), machine))
     lines = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line}
     assert lines["pool=seq"] == ["2", "-", "-", "-", "-", "-"]
     assert lines["pool=cls"] == ["-", "1", "1", "-", "-", "4", "s", "and", "more"]
@@ -666,17 +585,12 @@ def test_lengths_of_time():
 def test_steps_alike_are_guessed_once(monkeypatch):
     asked = []
     monkeypatch.setattr(estimate, "training_rate", lambda *what: asked.append(what) or 1000.0)
-
-    def distinct(name: str) -> int:
+    for name, distinct in (("lr-sensitivity", 4), ("budget", 1), ("augmentation", 3), ("main", 8)):
         asked.clear()
         planned = plan(STUDIES[name], DATASETS)
-        guess = Guesser("cpu", dict(DATASETS))
-        assert all(guess(run) for run in planned) and len(asked) <= len({run.plan_id for run in planned})
-        return len(set(asked))
-
-    assert distinct("lr-sensitivity") == 4, "four variants at twelve rates"
-    assert distinct("budget") == 1 and distinct("data-fraction") == 1 and distinct("augmentation") == 3
-    assert distinct("optimizer") == 4 and distinct("main") == 8, "three data sets of one shape"
+        guess = Guesser("cpu", DATASETS)
+        assert all(guess.seconds(run) for run in planned) and len(asked) <= len({run.plan_id for run in planned})
+        assert len(set(asked)) == distinct, name
 
 
 def test_a_guess_counts_what_a_run_sees(monkeypatch):

@@ -96,7 +96,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     elif hint is float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise UsageError(f"{name}={value!r}: a finite number is needed")
-        return _as_float(value)
+        return float(value) + 0.0  # -0.0 becomes 0.0: they are equal and are written differently
     elif hint is not Any and type(value) is not hint:
         raise UsageError(f"{name}={value!r}: {hint.__name__} is needed, not {type(value).__name__}")
     return value
@@ -110,10 +110,6 @@ def _checked_tuple(name: str, value: Any, args: tuple[Any, ...]) -> tuple[Any, .
     if len(args) != len(value):
         raise UsageError(f"{name}={value!r}: {len(args)} values are needed")
     return tuple(_checked(name, item, hint) for item, hint in zip(value, args))
-
-
-def _as_float(value: float) -> float:
-    return float(value) + 0.0  # -0.0 becomes 0.0: they are equal and are written differently
 
 
 def _other_than_none(args: tuple[Any, ...]) -> Any:

@@ -4,7 +4,9 @@ stem of a ResNet where the config asks for a small one.
 
 from typing import Any
 
+import timm
 import torch
+from timm.models import is_model
 from torch import nn
 
 from variants.fields import UsageError, near_matches
@@ -14,10 +16,6 @@ from variants.tokenizer import resized
 
 def create(config: TimmConfig) -> nn.Module:
     """The timm model; `img_size` is passed where the model accepts it."""
-    try:
-        import timm
-    except ImportError:
-        raise UsageError(f"{config.model} needs the package timm: pip install timm") from None
     wanted: dict[str, Any] = {"pretrained": config.pretrained, "num_classes": config.num_classes}
     optional = {
         "patch_size": config.patch,
@@ -41,10 +39,6 @@ def create(config: TimmConfig) -> nn.Module:
 
 def check_model(config: TimmConfig) -> None:
     """Refuses a name that timm does not have; one with a source (hf-hub:...) only its source can judge."""
-    try:
-        from timm.models import is_model
-    except ImportError:
-        return  # whoever builds it says so
     if ":" not in config.model and not is_model(config.model):
         raise refusal(config, RuntimeError(f"Unknown model ({config.model})"))
 
@@ -72,8 +66,6 @@ def probe(model: nn.Module, config: TimmConfig) -> None:
 def refusal(config: TimmConfig, error: Exception) -> UsageError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if "unknown model" in reason.lower():
-        import timm
-
         reason += f"; {near_matches(config.model, timm.list_models())[:300]}"
     return UsageError(f"timm refuses {config.model!r} at {config.input_size} pixels: {reason}")
 

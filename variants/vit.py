@@ -81,9 +81,6 @@ class Block(nn.Module):
             return x_BND + self.drop_path(self.mlp(x_BND))
         return x_BND + self.drop_path(self.mlp(self.norm_mlp(x_BND)))
 
-    def attention_map(self, x_BND: torch.Tensor) -> torch.Tensor:
-        return self.attention.probabilities(self.norm_attention(x_BND))
-
 
 # --- pooling: from many tokens to one vector ---
 
@@ -163,7 +160,7 @@ class ViT(nn.Module):
         """One (B, heads, N, N) tensor a layer, computed in the open whatever implementation the config names."""
         tokens_BND, maps = self.embed(images_BCHW), []
         for block in self.blocks:
-            maps.append(block.attention_map(tokens_BND))  # type: ignore[operator]
+            maps.append(block.attention.probabilities(block.norm_attention(tokens_BND)))  # type: ignore
             tokens_BND = block(tokens_BND)
         return maps
 

@@ -4,7 +4,7 @@ imported, so a plan or a report can ask at once. `harness.counting.cost` checks 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,11 +30,11 @@ class Item:
     activations: int = 0
 
 
-def total(layers: Sequence[Item], column: str) -> int:
+def total(layers: Iterable[Item], column: str) -> int:
     return sum(getattr(layer, column) for layer in layers)
 
 
-def by_module(layers: Sequence[Item]) -> dict[str, dict[str, int]]:
+def by_module(layers: Iterable[Item]) -> dict[str, dict[str, int]]:
     """COLUMNS of each module down to LEVELS, its parts included; "" is the whole model."""
     rows: dict[str, dict[str, int]] = {}
     for layer in layers:
@@ -46,17 +46,24 @@ def by_module(layers: Sequence[Item]) -> dict[str, dict[str, int]]:
     return rows
 
 
-def items(config: ViTConfig) -> list[Item]:
+def items(config: ViTConfig) -> Iterator[Item]:
     """The model layer by layer, in the order of its forward pass."""
-    return [
-        *_resize(config),
-        *TOKENIZERS[config.tokenizer](config),
-        *_embedding(config),
-        *(item for layer in range(config.depth) for item in _block(config, f"blocks.{layer}")),
-        *_final_norm(config),
-        *_pool(config),
-        *_head(config),
-    ]
+    if config.resize >= config.image_size:  # shrinking is antialiased, an operator that fvcore leaves out
+        yield Item("", "resample", macs=RESIZE_OPS * 3 * config.resize**2)
+    yield from TOKENIZERS[config.tokenizer](config)
+    if config.pool == "cls":
+        yield Item("class_token", "table", params=config.width)
+    if config.position == "learned":
+        yield Item("position", "table", params=config.tokens * config.width)
+    for layer in range(config.depth):
+        yield from _block(config, f"blocks.{layer}")
+    if config.final_norm != "none":
+        yield _norm("norm", 1 if config.final_norm == "pooled" else config.tokens, config.width)
+    if config.pool == "seq":
+        yield _linear("pool.score", config.tokens, config.width, 1)
+        yield Item("pool", "matmul", macs=config.tokens * config.width, activations=config.width)
+    if config.num_classes:
+        yield _linear("head", 1, config.width, config.num_classes)
 
 
 def _linear(path: str, rows: int, inputs: int, outputs: int, bias: bool = True) -> Item:
@@ -70,12 +77,6 @@ def _conv(path: str, side: int, kernel: int, inputs: int, outputs: int, bias: bo
 
 def _norm(path: str, rows: int, width: int) -> Item:
     return Item(path, "norm", params=2 * width, macs=NORM_OPS * rows * width)
-
-
-def _resize(config: ViTConfig) -> Iterator[Item]:
-    """Shrinking is antialiased, an operator that fvcore leaves out; so nothing is counted for it here either."""
-    if config.resize >= config.image_size:
-        yield Item("", "resample", macs=RESIZE_OPS * 3 * config.resize**2)
 
 
 def _linear_tokenizer(config: ViTConfig) -> Iterator[Item]:
@@ -104,13 +105,6 @@ def _shifted(config: ViTConfig) -> Iterator[Item]:
 TOKENIZERS = {"linear": _linear_tokenizer, "conv-stem": _conv_stem, "cct-conv": _cct_conv, "shifted": _shifted}
 
 
-def _embedding(config: ViTConfig) -> Iterator[Item]:
-    if config.pool == "cls":
-        yield Item("class_token", "table", params=config.width)
-    if config.position == "learned":
-        yield Item("position", "table", params=config.tokens * config.width)
-
-
 def _block(config: ViTConfig, path: str) -> Iterator[Item]:
     yield _norm(f"{path}.norm_attention", config.tokens, config.width)
     yield from _attention(config, f"{path}.attention")
@@ -131,19 +125,3 @@ def _attention(config: ViTConfig, path: str) -> Iterator[Item]:
         yield Item(path, "table", params=config.heads)
     if config.relative_bias:
         yield Item(f"{path}.relative_bias", "table", params=config.heads * (2 * config.grid - 1) ** 2)
-
-
-def _final_norm(config: ViTConfig) -> Iterator[Item]:
-    if config.final_norm != "none":
-        yield _norm("norm", 1 if config.final_norm == "pooled" else config.tokens, config.width)
-
-
-def _pool(config: ViTConfig) -> Iterator[Item]:
-    if config.pool == "seq":
-        yield _linear("pool.score", config.tokens, config.width, 1)
-        yield Item("pool", "matmul", macs=config.tokens * config.width, activations=config.width)
-
-
-def _head(config: ViTConfig) -> Iterator[Item]:
-    if config.num_classes:
-        yield _linear("head", 1, config.width, config.num_classes)

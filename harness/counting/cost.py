@@ -20,6 +20,8 @@ from variants.config import ViTConfig
 if TYPE_CHECKING:
     from harness.counting.measured import Subject
 
+Rows = Mapping[str, Mapping[str, int]]  # counts by path in the module tree: with its parts, "" the whole model
+
 
 class CountError(RuntimeError):
     """Two ways of counting disagree, so neither can be believed."""
@@ -38,44 +40,39 @@ class Cost:
     attention_macs: int | None = None  # q k^T and weights v of all layers
     activations: int | None = None  # elements of every product's result, attention in the open
     activations_without_head: int | None = None
-    by_module: dict[str, int] | None = None  # MACs by path in the module tree: with its parts, "" the whole model
+    by_module: dict[str, int] | None = None  # MACs
 
 
 def cost_of(variant_name: str, config: Any, dataset_name: str, check: bool = True) -> Cost:
     """What `config` costs; `check` compares all ways of counting that are installed and raises CountError. Without
     fvcore only the parameters of a model that is no ViTConfig are known."""
+    return _counted(variant_name, config, dataset_name, check)[0]
+
+
+def _counted(variant_name: str, config: Any, dataset_name: str, check: bool) -> tuple[Cost, Rows]:
+    heads: list[str] | None
     if type(config) is ViTConfig:
-        layers = items(config)
+        layers = list(items(config))
+        rows, heads = by_module(layers), ["head"]
+        attention = total([layer for layer in layers if layer.kind == "attention"], "macs")
         if check:
             _check_closed_form(f"{variant_name}: the closed form", layers, _subject(config))
-        rows = named = by_module(layers)
-        heads: list[str] | None = ["head"]
-        attention = total([layer for layer in layers if layer.kind == "attention"], "macs")
     else:
         subject = _subject(config)
+        rows, heads, attention = subject.by_module, subject.heads, subject.attention_macs
         if check and has_fvcore():
             counted = subject.fvcore_product_macs
             _agree("MACs without norms", f"{variant_name}: fvcore", counted, "FlopCounterMode", subject.product_macs)
-        rows, named, heads, attention = subject.rows, subject.by_module, subject.heads, subject.attention_macs
-    macs = {path: row["macs"] for path, row in named.items() if row.get("macs")}
-    return Cost(
-        variant_name,
-        dataset_name,
-        *_with_and_without_head(rows, heads, "params"),
-        *_with_and_without_head(rows, heads, "macs"),
-        attention,
-        *_with_and_without_head(rows, heads, "activations"),
-        macs or None,
-    )
 
+    def with_and_without_head(column: str) -> tuple[int | None, int | None]:
+        whole = rows[""].get(column)
+        if whole is None or heads is None:
+            return whole, None
+        return whole, whole - sum(rows[path][column] for path in heads if path in rows)
 
-def _with_and_without_head(
-    rows: Mapping[str, Mapping[str, int]], heads: Sequence[str] | None, column: str
-) -> tuple[int | None, int | None]:
-    whole = rows[""].get(column)
-    if whole is None or heads is None:
-        return whole, None
-    return whole, whole - sum(rows[path][column] for path in heads if path in rows)
+    params, macs, activations = map(with_and_without_head, ("params", "macs", "activations"))
+    macs_by_module = {path: row["macs"] for path, row in rows.items() if row.get("macs")} or None
+    return Cost(variant_name, dataset_name, *params, *macs, attention, *activations, macs_by_module), rows
 
 
 def _check_closed_form(ours: str, layers: Sequence[Item], subject: Subject) -> None:
@@ -83,8 +80,8 @@ def _check_closed_form(ours: str, layers: Sequence[Item], subject: Subject) -> N
     _agree("parameters", ours, total(layers, "params"), "the module", subject.params)
     _agree("MACs without norms", ours, total(products, "macs"), "FlopCounterMode", subject.product_macs)
     if has_fvcore():
-        for column, words in (("macs", "MACs"), ("activations", "activations")):
-            _agree(words, ours, total(layers, column), "fvcore", subject.rows[""][column])
+        _agree("MACs", ours, total(layers, "macs"), "fvcore", int(subject.flops.total()))
+        _agree("activations", ours, total(layers, "activations"), "fvcore", int(subject.activations.total()))
 
 
 def _agree(what: str, first: str, count: int, second: str, other: int) -> None:
@@ -100,8 +97,7 @@ def _subject(config: Any) -> Subject:
 
 def importable(package: str) -> bool:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # fvcore imports what torch calls deprecated
+        with warnings.catch_warnings(record=True):  # fvcore imports what torch calls deprecated
             importlib.import_module(package)
     except ImportError:
         return False
@@ -119,19 +115,15 @@ def file_name(variant_name: str, dataset: Dataset) -> str:
     return f"{variant_name}-{dataset.name}.json"
 
 
-def catalogue_cost(variant_name: str, dataset: Dataset, check: bool = True) -> dict[str, Any]:
-    """The cost as a record has it, with the shape that it holds for and with all counts of each module."""
+def file_bytes(variant_name: str, dataset: Dataset, check: bool = True) -> bytes:
+    """The cost as a record has it, the shape that it holds for and all counts of each module: JSON with a line for each
+    number and each module, so that a difference is seen at a glance."""
     config = config_of(variant_name, dataset.image_size, dataset.num_classes)
-    cost = dataclasses.asdict(cost_of(variant_name, config, dataset.name, check))
-    totals = {name: value for name, value in cost.items() if name not in ("variant", "dataset", "by_module")}
+    cost, modules = _counted(variant_name, config, dataset.name, check)
     shape = {"image_size": dataset.image_size, "num_classes": dataset.num_classes}
-    modules = by_module(items(config)) if type(config) is ViTConfig else _subject(config).by_module
-    return {"variant": variant_name, "dataset": dataset.name, **shape, **totals, "modules": modules}
-
-
-def file_bytes(cost: Mapping[str, Any]) -> bytes:
-    """JSON with a line for each number and each module, so that a difference is seen at a glance."""
-    lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in cost.items() if name != "modules"]
-    modules = [f"  {json.dumps(path)}: {json.dumps(counts)}" for path, counts in cost["modules"].items()]
-    lines.append(' "modules": {\n' + ",\n".join(modules) + "\n }")
+    values = {"variant": variant_name, "dataset": dataset.name, **shape, **dataclasses.asdict(cost)}
+    values.pop("by_module")
+    lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items()]
+    rows = [f"  {json.dumps(path)}: {json.dumps(counts)}" for path, counts in modules.items()]
+    lines.append(' "modules": {\n' + ",\n".join(rows) + "\n }")
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()

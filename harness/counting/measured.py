@@ -4,10 +4,7 @@ The caller's random numbers stay as they are, and nothing is downloaded.
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.counting.closed_form import COLUMNS, LEVELS
 from harness.counting.cost import has_fvcore
-from variants.config import ViTConfig
 from variants.timm_baseline import from_scratch
 
 FUSED = "scaled_dot_product_attention"
@@ -28,13 +24,12 @@ PRODUCTS = ("conv", "linear", "addmm", *EXPLICIT, FUSED)
 
 
 class Subject:
-    """One model to be counted, as its config has it and with attention in the open. fvcore's "flops" are MACs."""
+    """One model to be counted. fvcore's "flops" are MACs."""
 
     def __init__(self, config: Any):
         self.image = torch.zeros(1, 3, config.image_size, config.image_size)
-        self.module = _build(config)
-        opened = type(config) is ViTConfig and config.attention != "merged"
-        self.explicit = _build(dataclasses.replace(config, attention="merged")) if opened else self.module
+        with torch.random.fork_rng(devices=[]):  # a training run will draw from this generator
+            self.module = from_scratch(config).module().eval()
 
     @property
     def params(self) -> int:
@@ -44,37 +39,37 @@ class Subject:
     def product_macs(self) -> int:
         """By torch's own counter, on an attention that is nothing but matrix products; it sees no norms."""
         with FlopCounterMode(display=False) as counter, sdpa_kernel([SDPBackend.MATH]):
-            self.explicit(self.image)
+            self.module(self.image)
         return counter.get_total_flops() // 2
 
     @cached_property
     def flops(self) -> Any:
-        """fvcore's FlopCountAnalysis, with a handle for the two products of fused attention, which it skips."""
-        with _no_warnings():
-            from fvcore.nn import FlopCountAnalysis
-
-            return _quiet(FlopCountAnalysis(self.module, (self.image,)), _fused_macs)
+        """fvcore's FlopCountAnalysis."""
+        return self._analysis("FlopCountAnalysis", lambda inputs, outputs: fused_counts(inputs)[0])
 
     @cached_property
     def activations(self) -> Any:
-        """fvcore's ActivationCountAnalysis; where attention cannot be opened, a handle counts what it would show."""
-        with _no_warnings():
-            from fvcore.nn import ActivationCountAnalysis
+        """fvcore's ActivationCountAnalysis."""
+        return self._analysis("ActivationCountAnalysis", lambda inputs, outputs: fused_counts(inputs)[1])
 
-            return _quiet(ActivationCountAnalysis(self.explicit, (self.image,)), _fused_activations)
+    def _analysis(self, kind: str, fused: Any) -> Any:
+        """With a count for fused attention, which fvcore skips. That element-wise operators count nothing and an
+        Identity is not called is expected; what fvcore imports and traces may be deprecated and changes no count."""
+        with warnings.catch_warnings(record=True):
+            import fvcore.nn
+
+            analysis = getattr(fvcore.nn, kind)(self.module, (self.image,)).set_op_handle(f"aten::{FUSED}", fused)
+            return analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
 
     @cached_property
-    def rows(self) -> dict[str, dict[str, int]]:
-        """COLUMNS of every module, its parts included; the parameters alone where fvcore is absent."""
+    def by_module(self) -> dict[str, dict[str, int]]:
+        """COLUMNS of each module, its parts included, as `closed_form.by_module` has them: the parameters alone where
+        fvcore is absent."""
+        levels = LEVELS + hasattr(self.module, "model")  # a wrapper is one level more
         params = {path: sum(p.numel() for p in part.parameters()) for path, part in self.module.named_modules()}
         counts = [params, *((self.flops.by_module(), self.activations.by_module()) if has_fvcore() else ())]
-        return {path: {column: int(count[path]) for column, count in zip(COLUMNS, counts)} for path in params}
-
-    @property
-    def by_module(self) -> dict[str, dict[str, int]]:
-        """The rows that a record names, as `closed_form.by_module` has them; a wrapper is one level more."""
-        levels = LEVELS + hasattr(self.module, "model")
-        return {path: row for path, row in self.rows.items() if path.count(".") < levels and any(row.values())}
+        rows = {path: {column: int(count[path]) for column, count in zip(COLUMNS, counts)} for path in params}
+        return {path: row for path, row in rows.items() if path.count(".") < levels and any(row.values())}
 
     @property
     def fvcore_product_macs(self) -> int:
@@ -94,18 +89,18 @@ class Subject:
         """Where the classifier is: an empty list for a model without one, None where it cannot be told."""
         inner: Any = getattr(self.module, "model", self.module)
         found = inner.get_classifier() if hasattr(inner, "get_classifier") else getattr(self.module, "head", None)
-        heads = list(found) if isinstance(found, (tuple, list)) else [found]
-        if not all(isinstance(head, (nn.Linear, nn.Conv2d, nn.Identity)) for head in heads):
-            return None
         paths = {part: path for path, part in self.module.named_modules()}
-        layers = [head for head in heads if not isinstance(head, nn.Identity)]
-        return [paths[layer] for layer in layers] if all(layer in paths for layer in layers) else None
+        heads = list(found) if isinstance(found, (tuple, list)) else [found]
+        heads = [head for head in heads if not isinstance(head, nn.Identity)]
+        known = all(isinstance(head, (nn.Linear, nn.Conv2d)) and head in paths for head in heads)
+        return [paths[head] for head in heads] if known else None
 
     def table(self) -> str:
-        with _no_warnings():
-            from fvcore.nn import flop_count_table
+        from fvcore.nn import flop_count_table
 
-            return flop_count_table(self.flops, activations=self.activations, show_param_shapes=False)
+        flops, activations = self.flops, self.activations
+        with warnings.catch_warnings(record=True):
+            return flop_count_table(flops, activations=activations, show_param_shapes=False)
 
     def summary(self) -> str:
         """torchinfo's layers with shapes and parameters; its mult-adds miss attention, so that line is left out."""
@@ -116,38 +111,8 @@ class Subject:
         return "\n".join(line for line in text.splitlines() if "mult-adds" not in line)
 
 
-def _build(config: Any) -> nn.Module:
-    """Without a download, and without drawing from the generator that a training run will draw from."""
-    with torch.random.fork_rng(devices=[]):
-        return from_scratch(config).module().eval()
-
-
-@contextmanager
-def _no_warnings() -> Iterator[None]:
-    """fvcore imports and traces what torch calls deprecated; none of it changes a count."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _quiet(analysis: Any, fused: Any) -> Any:
-    """That element-wise operators count nothing and an Identity is not called is expected."""
-    analysis.set_op_handle(f"aten::{FUSED}", fused)
-    return analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-
-
-def _fused_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """q k^T, then weights v."""
-    batch, queries, width, keys, value_width = _attention_shape(inputs)
-    return batch * queries * keys * (width + value_width)
-
-
-def _fused_activations(inputs: list[Any], outputs: list[Any]) -> int:
-    """The scores, then the mixed values."""
-    batch, queries, _, keys, value_width = _attention_shape(inputs)
-    return batch * queries * (keys + value_width)
-
-
-def _attention_shape(inputs: list[Any]) -> tuple[int, int, int, int, int]:
+def fused_counts(inputs: list[Any]) -> tuple[int, int]:
+    """MACs and activations of fused attention: q k^T, then weights v."""
     (*batch, queries, width), (*_, keys, value_width) = (inputs[i].type().sizes() for i in (0, 2))
-    return torch.Size(batch).numel(), queries, width, keys, value_width
+    rows = torch.Size(batch).numel() * queries
+    return rows * keys * (width + value_width), rows * (keys + value_width)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from harness.augmentations import CORRUPTION_STRENGTHS
 from harness.data.augment.transfer import to_device
+from harness.datasets import CORRUPTION_STRENGTHS
 
 SEED = 20_260  # of every run alike: all models see the same disturbed images
 GREY = 128.0
@@ -138,20 +138,13 @@ def jpeg(pixels: torch.Tensor, quality: int) -> torch.Tensor:
 def jpeg_constants(quality: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The matrices to YCbCr and back, the cosine transform, and the three channels' steps; made on the host, because a
     GPU would take one short call after the other for them and would be waited for."""
-    to_ycc = torch.tensor(TO_YCC)
-    parts = to_ycc, torch.linalg.inv(to_ycc), dct_matrix(), quantisation(quality)[:, None, None]
-    return tuple(part.to(device) for part in parts)  # type: ignore[return-value]  # it is of four
-
-
-def dct_matrix() -> torch.Tensor:
     at = torch.arange(8, dtype=torch.float32)
-    matrix = torch.cos((2 * at + 1) * at[:, None] * (math.pi / 16)) / 2
-    matrix[0] /= math.sqrt(2)
-    return matrix
-
-
-def quantisation(quality: int) -> torch.Tensor:
-    """The three channels' steps at a quality, scaled as the Independent JPEG Group's library does."""
+    dct = torch.cos((2 * at + 1) * at[:, None] * (math.pi / 16)) / 2
+    dct[0] /= math.sqrt(2)
+    # Scaled as the Independent JPEG Group's library does.
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     tables = torch.tensor((LUMINANCE, CHROMINANCE, CHROMINANCE))
-    return ((tables * scale + 50) // 100).clamp(1, 255).float()
+    steps = ((tables * scale + 50) // 100).clamp(1, 255).float()
+    to_ycc = torch.tensor(TO_YCC)
+    parts = to_ycc, torch.linalg.inv(to_ycc), dct, steps[:, None, None]
+    return tuple(part.to(device) for part in parts)  # type: ignore[return-value]  # it is of four

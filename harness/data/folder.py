@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from harness.data.canonical import Split
 from harness.datasets import Dataset
 from variants.fields import UsageError
 
 ANNOTATIONS = "val_annotations.txt"
+Arrays = tuple[np.ndarray, np.ndarray]  # images N x H x W x 3 (uint8) and their labels N (int64)
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff"}
 
 
@@ -41,7 +41,8 @@ def facts(name: str) -> Dataset:
     )
 
 
-def read(dataset: Dataset) -> tuple[Split, Split, list[str]]:
+def read(dataset: Dataset) -> tuple[Arrays, Arrays, list[str]]:
+    """Train, test and the names of the classes."""
     path, size = parse(dataset.name)
     train, test = _split_folders(path)
     classes = class_names(train)
@@ -72,18 +73,18 @@ def image_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
         return _annotated_files(folder, classes)
     found = []
     for label, name in enumerate(classes):
-        files = sorted(path for path in _files_below(folder / name) if path.suffix.lower() in SUFFIXES)
+        walk = os.walk(folder / name, onerror=_fail)
+        files = [Path(parent, file) for parent, _, names in walk for file in names]
+        files = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
         if not files:
             raise UsageError(f"{folder / name} holds no image")
         found += [(path, label) for path in files]
     return found
 
 
-def _files_below(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise error
-
-    return [Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names]
+def _fail(error: OSError) -> None:
+    """A folder that cannot be listed would otherwise count as an empty one."""
+    raise error
 
 
 def _annotated_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
@@ -98,7 +99,7 @@ def _annotated_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]
     return [(folder / "images" / line[0], classes.index(line[1])) for line in lines]
 
 
-def _decode(files: list[tuple[Path, int]], side: int, resize: bool) -> Split:
+def _decode(files: list[tuple[Path, int]], side: int, resize: bool) -> Arrays:
     images = np.empty((len(files), side, side, 3), np.uint8)
     for i, (path, _) in enumerate(files):
         image = _open(path)
@@ -111,7 +112,7 @@ def _decode(files: list[tuple[Path, int]], side: int, resize: bool) -> Split:
                 )
             image = _square(image, side)
         images[i] = np.asarray(image)
-    return Split(images, np.array([label for _, label in files], np.int64))
+    return images, np.array([label for _, label in files], np.int64)
 
 
 def _open(path: Path) -> Image.Image:

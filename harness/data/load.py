@@ -1,19 +1,49 @@
-"""A data set by its name: what is known of it before it is read, and its images in canonical order."""
+"""A data set by its name: CIFAR and SVHN by torchvision, which downloads and checks them, or from plain arrays;
+scikit-learn's digits; image folders. Whatever the copy, its images come into one canonical order."""
 
 import contextlib
 import functools
+import hashlib
+import os
+import socket
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 
 import numpy as np
 
-from harness.data import folder, sources
-from harness.data.canonical import Split, canonical, digest
-from harness.datasets import DATASETS, Dataset, check_name
+from harness.data import folder
+from harness.datasets import DATASETS, EMBEDDED, Dataset, check_name
 from variants.fields import UsageError
 
+DIGITS = [str(digit) for digit in range(10)]
+PUBLISHED = {
+    "c10": "cifar-10-python.tar.gz",
+    "c100": "cifar-100-python.tar.gz",
+    "svhn": "train_32x32.mat and test_32x32.mat",
+}
+SILENCE_S = 30.0  # a server that sends nothing for so long is given up
 CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images N x H x W x 3 (uint8) and their labels N (int64)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, index: slice | np.ndarray) -> "Split":
+        return Split(self.images[index], self.labels[index])
+
+
+Source = tuple[Split, Split, list[str]]  # train, test, names of the classes
 
 
 @dataclass(frozen=True)
@@ -49,17 +79,40 @@ def dataset_facts(name: str, data_dir: Path) -> Dataset:
 def load(name: str, data_dir: Path) -> ImageData:
     dataset = dataset_facts(name, data_dir)
     try:
-        if name in DATASETS:
-            train, test, classes = sources.read(dataset, data_dir)
-        else:
-            train, test, classes = folder.read(dataset)
+        train, test, classes = read(dataset, data_dir)
         train, test = canonical(train), canonical(test)
     except MemoryError:
-        raise _too_little_memory(dataset) from None
+        count, side = dataset.train_count + dataset.test_count, dataset.image_size
+        raise UsageError(
+            f"too little memory for {dataset.name}: {count:,} images of {side} x {side} x 3 take "
+            f"{count * side**2 * 3 / 1e9:.2f} GB, twice while they are sorted\n"
+            f"end other programs, ask for more memory, or try a smaller data set (folder:PATH@32 resizes)"
+        ) from None
     mean, std = dataset.mean, dataset.std
     if mean is None or std is None:
         mean, std = channel_statistics(train.images)
     return ImageData(dataset, train, test, classes, digest(train, test), mean, std)
+
+
+def image_hashes(images: np.ndarray) -> np.ndarray:
+    """SHA-256 of each image's bytes, as an array that sorts."""
+    rows = np.ascontiguousarray(images).reshape(len(images), -1)
+    return np.array([hashlib.sha256(row.tobytes()).hexdigest() for row in rows])
+
+
+def canonical(split: Split) -> Split:
+    """Sorted by the SHA-256 of the image's bytes, then by label: the same for every copy, whatever its order was."""
+    return split.part(np.lexsort((split.labels, image_hashes(split.images))))
+
+
+def digest(train: Split, test: Split) -> str:
+    """One number for all bytes of a data set in canonical order."""
+    total = hashlib.sha256()
+    for split in (train, test):
+        total.update(str(split.images.shape).encode())
+        total.update(np.ascontiguousarray(split.images))  # type: ignore[arg-type]
+        total.update(split.labels.astype("<i8").tobytes())
+    return total.hexdigest()
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -71,13 +124,132 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
     return tuple(round(float(m), 4) for m in mean), tuple(max(round(float(s), 4), 1e-4) for s in std)
 
 
-def _too_little_memory(dataset: Dataset) -> UsageError:
-    count, side = dataset.train_count + dataset.test_count, dataset.image_size
-    return UsageError(
-        f"too little memory for {dataset.name}: {count:,} images of {side} x {side} x 3 take "
-        f"{count * side**2 * 3 / 1e9:.2f} GB, twice while they are sorted\n"
-        f"end other programs, ask for more memory, or try a smaller data set (folder:PATH@32 resizes)"
+def read(dataset: Dataset, data_dir: Path) -> Source:
+    if dataset.name not in DATASETS:
+        train, test, classes = folder.read(dataset)
+        return Split(*train), Split(*test), classes
+    if dataset.name == EMBEDDED:
+        return *read_digits(dataset), DIGITS
+    arrays = data_dir / dataset.name
+    # One of the files is enough: what is missing is then named, and nothing is downloaded instead.
+    if arrays.is_dir() and {"train_images.npy", "test_images.npy"} & set(os.listdir(arrays)):
+        return read_arrays(arrays, dataset)
+    return read_published(dataset, data_dir)
+
+
+def read_digits(dataset: Dataset) -> tuple[Split, Split]:
+    """scikit-learn's 1,797 handwritten digits at their native 8 x 8, grey in three channels. A fifth is the test split:
+    those that come first in canonical order, that is, a fixed and arbitrary choice."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    grey = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # type: ignore[attr-defined]
+    whole = canonical(Split(np.repeat(grey[..., None], 3, axis=-1), bunch.target.astype(np.int64)))  # type: ignore[attr-defined]
+    return whole.part(slice(dataset.test_count, None)), whole.part(slice(dataset.test_count))
+
+
+# --- the published files ---------------------------------------------------------------------------------------------
+
+
+def read_published(dataset: Dataset, data_dir: Path) -> Source:
+    """CIFAR's files are pickles: torchvision compares the MD5 of each before it unpickles it."""
+    with contextlib.suppress(RuntimeError):  # not all there, or with another MD5
+        return by_torchvision(dataset.name, data_dir, download=False)
+    from filelock import FileLock
+
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(data_dir / f".{dataset.name}.lock"):
+            socket.setdefaulttimeout(SILENCE_S)  # torchvision's own requests would wait forever
+            return by_torchvision(dataset.name, data_dir, download=True)
+    except (OSError, HTTPException, RuntimeError) as error:
+        raise UsageError(_missing(dataset, data_dir, error)) from None
+    finally:
+        socket.setdefaulttimeout(None)
+
+
+def by_torchvision(name: str, data_dir: Path, download: bool) -> Source:
+    from torchvision import datasets
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numpy's, about pickles as old as these
+        if name == "svhn":
+            halves = [datasets.SVHN(data_dir, split, download=download) for split in ("train", "test")]
+            train, test = (Split(half.data.transpose(0, 2, 3, 1), half.labels.astype(np.int64)) for half in halves)
+            return train, test, DIGITS
+        kind = {"c10": datasets.CIFAR10, "c100": datasets.CIFAR100}[name]
+        halves = [kind(data_dir, train=is_train, download=download) for is_train in (True, False)]
+        train, test = (Split(half.data, np.array(half.targets, np.int64)) for half in halves)
+        return train, test, halves[0].classes
+
+
+def _missing(dataset: Dataset, data_dir: Path, error: Exception) -> str:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, URLError) and not isinstance(error, HTTPError):
+        reason = f"no connection: {error.reason}"
+    elif isinstance(error, RuntimeError):  # torchvision's "File not found or corrupted."
+        reason = "what came does not have the published checksum"
+    return (
+        f"{dataset.name} is not in {data_dir}/, or damaged there, and could not be downloaded ({reason}). "
+        f"Ways to provide it:\n"
+        f"  connect to the network and run the same command again,\n"
+        f"  copy {PUBLISHED[dataset.name]} into {data_dir}/ (torchvision's layout),\n"
+        f"  put plain arrays into {data_dir}/{dataset.name}/: train_images.npy, train_labels.npy, test_images.npy, "
+        f"test_labels.npy (uint8, N x {dataset.image_size} x {dataset.image_size} x 3),\n"
+        f"  or name the folder that has them: --data-dir DIR"
     )
+
+
+# --- plain arrays ----------------------------------------------------------------------------------------------------
+
+
+def read_arrays(folder: Path, dataset: Dataset) -> Source:
+    """`{train,test}_{images,labels}.npy` in one folder; the names of the classes in `classes.txt`, if it is there."""
+    counts = {"train": dataset.train_count, "test": dataset.test_count}
+    train, test = (_read_split(folder, name, dataset, count) for name, count in counts.items())
+    path = folder / "classes.txt"
+    names = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+    names = [name for name in names if name]
+    numbers = [str(label) for label in range(dataset.num_classes)]
+    return train, test, names if len(names) == len(numbers) else numbers
+
+
+def _read_split(folder: Path, name: str, dataset: Dataset, count: int) -> Split:
+    images_path, labels_path = folder / f"{name}_images.npy", folder / f"{name}_labels.npy"
+    images, labels = _load_array(images_path), _load_array(labels_path)
+    side, classes = dataset.image_size, dataset.num_classes
+    if images.shape[1:] != (side, side, 3) or images.dtype != np.uint8 or len(images) == 0:
+        found = f"{images.dtype} of shape {images.shape}"
+        raise UsageError(f"{images_path} holds {found}; uint8 of shape N x {side} x {side} x 3 is needed")
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        found = f"{labels.dtype} of shape {labels.shape}"
+        raise UsageError(f"{labels_path} holds {found}; one whole number an image is needed")
+    if len(labels) != len(images):
+        raise UsageError(f"{labels_path} holds {len(labels)} labels for {len(images)} images")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise UsageError(
+            f"{labels_path} holds labels {labels.min()} to {labels.max()}; 0 to {classes - 1} are possible"
+        )
+    if len(images) != count:
+        raise UsageError(
+            f"{folder} is not the whole {dataset.title}: its {name} split has {len(images):,} images instead of "
+            f"{count:,}\na part of it or a variant is a data set of its own: folder:PATH (PATH/train/CLASS/..., "
+            f"PATH/test/CLASS/...)"
+        )
+    return Split(np.asarray(images), labels.astype(np.int64))
+
+
+def _load_array(path: Path) -> np.ndarray:
+    try:
+        return np.lib.format.open_memmap(path, mode="r")  # refuses objects, which would have to be unpickled
+    except FileNotFoundError:
+        raise UsageError(f"{path} is missing") from None
+    except Exception as error:  # a broken header fails in many ways
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{path} cannot be read as an array: {reason}") from None
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
 
 
 def available_bytes() -> int | None:
@@ -88,14 +260,12 @@ def available_bytes() -> int | None:
         lines = Path("/proc/meminfo").read_text().splitlines()
         left += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
         own = CGROUP / Path("/proc/self/cgroup").read_text().partition("0::/")[2].strip()
-        left += [_left_in(group) for group in (own, *own.parents) if (group / "memory.max").is_file()]
-    return min((bytes_ for bytes_ in left if bytes_ is not None), default=None)
-
-
-def _left_in(group: Path) -> int | None:
-    """None without a limit. What files keep in memory is given back when it is asked for."""
-    limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-    if limit == "max":
-        return None
-    facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    return max(0, int(limit) - int(used) + int(facts["active_file"]) + int(facts["inactive_file"]))
+        for group in (own, *own.parents):
+            limit = (group / "memory.max").read_text().strip() if (group / "memory.max").is_file() else "max"
+            if limit != "max":
+                used = int((group / "memory.current").read_text())
+                facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                # What files keep in memory is given back when it is asked for.
+                used -= int(facts["active_file"]) + int(facts["inactive_file"])
+                left.append(max(0, int(limit) - used))
+    return min(left, default=None)

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 
 from harness.data.augment import transfer
-from harness.data.augment.catalog import FloatStep, augment_uint8_, float_steps
 from harness.data.augment.mixing import Mix, draw_mix_values, mix_of
-from harness.data.canonical import Split
-from harness.data.load import ImageData
-from harness.recipe import Recipe
+from harness.data.augment.steps import Step, augment_uint8_, float_steps
+from harness.data.load import ImageData, Split
+from harness.recipes import Recipe
 from variants.fields import UsageError
 
 CHUNK_BYTES = 24 * 2**20  # augmented at once: 8192 images of 32 pixels; a fixed number, since it shapes the draws
@@ -110,24 +109,26 @@ def training_batches(split: DeviceSplit, recipe: Recipe, scale: Scaling, rng: np
         labels = split.labels.index_select(0, index)
         parts = [slice(first, min(first + size, len(labels))) for first in range(0, len(labels), size)]
         drawn, mix = draw_batches([part.stop - part.start for part in parts], steps, recipe, split, rng)
-        for part, of_steps in zip(parts, drawn, strict=True):
+        for i, part in enumerate(parts):
             batch = scale(images[part])
-            for step, of_step in zip(steps, of_steps, strict=True):
-                batch = step.apply(batch, of_step, recipe, scale.mean_C11)
-            yield Batch(batch, labels[part], mix.part(part) if mix else None)
+            for step, of_batches in zip(steps, drawn, strict=True):
+                batch = step.apply(batch, of_batches[i], recipe, scale.mean_C11)
+            yield Batch(batch, labels[part], Mix(*(values[part] for values in mix)) if mix else None)
 
 
 def draw_batches(
-    counts: Sequence[int], steps: Sequence[FloatStep], recipe: Recipe, split: DeviceSplit, rng: np.random.Generator
-) -> tuple[list[tuple[Any, ...]], Mix | None]:
-    """What a chunk's batches of so many images need besides these, on the device: for each batch the draws of its float
-    steps, and how all images are mixed. Drawn batch by batch, as if each were drawn when its turn comes."""
-    (height, width), device = split.images.shape[2:], split.labels.device
-    of_batches, mixes = [], []
+    counts: Sequence[int], steps: Sequence[Step], recipe: Recipe, split: DeviceSplit, rng: np.random.Generator
+) -> tuple[list[list[Any]], Mix | None]:
+    """What a chunk's batches of so many images need besides these, on the device: for each float step the draws of all
+    batches, and how all images are mixed. Drawn batch by batch, as if each were drawn when its turn comes, but worked
+    out and sent once: both cost as much for one batch as for all."""
+    height, width = split.images.shape[2:]
+    of_steps, mixes = [[] for _ in steps], []
     for count in counts:
-        of_batches.append([step.draw(count, height, width, recipe, rng) for step in steps])
+        for step, draws in zip(steps, of_steps, strict=True):
+            draws.append(step.draw(count, height, width, recipe, rng))
         if recipe.mix != "none":
             mixes.append(draw_mix_values(count, height, width, recipe, rng))
-    of_steps = [transfer.sent_together(draws, device) for draws in zip(*of_batches, strict=True)]
+    device = split.labels.device
     mix = mix_of(mixes, counts, height, width, recipe).to(device) if mixes else None
-    return list(zip(*of_steps, strict=True)) if steps else [()] * len(counts), mix
+    return [transfer.sent_together(draws, device) for draws in of_steps], mix

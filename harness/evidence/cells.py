@@ -9,11 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.counting.cost import file_name
+from harness.datasets import DATASETS
 from harness.evidence.names import Name, name_of
 from harness.evidence.quality import Corrupted, Curves, Quality, corrupted_of, curves_of, finite, quality_of
-from harness.records.read import Run, load_runs
+from harness.records.read import Run, load_runs, parsed
 from harness.records.schema import is_aside
 from harness.study import Study
+from variants.catalog import CATALOG
 from variants.fields import UsageError
 
 OWN_RUNS, REFERENCE_RUNS = Path("results/runs"), Path("results/reference")
@@ -213,16 +216,13 @@ def _name(seeds: Sequence[Run]) -> Name:
 
 def _notes(namesakes: Sequence[Sequence[Run]]) -> list[str]:
     """For each of the cells that share a name, what differs where two of them meet on one data set; else nothing."""
+    fields = [_identity(seeds[0]) for seeds in namesakes]
     meeting: dict[str, list[int]] = {}
     for index, seeds in enumerate(namesakes):
         meeting.setdefault(dataset_of(seeds[0]), []).append(index)
-    clashes = [indices for indices in meeting.values() if len(indices) > 1]
-    if not clashes:
-        return [""] * len(namesakes)
-    fields = [_identity(seeds[0]) for seeds in namesakes]
-    varying = {name for at in clashes for name in fields[at[0]] if len({fields[i].get(name) for i in at}) > 1}
+    varying = {name for at in meeting.values() for name in fields[at[0]] if len({fields[i].get(name) for i in at}) > 1}
     notes = [", ".join(_value_text(name, own.get(name)) for name in sorted(varying)) for own in fields]
-    if any(len({notes[i] for i in at}) < len(at) for at in clashes):  # they differ in nothing that the records show
+    if any(len({notes[i] for i in at}) < len(at) for at in meeting.values()):  # no field that the records show differs
         tails = [seeds[0].config["cell_id"].rsplit("-", 1)[-1] for seeds in namesakes]
         notes = [", ".join(filter(None, pair)) for pair in zip(notes, tails)]
     return notes
@@ -242,6 +242,53 @@ def _value_text(name: str, value: str | None) -> str:
     if name == "compile":
         return "compiled" if value == "True" else "not compiled"
     return f"{name.rpartition('.')[2]}={value}"
+
+
+# --- what the catalogue costs ---------------------------------------------------------------------------------------
+
+COSTS = ("params", "params_without_head", "macs", "macs_without_head", "attention_macs", "activations_without_head")
+
+
+def read_costs(folder: Path) -> Costs:
+    """As `harness.cost --write` left it; a variant or data set without a file is absent."""
+    found = {}
+    for name in CATALOG:
+        for dataset in DATASETS.values():
+            path = folder / file_name(name, dataset)
+            if path.is_file():
+                found[name, dataset.name] = _numbers(path, name, dataset.name)
+    return found
+
+
+def _numbers(path: Path, variant: str, dataset: str) -> dict[str, float | None]:
+    try:
+        plain: Any = parsed("no JSON", path.read_bytes())
+        if not isinstance(plain, dict) or (plain.get("variant"), plain.get("dataset")) != (variant, dataset):
+            raise ValueError(f"it is not that of {variant} on {dataset}")
+        if lacking := [name for name in COSTS if name not in plain]:
+            raise ValueError(f"it has no {', '.join(lacking)}")
+        return {name: finite(plain[name]) for name in COSTS}
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path} holds no cost: {reason}\nwrite it again: python -m harness.cost --write") from None
+
+
+def cost_of_cell(cell: Cell, costs: Costs) -> Mapping[str, float | None]:
+    """The catalogue's, of a variant as it stands there; of any other what its records hold. A model with other
+    parameters is another model, whatever it is called."""
+    own = {name: cell.cost(name) for name in COSTS}
+    plain = cost_of_plain(costs, cell.variant, cell.overrides, cell.dataset)
+    return plain if plain and own["params"] in (None, plain["params"]) else own
+
+
+def cost_of_plain(costs: Costs, variant: str, settings: tuple[str, ...], dataset: str) -> Mapping[str, float | None]:
+    """The catalogue's cost of a variant as it stands there; nothing of one with fields of its own changed."""
+    return {} if changed_fields_of(settings) else costs.get((variant, dataset), {})
+
+
+def changed_fields_of(settings: tuple[str, ...]) -> list[str]:
+    """Of what was set for a cell, what changes its variant: the recipe's fields change no cost."""
+    return [text.removeprefix("variant.") for text in settings if text.startswith("variant.")]
 
 
 # --- the order of a table --------------------------------------------------------------------------------------------

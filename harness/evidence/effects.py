@@ -166,11 +166,13 @@ def shares_of(grid: Grid) -> list[Share]:
     found = variance_shares(np.array(values).reshape(sizes))
     if found is None:
         return []
-    degrees = {axes: prod(sizes[axis] - 1 for axis in axes) for axes in found.effects}
+    parts, residual = found
     total = prod(sizes) - 1
-    names = {axes: " × ".join(grid.factors[axis] for axis in axes) for axes in found.effects}
-    shares = [Share(names[axes], part, degrees[axes] / total) for axes, part in found.effects.items()]
-    return [*shares, Share("seeds", found.residual, 1 - sum(degrees.values()) / total)]
+    shares = []
+    for axes, part in parts.items():
+        degrees = prod(sizes[axis] - 1 for axis in axes)
+        shares.append(Share(" × ".join(grid.factors[axis] for axis in axes), part, degrees / total))
+    return [*shares, Share("seeds", residual, 1 - sum(share.by_chance for share in shares))]
 
 
 # --- gaps between published models -----------------------------------------------------------------------------------

@@ -10,8 +10,7 @@ from typing import Any
 
 from harness.config import OWN_TYPES, RATES, RunConfig, run_config_from_plain
 from harness.datasets import DATASETS, Dataset
-from harness.recipe import Recipe, fitted, shortened, with_policy
-from harness.recipes import PUBLISHED, RECIPES
+from harness.recipes import PUBLISHED, RECIPES, Recipe, fitted, shortened, with_policy
 from variants.catalog import CATALOG, config_of
 from variants.fields import UsageError, from_text, hints
 from variants.timm_baseline import TimmConfig

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import groupby
 
-from harness.augmentations import CORRUPTION_NAMES, CORRUPTION_STRENGTHS
+from harness.datasets import CORRUPTION_NAMES, CORRUPTION_STRENGTHS
 from harness.evidence.cells import Cell, Evidence, count, datasets_of, rows_of
 from harness.evidence.conclusions import conclusions
 from harness.evidence.effects import BETTER, WORSE

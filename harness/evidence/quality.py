@@ -1,7 +1,6 @@
 """What the predictions, the epochs and the corrupted images of a cell's runs add up to: calibration and confusion
 matrix, learning curves and time to a target, robustness. One run is read at a time, and only sums are kept."""
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,19 +9,18 @@ from typing import Any
 import numpy as np
 
 from harness.records.read import Run
-from harness.statistics.images import Bins, calibration_bins, confusion
+from harness.statistics.images import Bins, calibration_bins, class_accuracy, confusion
 
 Predictions = dict[str, np.ndarray]
 
 
+LARGEST = 1e300  # a whole number of JSON may have more digits than a float
+
+
 def finite(value: Any) -> float | None:
     """The number, or None for what a record holds instead of one; a yes or no is none, though Python adds it up."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        return value if math.isfinite(value) else None
-    except OverflowError:  # a whole number of hundreds of digits
-        return None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if is_number and abs(value) < LARGEST else None
 
 
 # --- predictions -----------------------------------------------------------------------------------------------------
@@ -41,10 +39,8 @@ class Quality:
 
     @property
     def class_accuracy_K(self) -> np.ndarray:
-        """In percent, the mean over runs that saw the same images; NaN for a class without one."""
-        images_K = self.confusion_KK.sum(1)
-        right_K = 100 * self.confusion_KK.diagonal()
-        return np.divide(right_K, images_K, out=np.full(images_K.size, np.nan), where=images_K > 0)
+        """Over all runs, which saw the same images."""
+        return class_accuracy(self.confusion_KK)
 
 
 def quality_of(runs: Sequence[Run]) -> Quality | None:

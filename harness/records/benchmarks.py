@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records.read import parsed
+from harness.records.schema import NUMBER, misfits
 from harness.records.write import write_json
 from variants.fields import UsageError
 
@@ -40,7 +41,9 @@ class Comparison:
         return None if self.goal is None else self.ratio >= self.goal
 
 
-TEXTS, AMOUNTS = ("name", "unit", "baseline_name"), ("ours", "baseline", "ratio", "ratio_low", "ratio_high")
+TEXTS, AMOUNTS = ("name", "unit", "baseline_name"), ("ours", "baseline", "ratio", "ratio_low", "ratio_high", "rounds")
+KINDS = {**dict.fromkeys(TEXTS, (str,)), **dict.fromkeys(AMOUNTS, NUMBER), "rounds": (int,), "goal": NUMBER}
+KINDS |= {"facts": (dict,), "env": (dict,)}
 
 
 def file_stem(device_name: str) -> str:
@@ -73,9 +76,10 @@ def read_comparisons(path: Path) -> tuple[str, list[Comparison]]:
             raise ValueError("it has no schema")
         if plain["schema"] != SCHEMA:
             raise ValueError(f"schema {plain['schema']}, this version reads {SCHEMA}")
-        if not _is_text(plain.get("device_name")) or not isinstance(plain.get("comparisons"), list):
+        device, entries = plain.get("device_name"), plain.get("comparisons")
+        if not isinstance(device, str) or not isinstance(entries, list):
             raise ValueError("it has no usable device_name or comparisons")
-        return plain["device_name"], [_comparison(*numbered) for numbered in enumerate(plain["comparisons"], 1)]
+        return device, [_comparison(*numbered) for numbered in enumerate(entries, 1)]
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValueError as error:
@@ -85,36 +89,23 @@ def read_comparisons(path: Path) -> tuple[str, list[Comparison]]:
 def _comparison(number: int, entry: Any) -> Comparison:
     if not isinstance(entry, dict):
         raise ValueError(f"comparison {number} is no object")
-    plain = {"goal": None, "facts": {}, "env": {}, **entry}
-    wrong = [name for name in TEXTS if not _is_text(plain.get(name))]
-    wrong += [name for name in AMOUNTS if not _is_number(plain.get(name)) or plain[name] <= 0]
-    wrong += [name for name in ("facts", "env") if not isinstance(plain[name], dict)]
-    if type(plain.get("rounds")) is not int or plain["rounds"] < 1:
-        wrong.append("rounds")
-    optional = {"goal": plain["goal"]}
-    if isinstance(plain["facts"], dict):
-        optional |= {f"facts.{name}": plain["facts"].get(name) for name in RECKONED}
-    wrong += [name for name, value in optional.items() if value is not None and not _is_number(value)]
+    plain: dict[str, Any] = {name: entry.get(name) for name in KINDS}
+    plain |= {name: entry.get(name, {}) for name in ("facts", "env")}
+    wrong = [name for name, value in plain.items() if value is None and name != "goal"]
+    wrong = wrong or misfits(plain, KINDS) or [name for name in AMOUNTS if plain[name] <= 0]
+    wrong = wrong or [f"facts.{name}" for name in misfits(plain["facts"], dict.fromkeys(RECKONED, NUMBER))]
     if wrong:
         raise ValueError(f"comparison {number} has no usable {', '.join(wrong)}")
-    one = Comparison(**{name: plain[name] for name in Comparison.__dataclass_fields__})
+    one = Comparison(**plain)
     if not one.ratio_low <= one.ratio <= one.ratio_high:
         raise ValueError(f"comparison {number} has a ratio of {one.ratio}, from {one.ratio_low} to {one.ratio_high}")
     return one
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value.strip() != ""
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
 
 
 def fact_text(value: Any) -> str:
     """A measured number, or another fact, for a reader."""
     if isinstance(value, list):
         return ", ".join(map(fact_text, value))
-    if isinstance(value, bool) or not _is_number(value):
+    if type(value) not in NUMBER:
         return "not measured" if value is None else str(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -36,11 +36,6 @@ class Lock:
     def __init__(self, path: Path, handle: int):
         self.path, self._handle = path, handle
 
-    def check(self) -> None:
-        """Whoever removes the file lets another process in."""
-        if not _is_there(self.path, self._handle):
-            raise UsageError(f"{self.path} was removed while this process held it, so another may train this run")
-
     def release(self) -> None:
         if _is_there(self.path, self._handle):
             self.path.unlink(missing_ok=True)

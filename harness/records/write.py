@@ -2,45 +2,38 @@
 aside what lies where a run is to be trained. For training, and for whoever writes a file that must be whole.
 """
 
-import contextlib
 import io
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from harness.records.read import done_run, reason, whole_run
+from harness.records.read import reason, whole_run
 from harness.records.schema import ASIDE, BY_THE_WRITER, FILES, REPLACED, RESULT_FIELDS, SCHEMA, digest, sealed
 from variants.fields import UsageError
 
 LEAST_ROOM = 2**16  # bytes: a record without its predictions
 
 
-@contextlib.contextmanager
-def opened_atomically(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into. At the end either all of it is under that name, or what was there before."""
+def write_atomically(path: Path, content: bytes) -> None:
+    """Afterwards either all of it is under that name, or what was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            yield file
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())  # a new name must not be on the disk before the content
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    with opened_atomically(path) as file:
-        file.write(content)
 
 
 def json_bytes(value: Any) -> bytes:
@@ -72,11 +65,7 @@ class RunWriter:
         self.folder = folder
 
     def begin(
-        self,
-        config: dict[str, Any],
-        env: dict[str, Any],
-        cost: dict[str, Any],
-        lines: Sequence[dict[str, Any]] = (),
+        self, config: dict[str, Any], env: dict[str, Any], cost: dict[str, Any], lines: Sequence[dict[str, Any]] = ()
     ) -> None:
         """`lines`: the epochs that an earlier session has done."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -91,9 +80,10 @@ class RunWriter:
 
     def epoch(self, line: dict[str, Any]) -> None:
         content = _line(line)
-        with (self.folder / "epochs.jsonl").open("r+b") as file:  # r: a file that is gone shall not begin here anew
-            file.seek(0, os.SEEK_END)
+        with (self.folder / "epochs.jsonl").open("ab") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # the result must not be on the disk before it
 
     def finish(self, result: dict[str, Any], predictions: dict[str, np.ndarray] | None = None) -> None:
         missing = RESULT_FIELDS.keys() - result.keys() - set(BY_THE_WRITER)
@@ -105,8 +95,6 @@ class RunWriter:
             np.savez_compressed(content, **predictions)  # type: ignore[arg-type]
             write_atomically(self.folder / "predictions.npz", content.getvalue())
             names.append("predictions.npz")
-        with (self.folder / "epochs.jsonl").open("r+b") as file:
-            os.fsync(file.fileno())  # the result must not be on the disk before them
         digests = {name: digest((self.folder / name).read_bytes()) for name in names}
         write_atomically(self.folder / "result.json", result_bytes(result, digests))
 
@@ -121,23 +109,19 @@ def _line(epoch: dict[str, Any]) -> bytes:
     return (json.dumps(epoch, allow_nan=False) + "\n").encode()
 
 
-# --- setting aside, by whoever holds the run's lock -------------------------------------------------------------------
+# --- setting aside, by the process that holds the run's lock ----------------------------------------------------------
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Moves a damaged record away, and says so. A sound one stays, and a run that has no result yet."""
-    if not os.path.lexists(folder / "result.json"):
+    """Moves the record away that lies where a run is to be trained, if it is damaged or done, and says so. A failed run
+    gives way, and one without a result."""
+    if not (folder / "result.json").exists():
         return None
     try:
-        whole_run(folder)
-    except (FileNotFoundError, IsADirectoryError, ValueError) as error:  # any other OSError says nothing of the record
+        run = whole_run(folder)
+    except (FileNotFoundError, ValueError) as error:  # any other OSError says nothing of the record
         return _moved(folder, ASIDE, f"{reason(error)}; set aside")
-    return None
-
-
-def set_aside_done(folder: Path) -> Path | None:
-    """Moves a sound record away that is to be trained again."""
-    return _moved(folder, REPLACED, "it is trained again; its record is kept") if done_run(folder) else None
+    return _moved(folder, REPLACED, "it is trained again; its record is kept") if run.ok else None
 
 
 def _moved(folder: Path, prefix: str, why: str) -> Path:
@@ -146,7 +130,7 @@ def _moved(folder: Path, prefix: str, why: str) -> Path:
     place = next(path for name in names if not (path := folder.with_name(name)).exists())
     place.mkdir()
     for name in FILES:
-        if os.path.lexists(folder / name):
+        if (folder / name).exists():
             os.replace(folder / name, place / name)
     print(f"{folder}: {why} as {place.name}", file=sys.stderr, flush=True)
     return place

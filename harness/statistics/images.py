@@ -90,10 +90,6 @@ def calibration_bins(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int 
     return Bins(*sums)
 
 
-def calibration_error(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
-    return calibration_bins(confidence_N, correct_N, bins).calibration_error
-
-
 def confusion(labels_N: np.ndarray, predicted_N: np.ndarray, classes: int) -> np.ndarray:
     """The confusion matrix: images by true class (row) and predicted class (column)."""
     if labels_N.size and max(labels_N.max(), predicted_N.max()) >= classes:
@@ -102,8 +98,7 @@ def confusion(labels_N: np.ndarray, predicted_N: np.ndarray, classes: int) -> np
     return np.bincount(pair_N, minlength=classes**2).reshape(classes, classes)
 
 
-def class_accuracy(labels_N: np.ndarray, predicted_N: np.ndarray, classes: int) -> np.ndarray:
-    """One accuracy a class; NaN for a class without an image."""
-    images_K = np.bincount(labels_N, minlength=classes)
-    right_K = np.bincount(labels_N[labels_N == predicted_N], minlength=classes)
-    return np.divide(right_K, images_K, out=np.full(images_K.size, np.nan), where=images_K > 0)
+def class_accuracy(confusion_KK: np.ndarray) -> np.ndarray:
+    """In percent, one for each class; NaN for a class without an image."""
+    images_K = confusion_KK.sum(1)
+    return np.divide(100 * confusion_KK.diagonal(), images_K, out=np.full(images_K.size, np.nan), where=images_K > 0)

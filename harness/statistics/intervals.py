@@ -71,12 +71,9 @@ def _bca_levels(sample: np.ndarray, means: np.ndarray) -> np.ndarray:
     tied = np.isclose(means, sample.mean(), rtol=1e-12, atol=0)
     share = ((means < sample.mean()) & ~tied).mean() + tied.mean() / 2
     bias = ndtri(np.clip(share, 0.5 / len(means), 1 - 0.5 / len(means)))
-    shifts = bias + ndtri([TAIL, 1 - TAIL])
-    return ndtr(bias + shifts / (1 - _acceleration(sample) * shifts))
-
-
-def _acceleration(sample: np.ndarray) -> float:
-    """By the jackknife, whose means deviate from theirs as the left-out value does from the mean, turned around."""
     deviations = sample - sample.mean()
     deviations = deviations / np.abs(deviations).max()  # of no consequence but for numbers whose squares are 0
-    return float((deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5))
+    # By the jackknife, whose means deviate from theirs as the left-out value does from the mean, turned around.
+    acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
+    shifts = bias + ndtri([TAIL, 1 - TAIL])
+    return ndtr(bias + shifts / (1 - acceleration * shifts))

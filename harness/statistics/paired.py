@@ -169,39 +169,29 @@ def probability_of_improvement(
 # --- the variance of a balanced grid ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Shares:
-    """Of the total sum of squares (eta squared); they add up to 1.
+def variance_shares(values: np.ndarray) -> tuple[dict[Axes, float], float] | None:
+    """An axis for each factor, the last one for the replicates: the share of the total sum of squares (eta squared) of
+    each effect (main effects first, then what pairs add to them, ...) and of the residual; they add up to 1. None where
+    all values are equal.
 
     Noise alone gives each part about its degrees of freedom over the total's: a small share is no effect.
     """
-
-    effects: dict[Axes, float]  # main effects first, then what pairs add to them, ...
-    residual: float
-
-
-def variance_shares(values: np.ndarray) -> Shares | None:
-    """An axis for each factor, the last one for the replicates; none where all values are equal."""
     values = np.asarray(values, float)
     if values.ndim < 3 or min(values.shape) < 2 or not np.isfinite(values).all():
         raise ValueError("a full grid is needed: at least two levels of each factor, two replicates, no hole")
     if np.ptp(values) == 0:
         return None
     deviations = values - values.mean()
+    total = (deviations**2).sum()
     cells = deviations.mean(-1)
+    factors = range(cells.ndim)
     parts: dict[Axes, np.ndarray] = {}
-    for axes in together(cells.ndim):
-        others = tuple(axis for axis in range(cells.ndim) if axis not in axes)
+    for axes in (axes for size in factors for axes in combinations(factors, size + 1)):
+        others = tuple(axis for axis in factors if axis not in axes)
         smaller = (part for within, part in parts.items() if set(within) < set(axes))
         parts[axes] = cells.mean(others, keepdims=True) - sum(smaller)
-    total = (deviations**2).sum()
 
     def share(part: np.ndarray) -> float:
         return float(values.size / part.size * (part**2).sum() / total)
 
-    return Shares({axes: share(part) for axes, part in parts.items()}, share(deviations - cells[..., None]))
-
-
-def together(factors: int) -> list[Axes]:
-    """Every choice of one factor or more, the small ones first."""
-    return [axes for size in range(1, factors + 1) for axes in combinations(range(factors), size)]
+    return {axes: share(part) for axes, part in parts.items()}, share(deviations - cells[..., None])

@@ -3,12 +3,12 @@ what tables and comparisons call, not a formula of its own."""
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from harness.statistics.intervals import ALPHA, bca_interval, mean_interval
-from harness.statistics.paired import holm, paired_t_p, power, smallest_p
+from harness.statistics.paired import holm, paired_t_p, power
 
 BCA_RESAMPLES = 1000
 SEED_SPREAD = 1.0  # what all cells of one seed share (data order): pairing takes it away
@@ -33,25 +33,21 @@ CELLS = (
 EFFECTS, NOISES = ([getattr(cell, name) for cell in (BASELINE, *CELLS)] for name in ("effect", "noise"))
 
 
-@dataclass
+CLAIMS = ("mean_covered", "difference_covered", "bca_covered", "any_false", "any_false_unadjusted")
+
+
 class Found:
-    """What the simulated studies showed: of each thing, whether it held, study by study. None of these is independent
+    """What the simulated studies showed: of each claim, whether it held, study by study. None of these is independent
     of the others, since the cells of a study share seeds."""
 
-    studies: int
-    seeds: int
-    draw: int
-    mean_covered: list[bool] = field(default_factory=list)
-    difference_covered: list[bool] = field(default_factory=list)
-    bca_covered: list[bool] = field(default_factory=list)
-    any_false: list[bool] = field(default_factory=list)  # studies of nulls alone, adjusted by Holm
-    any_false_unadjusted: list[bool] = field(default_factory=list)
-    seen: list[list[bool]] = field(default_factory=list)  # of each study and cell: p <= .05 before Holm
-    half_paired: float = 0.0  # sums over all differences, for the gain of pairing
-    half_unpaired: float = 0.0
+    def __init__(self, studies: int, seeds: int, draw: int):
+        self.studies, self.seeds, self.draw = studies, seeds, draw
+        self.held: dict[str, list[bool]] = {claim: [] for claim in CLAIMS}  # any_false: of nulls alone, after Holm
+        self.seen: list[list[bool]] = []  # of each study and cell: p <= .05 before Holm
+        self.half_paired = self.half_unpaired = 0.0  # sums over all differences, for the gain of pairing
 
-    def share(self, name: str) -> float:
-        return float(np.mean(getattr(self, name)))
+    def share(self, claim: str) -> float:
+        return float(np.mean(self.held[claim]))
 
     @property
     def power(self) -> list[float]:
@@ -62,10 +58,6 @@ class Found:
     def pairing_gain(self) -> float:
         """How much shorter the interval of a difference is by pairing: unpaired over paired."""
         return self.half_unpaired / self.half_paired if self.half_paired else math.nan
-
-    @property
-    def smallest_sign_flip_p(self) -> float:
-        return smallest_p(self.seeds)
 
 
 def simulate(
@@ -88,10 +80,10 @@ def simulate(
         if not goals_only:
             found.seen.append([_rejects(test(differences)) for differences in _differences(scores_CS)])
             low, high = bca_interval(scores_CS[0], (draw, number), BCA_RESAMPLES) or (math.nan, math.nan)
-            found.bca_covered.append(low <= BASELINE.effect <= high)
+            found.held["bca_covered"].append(low <= BASELINE.effect <= high)
         p_values = [test(differences) for differences in _differences(_scores(rng, seeds, effects=0.0))]
-        found.any_false.append(any(map(_rejects, holm(p_values))))
-        found.any_false_unadjusted.append(any(map(_rejects, p_values)))
+        found.held["any_false"].append(any(map(_rejects, holm(p_values))))
+        found.held["any_false_unadjusted"].append(any(map(_rejects, p_values)))
     return found
 
 
@@ -107,8 +99,8 @@ def _differences(scores_CS: np.ndarray) -> list[list[float]]:
 
 def _judge_intervals(found: Found, scores_CS: np.ndarray, interval: Interval) -> None:
     means, differences = ([interval(of) for of in each] for each in (scores_CS.tolist(), _differences(scores_CS)))
-    found.mean_covered += map(_covers, means, EFFECTS)
-    found.difference_covered += map(_covers, differences, EFFECTS[1:])
+    found.held["mean_covered"] += map(_covers, means, EFFECTS)
+    found.held["difference_covered"] += map(_covers, differences, EFFECTS[1:])
     (_, base, _), *own = means
     for (_, half, _), (_, half_paired, _) in zip(own, differences):
         found.half_paired += half_paired or 0.0

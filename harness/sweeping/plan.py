@@ -1,19 +1,15 @@
 """The runs of a study in a fixed order, each with its number and its whole configuration, whatever has been trained."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
 
-from tabulate import tabulate
-
 from harness.config import RunConfig
 from harness.datasets import Dataset
 from harness.study import EPOCHS, Row, Study
 from variants.fields import UsageError
-
-Guess = Callable[["PlannedRun"], float | None]  # seconds on this device; None where a step fails
 
 
 @dataclass(frozen=True)
@@ -49,46 +45,36 @@ def plan(study: Study, facts: Mapping[str, Dataset], epochs: int | None = None) 
     return list(runs.values())
 
 
-def on_device(planned: Iterable[PlannedRun], precision: str, compiles: bool) -> list[PlannedRun]:
+def on_device(planned: Iterable[PlannedRun], precision: Any, compiles: bool) -> list[PlannedRun]:
     """The same runs with what the device decides; only now is each one's run id settled."""
-    return [
-        replace(run, config=replace(run.config, precision=precision, compile=compiles))  # type: ignore[arg-type]
-        for run in planned
-    ]
-
-
-def longest_first(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """The last row first, since studies list cheap rows first: a long run that starts last leaves other cores idle."""
-    rows = list(dict.fromkeys(run.row for run in runs))
-    return sorted(runs, key=lambda run: -rows.index(run.row))
+    return [replace(run, config=replace(run.config, precision=precision, compile=compiles)) for run in planned]
 
 
 class Guesser:
     """Guesses a run's time by trying its model on this device, once for all seeds; imports torch when first used."""
 
-    def __init__(self, device: str, facts: dict[str, Dataset]):
-        self.name, self.facts, self.known = device, facts, {}
+    def __init__(self, device: str, facts: Mapping[str, Dataset]):
+        self.asked, self.facts, self.known = device, facts, {}
 
     @cached_property
     def device(self) -> Any:
-        from harness.training import device as devices
+        from harness.training.device import choose
 
-        return devices.choose(self.name)
+        return choose(self.asked)
 
+    @cached_property
     def device_name(self) -> str:
         from harness.training.device import describe
 
         return describe(self.device)["device_name"]
 
-    def __call__(self, run: PlannedRun) -> float | None:
+    def seconds(self, run: PlannedRun) -> float | None:
+        """None where a step of its model fails."""
         from harness.training.estimate import seconds_of
 
         if run.plan_id not in self.known:
             self.known[run.plan_id] = seconds_of(run.config, self.facts[run.config.dataset], self.device)
         return self.known[run.plan_id]
-
-
-# --- shown on a terminal ---------------------------------------------------------------------------------------------
 
 
 def about(seconds: float) -> str:
@@ -98,26 +84,3 @@ def about(seconds: float) -> str:
             count = seconds / size
             return f"{count:.1f} {unit}" if count < 10 else f"{count:,.0f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def studies_text(studies: Mapping[str, Study]) -> str:
-    """Every study with its number of runs, that of its small form, and its question."""
-    rows = [
-        [name, study.run_count, study.quick.run_count if study.quick else "", study.question]
-        for name, study in studies.items()
-    ]
-    headers = ["study", "runs", "--quick", "question"]
-    return tabulate(rows, headers=headers, colalign=("left", "right", "right", "left"))
-
-
-def plan_text(runs: Sequence[PlannedRun], guess: Guess) -> str:
-    """A line for each cell, with the number of its first run."""
-    first: dict[str, PlannedRun] = {}
-    for run in runs:
-        first.setdefault(run.plan_id, run)
-    lines = []
-    for run in first.values():
-        seconds = guess(run)
-        time = "unknown" if seconds is None else f"about {about(seconds)} for each seed"
-        lines.append(f"  {run.number:>5}  {run.cell}: {time}")
-    return "\n".join(lines)

@@ -6,7 +6,7 @@ The speed of one device is never used for another.
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -17,11 +17,11 @@ from tabulate import tabulate
 from harness.config import plan_id
 from harness.records.read import State, parsed, read_config, run_state, whole_run
 from harness.records.schema import is_aside
-from harness.sweeping.plan import Guess, PlannedRun, about
+from harness.sweeping.plan import Guesser, PlannedRun, about
 
 STATES: tuple[State, ...] = ("done", "running", "failed", "unfinished", "missing")  # of two records the earlier counts
-MOST_NAMED = 20  # failed runs; the rest is counted
 UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # it is being written, or is no record
+TIMES = ("train_seconds", "eval_seconds", "compile_seconds", "corruption_seconds")
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,7 @@ def statuses(
     planned: Sequence[PlannedRun], out: Path, precision: str | None = None, compiles: bool | None = None
 ) -> list[Status]:
     wanted = {name: value for name, value in (("precision", precision), ("compile", compiles)) if value is not None}
-    folders = _folders(out, {run.plan_id for run in planned}, wanted)
-    return [_status(run, folders.get((run.plan_id, run.config.seed), [])) for run in planned]
-
-
-def _folders(out: Path, plans: set[str], wanted: Mapping[str, Any]) -> dict[tuple[str, int], list[Path]]:
-    """The records of each plan and seed."""
+    plans = {run.plan_id for run in planned}
     found: dict[tuple[str, int], list[Path]] = {}
     for folder in sorted(file.parent for file in out.glob("*/config.json")):
         if is_aside(folder):
@@ -59,7 +54,7 @@ def _folders(out: Path, plans: set[str], wanted: Mapping[str, Any]) -> dict[tupl
                 found.setdefault((plan, seed), []).append(folder)
         except UNUSABLE as error:
             print(f"skipped {folder}: {type(error).__name__}: {error}", file=sys.stderr)
-    return found
+    return [_status(run, found.get((run.plan_id, run.config.seed), [])) for run in planned]
 
 
 def _status(run: PlannedRun, folders: Iterable[Path]) -> Status:
@@ -71,56 +66,49 @@ def _status(run: PlannedRun, folders: Iterable[Path]) -> Status:
     try:
         return Status(run, state, folder, **_facts(folder, state))
     except UNUSABLE as error:
-        return Status(run, state, folder, reason=f"its record cannot be used: {error}" if state == "failed" else None)
+        return Status(run, state, folder, reason=f"its record cannot be used: {error}")
 
 
 def _facts(folder: Path, state: State) -> dict[str, Any]:
     if state in ("done", "failed"):
         run = whole_run(folder)
-        parts = ("train_seconds", "eval_seconds", "compile_seconds", "corruption_seconds")
-        seconds = sum(run.result.get(part) or 0.0 for part in parts)
-        return {"seconds": seconds or None, "device": run.env.get("device_name"), "reason": run.result["reason"]}
+        seconds = sum(run.result.get(part) or 0.0 for part in TIMES)
+        return {"seconds": seconds, "device": run.env.get("device_name"), "reason": run.result["reason"]}
     if state == "running":
         content = (folder / "epochs.jsonl").read_bytes()
         lines = [parsed("epochs.jsonl", line) for line in content.splitlines() if line.endswith(b"}")]
         seconds = sum(line["seconds"] + line["eval_seconds"] for line in lines)
         device = parsed("env.json", (folder / "env.json").read_bytes()).get("device_name")
-        return {"seconds": seconds or None, "device": device, "epochs": len(lines)}
+        return {"seconds": seconds, "device": device, "epochs": len(lines)}
     return {}
 
 
-# --- how long is left ------------------------------------------------------------------------------------------------
-
-
-def with_time_left(
-    found: Sequence[Status], this_device: Callable[[], str], guess: Guess
-) -> tuple[list[Status], str | None]:
+def with_time_left(found: Sequence[Status], guess: Guesser) -> tuple[list[Status], str | None]:
     """The same with `left`, and the device whose speed was taken: by what a running run took so far, else by the
-    finished seeds of its cell, else by a guess where the records are of this device. `this_device` and `guess` need
-    torch, so they are called only where the records say too little."""
+    finished seeds of its cell, else by a guess where the records are of this device. `guess` needs torch, so it is
+    asked only where the records say too little."""
     device = _commonest_device(found, "done") or _commonest_device(found, "running")
     taken: dict[str, list[float]] = {}
     for status in found:
         if status.state == "done" and status.device == device and status.seconds:
             taken.setdefault(status.run.plan_id, []).append(status.seconds)
-    whole: dict[int, float | None] = {}
+    whole: dict[int, float | None] = {}  # seconds of the run from its first epoch to its last
     for status in found:
         if status.state == "running" and status.epochs and status.seconds:
             whole[status.run.number] = status.seconds / status.epochs * status.run.config.recipe.epochs
         elif status.state != "done":
             seconds = taken.get(status.run.plan_id)
             whole[status.run.number] = fmean(seconds) if seconds else None
-    if None in whole.values():
-        here = this_device()
-        if device in (None, here):
-            device = here
-            guesses = {s.run.number: guess(s.run) for s in found if whole.get(s.run.number, 0) is None}
-            whole |= guesses
-    return [replace(status, left=_left(status, whole.get(status.run.number))) for status in found], device
-
-
-def _left(status: Status, whole: float | None) -> float | None:
-    return None if whole is None else whole * (1 - status.epochs / status.run.config.recipe.epochs)
+    if None in whole.values() and device in (None, guess.device_name):
+        device = guess.device_name
+        unknown = [status.run for status in found if whole.get(status.run.number, 0) is None]
+        whole |= {run.number: guess.seconds(run) for run in unknown}
+    timed = []
+    for status in found:
+        seconds = whole.get(status.run.number)
+        share = 1 - status.epochs / status.run.config.recipe.epochs
+        timed.append(replace(status, left=None if seconds is None else seconds * share))
+    return timed, device
 
 
 def _commonest_device(found: Iterable[Status], state: State) -> str | None:
@@ -132,46 +120,37 @@ def _commonest_device(found: Iterable[Status], state: State) -> str | None:
 
 
 def status_text(found: Sequence[Status], device: str | None) -> str:
-    running = [status for status in found if status.state == "running"]
-    failed = [status for status in found if status.state == "failed"]
-    lines = [
-        _table(found),
-        *(f"running: {s.run.title}, {s.epochs} of {s.run.config.recipe.epochs} epochs, {s.folder}" for s in running),
-        *(f"failed: run {s.run.number}, {s.run.title}: {s.reason}" for s in failed[:MOST_NAMED]),
-        *([f"failed: {len(failed) - MOST_NAMED} more"] if len(failed) > MOST_NAMED else []),
-        _last_line([status.left for status in found if status.state != "done"], len(running), device),
-    ]
-    return "\n".join(lines)
-
-
-def _table(found: Sequence[Status]) -> str:
-    """A line for each row of the study, over its data sets and seeds."""
+    """A line for each row of the study, over its data sets and seeds; what runs, what failed; and how long is left."""
     rows: dict[str, list[Status]] = {}
     for status in found:
         rows.setdefault(status.run.row.title, []).append(status)
-    lines = []
+    table = []
     for title, of_row in [*rows.items(), ("all", found)]:
         counts = Counter(status.state for status in of_row)
-        lines.append([title, *(counts[state] or "-" for state in STATES), _time(of_row)])
+        seconds, unknown = _time_left(of_row)
+        time = about(seconds) + " and more" * bool(unknown) if seconds else "unknown" if unknown else "-"
+        table.append([title, *(counts[state] or "-" for state in STATES), time])
     align = ("left", *["right"] * (len(STATES) + 1))
-    return tabulate(lines, headers=["row", *STATES, "time left"], colalign=align, disable_numparse=True)
+    lines = [tabulate(table, headers=["row", *STATES, "time left"], colalign=align, disable_numparse=True)]
+    running = [status for status in found if status.state == "running"]
+    lines += [f"running: {s.run.title}, {s.epochs} of {s.run.config.recipe.epochs} epochs, {s.folder}" for s in running]
+    lines += [f"failed: run {s.run.number}, {s.run.title}: {s.reason}" for s in found if s.state == "failed"]
+    return "\n".join([*lines, _last_line(found, len(running), device)])
 
 
-def _time(found: Iterable[Status]) -> str:
-    seconds = [status.left for status in found if status.state != "done"]
-    known = [one for one in seconds if one is not None]
-    if not known:
-        return "unknown" if seconds else "-"
-    return about(sum(known)) + (" and more" if len(known) < len(seconds) else "")
+def _time_left(found: Iterable[Status]) -> tuple[float, int]:
+    """Seconds, and of how many runs nothing is known."""
+    left = [status.left for status in found if status.state != "done"]
+    return sum(seconds or 0.0 for seconds in left), left.count(None)
 
 
-def _last_line(seconds: Sequence[float | None], running: int, device: str | None) -> str:
-    if not seconds:
+def _last_line(found: Sequence[Status], running: int, device: str | None) -> str:
+    count = sum(status.state != "done" for status in found)
+    if not count:
         return "all done"
-    known = [one for one in seconds if one is not None]
-    if not known:
-        return f"{len(seconds)} to go, how long is unknown"
-    total, unknown = sum(known), len(seconds) - len(known)
-    at_once = f", about {about(total / running)} if {running} go on at once" if running > 1 else ""
+    seconds, unknown = _time_left(found)
+    if unknown == count:
+        return f"{count} to go, how long is unknown"
+    at_once = f", about {about(seconds / running)} if {running} go on at once" if running > 1 else ""
     more = f" and {unknown} of which nothing is known" if unknown else ""
-    return f"{len(seconds)} to go: about {about(total)} one after another{at_once}{more}, at the speed of {device}"
+    return f"{count} to go: about {about(seconds)} one after another{at_once}{more}, at the speed of {device}"

@@ -6,7 +6,7 @@ import sys
 import traceback
 from argparse import Namespace
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from harness.records.lock import BusyError
 from harness.records.read import FOLDER, check_images, read_run, run_state
-from harness.sweeping.plan import PlannedRun, longest_first
+from harness.sweeping.plan import PlannedRun
 from harness.sweeping.workers import Display, Job, Place, environments, run_jobs
 from harness.training.signals import StoppedError, heed, listening, wait
 from variants.fields import UsageError
@@ -145,12 +145,13 @@ def train_at_once(todo: Sequence[PlannedRun], args: Namespace, words: Sequence[s
     return problems.exit_code(len(todo))
 
 
-def without_jobs(words: Iterable[str]) -> list[str]:
+def longest_first(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """The last row first, since studies list cheap rows first: a long run that starts last leaves other cores idle."""
+    rows = list(dict.fromkeys(run.row for run in runs))
+    return sorted(runs, key=lambda run: -rows.index(run.row))
+
+
+def without_jobs(words: Sequence[str]) -> list[str]:
     """The same command for one run; `--jobs 4` and `--jobs=4` are both possible."""
-    kept, words = [], iter(words)
-    for word in words:
-        if word == "--jobs":
-            next(words)
-        elif not word.startswith("--jobs="):
-            kept.append(word)
-    return kept
+    before = ["", *words]
+    return [word for word, last in zip(words, before) if "--jobs" not in (word.partition("=")[0], last)]

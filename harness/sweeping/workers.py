@@ -4,19 +4,19 @@ print. This process itself never uses a GPU: it would be a second one there, and
 
 import json
 import os
-import queue
 import re
 import subprocess
 import sys
+import time
 from collections import defaultdict, deque
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
 from typing import IO
 
 from tqdm import tqdm
 
+from harness.data.load import available_bytes
 from harness.records.environment import ROOT
 from harness.training.signals import heed
 from variants.fields import UsageError
@@ -24,7 +24,7 @@ from variants.fields import UsageError
 Environment = Mapping[str, str]
 SMALL_RUN_BYTES = 1_300_000_000  # of a process: 1.22 GB is the most that a run of the study quick took
 EPOCH = re.compile(r" epoch \d+/\d+ ")  # in the line that a run prints after each
-POLL_S = 0.2
+POLL_S = 0.1
 
 ASK = """
 import json, sys, torch
@@ -74,12 +74,13 @@ def threads_of(own: Environment) -> int:
     return int(asked) if asked.isdecimal() and int(asked) else cores()
 
 
-def default_jobs(kind: str, own: Environment, memory_bytes: int | None) -> int:
+def default_jobs(kind: str, own: Environment) -> int:
     """How many small runs train at once unless the user says. On a CPU one a core, each on one thread: in steps this
     short, threads that share a run mostly wait for each other. Fewer where the memory that is left holds fewer."""
     if kind != "cpu":
         return 1
-    fitting = cores() if memory_bytes is None else max(1, memory_bytes // SMALL_RUN_BYTES)
+    left = available_bytes()
+    fitting = sys.maxsize if left is None else max(1, left // SMALL_RUN_BYTES)
     return min(threads_of(own), cores(), fitting)
 
 
@@ -134,30 +135,30 @@ class Display:
         sys.stdout.flush()
 
 
-class Running(Thread):
-    """A job's process, and the thread that shows what it prints until it ends."""
+class Running:
+    """A job's process, with a thread for each of its two streams that shows what it prints."""
 
-    def __init__(self, job: Job, environment: Environment, display: Display, ended: "queue.SimpleQueue[int]"):
-        super().__init__()
-        self.job, self.environment, self.display, self.ended = job, environment, display, ended
+    def __init__(self, job: Job, environment: Environment, display: Display):
+        self.job, self.environment, self.display = job, environment, display
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
         self.process = subprocess.Popen(job.command, env=environment, **pipes)
-        self.start()
+        streams = ((self.process.stdout, False), (self.process.stderr, True))
+        self.threads = [Thread(target=self.show, args=stream) for stream in streams]
+        for thread in self.threads:
+            thread.start()
 
-    def run(self) -> None:
-        errors = Thread(target=self.show, args=(self.process.stderr, True))
-        errors.start()
-        self.show(self.process.stdout)
-        errors.join()
-        self.process.wait()
-        self.ended.put(self.job.number)
-
-    def show(self, stream: IO[str] | None, is_error: bool = False) -> None:
+    def show(self, stream: IO[str], is_error: bool) -> None:
         try:
-            for line in stream or ():
+            for line in stream:
                 self.display.line(self.job, line, is_error)
         except OSError:  # our own output takes no more, which ends the whole sweep when it shows this job's end
             self.process.terminate()
+
+    def end(self) -> int:
+        """Its exit code, when all that it printed has been shown."""
+        for thread in self.threads:
+            thread.join()
+        return self.process.wait()
 
 
 def run_jobs(
@@ -166,20 +167,19 @@ def run_jobs(
     """Each job and its exit code as it ends, as many at once as there are environments. When this is left early, by a
     signal for instance, what runs is told to end and waited for: a run saves its state first."""
     waiting, free = deque(jobs), deque(environments)
-    running: dict[int, Running] = {}
-    ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+    running: list[Running] = []
     try:
         while waiting or running:
             heed()
             while waiting and free:
-                started = Running(waiting.popleft(), free.popleft(), display, ended)
-                running[started.job.number] = started
-            with suppress(queue.Empty):
-                one = running.pop(ended.get(timeout=POLL_S))
+                running.append(Running(waiting.popleft(), free.popleft(), display))
+            time.sleep(POLL_S)
+            for one in [one for one in running if one.process.poll() is not None]:
+                running.remove(one)
                 free.append(one.environment)
-                yield one.job, one.process.returncode
+                yield one.job, one.end()
     finally:
-        for one in running.values():
+        for one in running:
             one.process.terminate()
-        for one in running.values():
-            one.join()
+        for one in running:
+            one.end()

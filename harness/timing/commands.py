@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,17 +44,17 @@ while os.getppid() == parent:
 HELP, TORCH = "python -m harness.run --help", 'python -c "import torch"'
 
 
-def compare_start(rounds: int) -> Comparison:
+def compare_start(args: Namespace) -> Iterator[Comparison]:
     ways = {
         HELP: Way(lambda: spent(["-m", "harness.run", "--help"])[0]),
         TORCH: Way(lambda: spent(["-c", "import torch"])[0]),
     }
-    timings = take_turns(ways, rounds)
+    timings = take_turns(ways, args.rounds)
     facts = {"help_seconds": timings.median_s(HELP), "import_torch_seconds": timings.median_s(TORCH)}
-    return timings.compare("start", "starts/s", (HELP, TORCH), facts=facts)
+    yield timings.compare("start", "starts/s", (HELP, TORCH), facts=facts)
 
 
-def compare_beside(rounds: int) -> list[Comparison]:
+def compare_beside(args: Namespace) -> Iterator[Comparison]:
     """A small run alone and beside other programs: its idle OpenMP threads asleep, as a command has it, or spinning."""
     asleep, spinning = ["-m", "harness.run", *A_RUN], ["-c", SPIN, *A_RUN]
     ways = {
@@ -62,15 +63,11 @@ def compare_beside(rounds: int) -> list[Comparison]:
         f"{ALONE}, {SPINNING}": Way(lambda: _trained(spinning), 60.0),
         f"{BESIDE}, {SPINNING}": Way(lambda: _trained(spinning, BUSY), 60.0),
     }
-    timings = take_turns(ways, rounds)
+    timings = take_turns(ways, args.rounds)
     facts = {f"seconds {way}": timings.median_s(way) for way in ways}
-    return [
-        timings.compare(BESIDE, "runs/min", (BESIDE, ALONE), facts=facts),
-        *(
-            timings.compare(f"beside {who} against spinning", "runs/min", (way, f"{way}, {SPINNING}"))
-            for way, who in ((BESIDE, f"{BUSY} busy processes"), (ALONE, "nobody"))
-        ),
-    ]
+    yield timings.compare(BESIDE, "runs/min", (BESIDE, ALONE), facts=facts)
+    for way, who in ((BESIDE, f"{BUSY} busy processes"), (ALONE, "nobody")):
+        yield timings.compare(f"beside {who} against spinning", "runs/min", (way, f"{way}, {SPINNING}"))
 
 
 def _trained(command: list[str], beside: int = 0) -> float:
@@ -90,16 +87,16 @@ def busy(count: int) -> Iterator[list[subprocess.Popen]]:
             other.wait()
 
 
-def compare_reports(records: int, epochs: int, rounds: int) -> list[Comparison]:
+def compare_reports(args: Namespace) -> Iterator[Comparison]:
     """So many records against a tenth of them: a ratio of 1 is a time that grows as the records do. And against the
     rate that the goal asks for, a baseline that is no command."""
-    few = max(1, records // 10)
+    few = max(1, args.records // 10)
     peaks: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
 
         def report(count: int) -> Way:
             runs, out = Path(folder) / str(count), Path(folder) / "paper"
-            write_records(runs, count, epochs)
+            write_records(runs, count, args.epochs)
 
             def once() -> float:
                 seconds, peak = spent(["-m", "harness.report", "--results", str(runs), "--out", str(out)])
@@ -108,30 +105,24 @@ def compare_reports(records: int, epochs: int, rounds: int) -> list[Comparison]:
 
             return Way(once, count)
 
-        all_of, tenth, asked = f"{records:,} records", f"{few:,} records", f"{ASKED_RECORDS:,} records in {ASKED_S:g} s"
-        asked_way = Way(lambda: ASKED_S, ASKED_RECORDS)
-        timings = take_turns({all_of: report(records), tenth: report(few), asked: asked_way}, rounds)
-    facts = {"seconds": timings.median_s(all_of), "epochs": epochs, "peak_memory_bytes": max(peaks) or None}
-    return [
-        timings.compare(f"report {records}", "records/s", (all_of, tenth), facts=facts),
-        timings.compare(f"report {records} against {ASKED_S:g} s", "records/s", (all_of, asked)),
-    ]
+        all_of, tenth = f"{args.records:,} records", f"{few:,} records"
+        asked = f"{ASKED_RECORDS:,} records in {ASKED_S:g} s"
+        ways = {all_of: report(args.records), tenth: report(few), asked: Way(lambda: ASKED_S, ASKED_RECORDS)}
+        timings = take_turns(ways, args.rounds)
+    facts = {"seconds": timings.median_s(all_of), "epochs": args.epochs, "peak_memory_bytes": max(peaks)}
+    name = f"report {args.records}"
+    yield timings.compare(name, "records/s", (all_of, tenth), facts=facts)
+    yield timings.compare(f"{name} against {ASKED_S:g} s", "records/s", (all_of, asked))
 
 
 def spent(arguments: list[str]) -> tuple[float, int]:
-    """Wall seconds, and peak bytes of its largest process (0 where the system does not tell), of a Python command that
-    must succeed."""
+    """Wall seconds and peak bytes of a Python command that must succeed."""
     start_s = time.perf_counter()
     child = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     error = child.stderr.read() if child.stderr else b""
-    if hasattr(os, "wait4"):
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    else:
-        child.wait()
-        peak = 0
+    _, status, usage = os.wait4(child.pid, 0)
     seconds = time.perf_counter() - start_s
+    child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise subprocess.CalledProcessError(child.returncode, arguments, stderr=error)
-    return seconds, peak
+    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)

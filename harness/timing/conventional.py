@@ -3,7 +3,6 @@ in a DataLoader, and an eager step with autocast and a GradScaler. It uses no tr
 trains through it.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from harness.data.augment.spatial import LEE
+from harness.data.augment.steps import LEE
 from harness.data.load import ImageData
-from harness.recipe import Recipe
+from harness.recipes import Recipe
 from variants.fields import UsageError
 
 
@@ -56,7 +55,7 @@ def transforms(recipe: Recipe, image_size: int, mean: tuple[float, ...], std: tu
 
     mode = tv.InterpolationMode(recipe.interpolation)
     policies = tv.AutoAugmentPolicy
-    makers: dict[str, Any] = {
+    on_image: dict[str, Any] = {
         "crop": lambda: tv.RandomCrop(image_size, padding=recipe.crop_padding),
         "resized-crop": lambda: tv.RandomResizedCrop(image_size, recipe.crop_scale, recipe.crop_ratio),
         "flip": tv.RandomHorizontalFlip,
@@ -70,35 +69,29 @@ def transforms(recipe: Recipe, image_size: int, mean: tuple[float, ...], std: tu
     }
     fill: Any = "random" if recipe.erase_fill == "noise" else 0
     colour: Any = mean
-    after = {
+    on_tensor: dict[str, Any] = {
         "erase": lambda: tv.RandomErasing(recipe.erase_prob, value=fill),
         "erase-lee": lambda: tv.RandomErasing(recipe.erase_prob, scale=LEE.areas, ratio=LEE.ratios, value=colour),
     }
-    if unknown := [name for name in recipe.augment if name not in makers and name not in after]:
+    if unknown := [name for name in recipe.augment if name not in on_image | on_tensor]:
         raise UsageError(f"torchvision has no transform for {', '.join(unknown)}: nothing to compare this recipe with")
-    before_tensor = [makers[name]() for name in recipe.augment if name in makers]
-    after_tensor = [after[name]() for name in recipe.augment if name in after]
-    return tv.Compose([*before_tensor, tv.ToTensor(), tv.Normalize(mean, std), *after_tensor])
+    first, last = ([makers[name]() for name in recipe.augment if name in makers] for makers in (on_image, on_tensor))
+    return tv.Compose([*first, tv.ToTensor(), tv.Normalize(mean, std), *last])
 
 
-def loader(dataset: Images, recipe: Recipe, classes: int, workers: int) -> DataLoader:
+def conventional_batches(data: ImageData, recipe: Recipe, workers: int) -> DataLoader:
     """Its workers start once and stay, so that no round holds their start."""
-    collate = Mixing(recipe, classes) if recipe.mix != "none" else None
+    classes = data.dataset.num_classes
+    transform = transforms(recipe, data.dataset.image_size, data.mean, data.std)
     return DataLoader(
-        dataset,
+        Images(data.train.images, data.train.labels, transform),
         batch_size=recipe.batch_size,
         shuffle=True,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        collate_fn=collate,
+        collate_fn=Mixing(recipe, classes) if recipe.mix != "none" else None,
     )
-
-
-def conventional_batches(data: ImageData, recipe: Recipe, workers: int) -> DataLoader:
-    transform = transforms(recipe, data.dataset.image_size, data.mean, data.std)
-    images = Images(data.train.images, data.train.labels, transform)
-    return loader(images, recipe, data.dataset.num_classes, workers)
 
 
 class Loop:
@@ -117,7 +110,9 @@ class Loop:
         """Returns the mean loss, read step by step as such loops do."""
         self.model.train()
         total = 0.0
-        for images, labels in self._on_device():
+        for images, labels in self.batches:
+            images = images.to(self.device, non_blocking=True)
+            labels = labels.to(self.device, non_blocking=True)
             with torch.autocast(self.device.type, torch.float16, enabled=self.on_cuda):
                 logits = self.model(images)
                 loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
@@ -130,7 +125,3 @@ class Loop:
             self.scaler.update()
             total += loss.item()
         return total / max(1, len(self.batches))
-
-    def _on_device(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for images, labels in self.batches:
-            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)

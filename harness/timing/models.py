@@ -2,7 +2,8 @@
 plain body against timm's VisionTransformer of the same shape.
 """
 
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,40 +14,44 @@ from torch import nn
 
 from harness.config import RunConfig
 from harness.records.benchmarks import Comparison
-from harness.timing.turns import OURS, Rounds, repeated, take_turns, titled
+from harness.timing.turns import OURS, configured, repeated, take_turns, titled
 from harness.training.device import autocast
 from harness.training.setup import build_model, compiled_forward
 from variants.config import ViTConfig
 from variants.fields import UsageError, difference
 
+BODY = "patch2"  # a plain ViT that timm's class can express
 TEXTBOOK = "eager, float32, attention in the open"
 TIMM = "timm's VisionTransformer, the same shape"
 SHARED = {"image_size", "num_classes", "patch", "width", "depth", "heads", "mlp_width", "qkv_bias", "norm_eps", "init"}
 SHARED |= {"token_std", "position_std", "drop_path_shape"}
 
 
-def compare_inference(config: RunConfig, device: torch.device, batch_size: int, rounds: int) -> Comparison:
+def compare_inference(args: Namespace) -> Iterator[Comparison]:
     """The forward pass on one batch that lies on the device."""
-    model = build_model(config, device).eval()
-    forward, plain = compiled_forward(model, config), textbook(config, model, device)
-    side = config.variant.image_size
-    images = torch.randn(batch_size, 3, side, side, device=device)
+    device, configs = configured(args, args.variant)
+    for config in configs:
+        model = build_model(config, device).eval()
+        forward, plain = compiled_forward(model, config), textbook(config, model, device)
+        for size in args.batch_sizes:
+            side = config.variant.image_size
+            images = torch.randn(size, 3, side, side, device=device)
+            works = {
+                OURS: partial(_predict, forward, images, config.precision),
+                TEXTBOOK: partial(_predict, plain, images, "fp32"),
+            }
+            timings = take_turns({name: repeated(work, device, size) for name, work in works.items()}, args.rounds)
+            latency = [1000 * size / timings.speed(name) for name in works]
+            facts = {"latency_ms": latency[0], "baseline_latency_ms": latency[1]}
+            facts |= {"precision": config.precision, "compile": config.compile}
+            title = titled(f"infer {config.variant_name} batch {size}", config)
+            yield timings.compare(title, "images/s", (OURS, TEXTBOOK), device.type, facts)
 
-    @torch.no_grad()
-    def ours() -> None:
-        with autocast(device, config.precision):
-            forward(images)
 
-    @torch.no_grad()
-    def theirs() -> None:
-        plain(images)
-
-    timings, counts = _in_turn({OURS: ours, TEXTBOOK: theirs}, device, batch_size, rounds)
-    latency = {name: 1000 * timings.median_s(name) / count for name, count in counts.items()}
-    facts = {"latency_ms": latency[OURS], "baseline_latency_ms": latency[TEXTBOOK]}
-    facts |= {"precision": config.precision, "compile": config.compile}
-    title = titled(f"infer {config.variant_name} batch {batch_size}", config)
-    return timings.compare(title, "images/s", (OURS, TEXTBOOK), device.type, facts)
+@torch.no_grad()
+def _predict(forward: Callable[[torch.Tensor], Any], images: torch.Tensor, precision: str) -> None:
+    with autocast(images.device, precision):
+        forward(images)
 
 
 def textbook(config: RunConfig, model: nn.Module, device: torch.device) -> nn.Module:
@@ -58,10 +63,11 @@ def textbook(config: RunConfig, model: nn.Module, device: torch.device) -> nn.Mo
     return plain
 
 
-def compare_bodies(config: RunConfig, device: torch.device, rounds: int) -> Comparison:
+def compare_bodies(args: Namespace) -> Iterator[Comparison]:
     """Forward and backward, both eager, in training mode, on one batch; without dropout, which a recipe may add."""
-    ours, theirs = build_model(config, device), timms(config.variant).to(device)
-    counts = [sum(p.numel() for p in model.parameters()) for model in (ours, theirs)]
+    device, (config,) = configured(args, [BODY], batch_size=args.batch_size or 64)
+    models = {OURS: build_model(config, device).train(), TIMM: timms(config.variant).to(device).train()}
+    counts = [sum(p.numel() for p in model.parameters()) for model in models.values()]
     assert counts[0] == counts[1], counts
     size, side = config.recipe.batch_size, config.variant.image_size
     images = torch.randn(size, 3, side, side, device=device)
@@ -73,20 +79,10 @@ def compare_bodies(config: RunConfig, device: torch.device, rounds: int) -> Comp
         loss.backward()
         model.zero_grad(set_to_none=True)
 
-    works = {OURS: partial(step, ours.train()), TIMM: partial(step, theirs.train())}
-    timings, _ = _in_turn(works, device, size, rounds)
+    ways = {name: repeated(partial(step, model), device, size) for name, model in models.items()}
     facts = {"params": counts[0], "precision": config.precision}
     title = titled(f"body {config.variant_name} batch {size}", config)
-    return timings.compare(title, "images/s", (OURS, TIMM), device.type, facts)
-
-
-def _in_turn(
-    works: dict[str, Callable[[], None]], device: torch.device, batch_size: int, rounds: int
-) -> tuple[Rounds, dict[str, int]]:
-    """The rounds, and how often each work was done in one."""
-    found = {name: repeated(work, device, batch_size) for name, work in works.items()}
-    timings = take_turns({name: way for name, (_, way) in found.items()}, rounds)
-    return timings, {name: count for name, (count, _) in found.items()}
+    yield take_turns(ways, args.rounds).compare(title, "images/s", (OURS, TIMM), device.type, facts)
 
 
 def timms(variant: Any) -> nn.Module:

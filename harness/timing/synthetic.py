@@ -1,27 +1,23 @@
-"""Records that no training made, for the benchmark of the report and for tests: as many as are asked for, with the
-bytes that the suite itself would have written. Written without torch and without waiting for the disk.
+"""Records that no training made, for the benchmark of the report and for tests: as many as are asked for, written by
+the suite's own writer.
 """
 
-import io
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import cache
 from itertools import count as numbers
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.augmentations import CORRUPTION_NAMES
 from harness.config import RunConfig, resolve
 from harness.counting.cost import cost_of
-from harness.datasets import DATASETS
+from harness.datasets import CORRUPTION_NAMES, DATASETS
 from harness.records.environment import environment
-from harness.records.schema import SCHEMA, digest
-from harness.records.write import json_bytes, result_bytes
+from harness.records.write import RunWriter
 from variants.catalog import CATALOG
 from variants.config import ViTConfig
 
@@ -31,14 +27,13 @@ CEILINGS = {"c10": 0.95, "c100": 0.75, "svhn": 0.97}  # no cell of that data set
 DEVICE: dict[str, Any] = {"device": "cuda", "threads": 16, "device_name": "no device", "cuda": None, "driver": None}
 
 
-def write_records(folder: Path, count: int, epochs: int = 200, seeds: int = SEEDS_A_CELL) -> None:
-    """`count` finished runs in cells of `seeds` runs; the same arguments give the same runs."""
-    cells = islice(_cells(epochs), math.ceil(count / seeds))
-    for first, config in zip(range(0, count, seeds), cells):
-        write_cell(folder, config, min(seeds, count - first))
+def write_records(folder: Path, count: int, epochs: int = 200) -> None:
+    """`count` finished runs; the same arguments give the same runs."""
+    for first, config in zip(range(0, count, SEEDS_A_CELL), cells(epochs)):
+        write_cell(folder, config, min(SEEDS_A_CELL, count - first))
 
 
-def _cells(epochs: int) -> Iterator[RunConfig]:
+def cells(epochs: int) -> Iterator[RunConfig]:
     """Each variant under its recipes on each data set, then all of it again at one learning rate after another."""
     grid = list(product(VARIANTS, ("published", "common"), CEILINGS))
     for step in numbers():
@@ -51,43 +46,24 @@ def _cells(epochs: int) -> Iterator[RunConfig]:
 
 def write_cell(folder: Path, config: RunConfig, seeds: int) -> None:
     cost = asdict(cost_of(config.variant_name, config.variant, config.dataset_name, check=False))
-    env = _environment(config.dataset)
+    env = environment(DEVICE, f"no data of {config.dataset}")
     for seed in range(seeds):
         plain = replace(config, seed=seed).to_plain()
-        lines = _epochs(plain)
-        parts = {"config": {**plain, "schema": SCHEMA}, "env": env, "cost": cost, "result": _result(lines, cost)}
-        _write(folder / plain["run_id"], parts, lines, _predictions(config.dataset))
+        lines, writer = _epochs(plain), RunWriter(folder / plain["run_id"])
+        writer.begin(plain, env, cost, lines)
+        writer.finish(_result(lines, cost), _predictions(config.dataset))
 
 
 @cache
-def _environment(dataset: str) -> dict[str, Any]:
-    return environment(DEVICE, f"no data of {dataset}")
-
-
-@cache
-def _predictions(name: str) -> bytes:
-    """One file for all runs on a data set, soon written and as long to read as any. The surer, the more often right."""
+def _predictions(name: str) -> dict[str, np.ndarray]:
+    """The same of all runs on a data set. The surer, the more often right."""
     dataset, draw = DATASETS[name], np.random.default_rng(0)
     labels = np.arange(dataset.test_count) % dataset.num_classes
     confidence = draw.integers(2, 17, dataset.test_count) / 16
     others = draw.integers(dataset.num_classes, size=dataset.test_count)
     predicted = np.where(draw.random(dataset.test_count) < confidence, labels, others)
-    content = io.BytesIO()
     classes = {"labels": labels.astype("uint16"), "predicted": predicted.astype("uint16")}
-    np.savez_compressed(content, **classes, confidence=confidence.astype("float32"))  # type: ignore[arg-type]
-    return content.getvalue()
-
-
-def _write(run: Path, parts: dict[str, dict[str, Any]], lines: list[dict[str, Any]], predictions: bytes) -> None:
-    """The files of a run; RunWriter's own way would wait for the disk five times a run and open a file every epoch."""
-    run.mkdir(parents=True, exist_ok=True)
-    contents = {f"{name}.json": json_bytes(parts[name]) for name in ("config", "env", "cost")}
-    contents["epochs.jsonl"] = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    contents["predictions.npz"] = predictions
-    digests = {name: digest(content) for name, content in contents.items()}
-    contents["result.json"] = result_bytes(parts["result"], digests)
-    for name, content in contents.items():
-        (run / name).write_bytes(content)
+    return {**classes, "confidence": confidence.astype("float32")}
 
 
 def _epochs(plain: dict[str, Any]) -> list[dict[str, Any]]:
@@ -95,31 +71,27 @@ def _epochs(plain: dict[str, Any]) -> list[dict[str, Any]]:
     dataset, cell, epochs = DATASETS[plain["dataset"]], plain["cell_id"].rsplit("-", 1)[1], plain["recipe"]["epochs"]
     draw = np.random.default_rng([int(cell, 16), plain["seed"]])
     ceiling = CEILINGS[dataset.name] * (1 - 0.3 * int(cell, 16) / 16 ** len(cell)) + draw.normal(0, 0.003)
-    passes = np.arange(1, epochs + 1)
-    learned = 1 - np.exp(-6 * passes / epochs)
+    done = np.arange(1, epochs + 1)
+    learned = 1 - np.exp(-6 * done / epochs)
     accuracy = np.clip(ceiling * learned + draw.normal(0, 0.002, epochs), 0, 1)
     train = np.clip(accuracy + 0.05 * learned**2, 0, 1)
     columns = {
-        "epoch": passes,
+        "epoch": done,
         "train_loss": math.log(dataset.num_classes) * (1.05 - train),
         "train_accuracy": np.rint(train * dataset.train_count) / dataset.train_count,
         "test_loss": math.log(dataset.num_classes) * (1.05 - accuracy),
         "test_accuracy": np.rint(accuracy * dataset.test_count) / dataset.test_count,
-        "lr": plain["recipe"]["lr"] * (1 + np.cos(math.pi * passes / epochs)) / 2,
+        "lr": plain["recipe"]["lr"] * (1 + np.cos(math.pi * done / epochs)) / 2,
         "seconds": draw.normal(6, 0.05, epochs),
         "eval_seconds": draw.normal(0.4, 0.005, epochs),
-        "images_seen": passes * dataset.train_count,
+        "images_seen": done * dataset.train_count,
     }
     return [dict(zip(columns, line)) for line in zip(*(column.tolist() for column in columns.values()))]
 
 
-def _corrupted(clean: float) -> dict[str, list[float]]:
-    """The stronger, the worse."""
-    return {kind: [clean * (1 - 0.1 * strength) for strength in range(1, 6)] for kind in CORRUPTION_NAMES}
-
-
 def _result(lines: list[dict[str, Any]], cost: dict[str, Any]) -> dict[str, Any]:
     last, seconds = lines[-1], sum(line["seconds"] for line in lines)
+    worse = [last["test_accuracy"] * (1 - 0.1 * strength) for strength in range(1, 6)]
     return {
         "outcome": "ok",
         "reason": None,
@@ -138,7 +110,7 @@ def _result(lines: list[dict[str, Any]], cost: dict[str, Any]) -> dict[str, Any]
         "params": cost["params"],
         "macs": cost["macs"],
         "energy_joules": 300.0 * seconds,
-        "corruption_accuracy": _corrupted(last["test_accuracy"]),
+        "corruption_accuracy": dict.fromkeys(CORRUPTION_NAMES, worse),
         "corruption_seconds": 5.0,
         "shared_device": False,
         "sessions": [{"device_name": DEVICE["device_name"], "after_epochs": 0}],

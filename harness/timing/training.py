@@ -5,9 +5,10 @@ over the measured matrix rate, and its bytes over the measured bandwidth; whiche
 
 import copy
 import statistics
+from argparse import Namespace
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -16,66 +17,87 @@ from torch import nn
 
 from harness.config import RunConfig
 from harness.counting.closed_form import items, total
-from harness.counting.cost import Cost, cost_of
+from harness.counting.cost import cost_of
 from harness.data.load import ImageData
 from harness.data.pipeline import DeviceSplit, Scaling, scaling, to_device, training_batches
-from harness.recipe import Recipe, shortened
+from harness.datasets import DATASETS
+from harness.recipes import Recipe, shortened
 from harness.records.benchmarks import Comparison
 from harness.timing.conventional import Loop, conventional_batches
-from harness.timing.turns import OURS, Rounds, Way, seconds_of, take_turns, timed, titled
+from harness.timing.turns import OURS, Rounds, Way, configured, cores, made_up, seconds_of, take_turns, timed, titled
 from harness.training import device as devices
-from harness.training.loop import Epoch, train
+from harness.training.loop import DivergenceError, train
 from harness.training.optimiser import clip_gradients, learning_rate, set_rate
 from harness.training.setup import Training, build_model, data_generator, warm_up
 from variants.config import ViTConfig
+from variants.fields import UsageError
 
+CIFAR = DATASETS["c10"].train_count  # images of an epoch
 STAGED, PIPELINE = "the same steps on staged batches", "the input pipeline alone"
 
 
-def compare_pipelines(
-    config: RunConfig, data: ImageData, device: torch.device, workers: int, rounds: int
-) -> Comparison:
+def compare_pipelines(args: Namespace) -> Iterator[Comparison]:
     """One epoch's images each; torchvision's workers are running when its clock starts."""
-    recipe, images = config.recipe, len(data.train)
+    device, (config,) = configured(args, ["compact"], args.recipe, args.batch_size)
+    recipe, workers, data = config.recipe, args.workers or cores(), made_up(DATASETS[config.dataset], args.images)
     split, scale = to_device(data.train, device), scaling(data, recipe, device)
     theirs = conventional_batches(data, recipe, workers)
     baseline = f"torchvision on PIL images, {workers} workers"
     ways = {
-        OURS: timed(lambda: drain(split, recipe, scale), device, images),
-        baseline: timed(lambda: deque(theirs, maxlen=0), device, images),
+        OURS: timed(lambda: drain(split, recipe, scale), device, args.images),
+        baseline: timed(lambda: deque(theirs, maxlen=0), device, args.images),
     }
-    facts = {"images": images, "batch_size": recipe.batch_size, "augment": list(recipe.augment)}
+    facts = {"images": args.images, "batch_size": recipe.batch_size, "augment": list(recipe.augment)}
     title = titled(f"pipeline {config.recipe_source}", config)
-    return take_turns(ways, rounds).compare(title, "images/s", (OURS, baseline), device.type, facts)
+    yield take_turns(ways, args.rounds).compare(title, "images/s", (OURS, baseline), device.type, facts)
 
 
 def drain(split: DeviceSplit, recipe: Recipe, scale: Scaling) -> None:
     deque(training_batches(split, recipe, scale, data_generator(0, 1)), maxlen=0)
 
 
-def compare_training(
+def compare_training(args: Namespace) -> Iterator[Comparison]:
+    device, configs = configured(args, args.variant, args.recipe, args.batch_size)
+    for config in configs:
+        size = config.recipe.batch_size
+        steps = args.steps or (20 if device.type == "cpu" else -(-CIFAR // size))  # 20 of a GPU's take milliseconds
+        data = made_up(DATASETS[config.dataset], steps * size)
+        try:
+            yield from _compare_loops(config, data, device, args.workers or cores(), args.rounds)
+        except DivergenceError as error:
+            raise UsageError(f"{config.variant_name} on noise: {error}; --set recipe.lr to a lower one") from None
+
+
+def _compare_loops(
     config: RunConfig, data: ImageData, device: torch.device, workers: int, rounds: int
 ) -> list[Comparison]:
-    recipe, images = config.recipe, len(data.train)
-    model = build_model(config, device)
+    recipe, images, model = config.recipe, len(data.train), build_model(config, device)
     conventional = f"the conventional loop, {workers} workers"
     loop = Loop(copy.deepcopy(model), recipe, conventional_batches(data, recipe, workers), device)
     longer = replace(config, recipe=shortened(recipe, rounds + 2))  # an epoch here, one of take_turns's warm-up
-    split, few = to_device(data.train, device), to_device(data.test, device)
-    training = Training(longer, model, split, few, scaling(data, recipe, device))
+    training = prepared(longer, model, data)
     devices.forget_peak_memory(device)
     facts: dict[str, Any] = {"compile_seconds": warm_up(training)}
-    ours = Ours(train(training), device)
-    ours.epoch()
+    epochs, joules = train(training), []
+
+    def ours() -> float:
+        """Evaluation is not in its seconds."""
+        meter = devices.Meter(device)
+        line = next(epochs).line
+        joules.append(meter.joules())
+        return line["seconds"]
+
+    ours()
     facts["peak_memory_bytes"] = devices.peak_memory_bytes(device)
     ways = {
-        OURS: Way(ours.epoch, images),
+        OURS: Way(ours, images),
         STAGED: timed(Staged(training).epoch, device, images),
         conventional: timed(loop.epoch, device, images),
-        PIPELINE: timed(lambda: drain(split, recipe, training.scale), device, images),
+        PIPELINE: timed(lambda: drain(training.train_split, recipe, training.scale), device, images),
     }
     timings = take_turns(ways, rounds)
-    facts |= measured_facts(config, device, timings) | {"joules_per_1000_images": ours.joules_per_1000_images}
+    per_1000_images = None if None in joules else 1000 * statistics.mean(joules) / images
+    facts |= measured_facts(config, device, timings) | {"joules_per_1000_images": per_1000_images}
     name = titled(f"{config.variant_name} {config.recipe_source} batch {recipe.batch_size}", config)
     return [
         timings.compare(f"train {name}", "images/s", (OURS, conventional), device.type, facts),
@@ -83,26 +105,11 @@ def compare_training(
     ]
 
 
-@dataclass
-class Ours:
-    """The real loop, an epoch whenever it is asked for one; evaluation is not in its seconds."""
-
-    epochs: Iterator[Epoch]
-    device: torch.device
-    joules: float | None = 0.0
-    images: int = 0
-
-    def epoch(self) -> float:
-        meter = devices.Meter(self.device)
-        line = next(self.epochs).line
-        used = meter.joules()
-        self.joules = None if used is None or self.joules is None else self.joules + used
-        self.images = line["images_seen"]
-        return line["seconds"]
-
-    @property
-    def joules_per_1000_images(self) -> float | None:
-        return None if self.joules is None else 1000 * self.joules / self.images
+def prepared(config: RunConfig, model: nn.Module, data: ImageData) -> Training:
+    """The model, and the data on its device."""
+    device = next(model.parameters()).device
+    train_split, test_split = to_device(data.train, device), to_device(data.test, device)
+    return Training(config, model, train_split, test_split, scaling(data, config.recipe, device))
 
 
 class Staged:
@@ -141,17 +148,15 @@ def measured_facts(config: RunConfig, device: torch.device, timings: Rounds) -> 
     """How far from what the device could do; None where the variant cannot be counted."""
     images, epoch_s = round(timings.ways[OURS].amount), timings.median_s(OURS)
     step_s = epoch_s * config.recipe.batch_size / images
-    cost = cost_of(config.variant_name, config.variant, config.dataset, check=False)
-    flops, moved, rate = step_flops(config, cost), step_bytes(config), matrix_rate(device, config.precision)
-    floors_s = [None if flops is None else flops / rate, None if moved is None else moved / bandwidth(device)]
-    bound_s = max((floor_s for floor_s in floors_s if floor_s is not None), default=None)
+    flops, moved, rate = step_flops(config), step_bytes(config), matrix_rate(device, config.precision)
+    flops_s, bytes_s = flops and flops / rate, moved and moved / bandwidth(device)  # None stays None
     return {
         "images": images,
         "step_ms": 1000 * step_s,
-        "flops_floor_ms": None if floors_s[0] is None else 1000 * floors_s[0],
-        "bytes_floor_ms": None if floors_s[1] is None else 1000 * floors_s[1],
-        "share_of_bound": None if bound_s is None else bound_s / step_s,
-        "model_flop_utilisation": None if flops is None else flops / step_s / rate,
+        "flops_floor_ms": flops_s and 1000 * flops_s,
+        "bytes_floor_ms": bytes_s and 1000 * bytes_s,
+        "share_of_bound": max(flops_s or 0, bytes_s or 0) / step_s or None,
+        "model_flop_utilisation": flops_s and flops_s / step_s,
         "matrix_tflops": rate / 1e12,
         "bandwidth_gb_per_s": bandwidth(device) / 1e9,
         "pipeline_share": timings.median_s(PIPELINE) / epoch_s,
@@ -169,9 +174,10 @@ PARAMETER_ACCESSES = 10  # weight read forward and backward, gradient written; t
 RESULT_ACCESSES = 5  # written and read forward, read again backward, where its gradient is written and read
 
 
-def step_flops(config: RunConfig, cost: Cost) -> float | None:
+def step_flops(config: RunConfig) -> float | None:
     """Forward, and twice that backward; 2 FLOPs a MAC."""
-    return None if cost.macs is None else 6.0 * cost.macs * config.recipe.batch_size
+    macs = cost_of(config.variant_name, config.variant, config.dataset, check=False).macs
+    return None if macs is None else 6.0 * macs * config.recipe.batch_size
 
 
 def step_bytes(config: RunConfig) -> float | None:
@@ -179,7 +185,7 @@ def step_bytes(config: RunConfig) -> float | None:
     weights are never written. Parameters and their moments are float32."""
     if type(config.variant) is not ViTConfig:
         return None
-    layers = items(config.variant)
+    layers = list(items(config.variant))
     scores = config.variant.depth * config.variant.heads * config.variant.tokens**2
     results = total(layers, "activations") - scores
     width = devices.DTYPES[config.precision].itemsize

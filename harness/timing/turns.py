@@ -1,11 +1,13 @@
 """What all benchmarks share: several ways of doing one thing take turns, so that whatever slows the machine meets all
-of them; a comparison is the median of the paired ratios with their spread. Also the goals, and made-up data.
+of them; a comparison is the median of the paired ratios with their spread. Also the goals, the configs that a command
+line asks for, and made-up data.
 """
 
 import os
 import statistics
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.config import RunConfig
-from harness.data.canonical import Split
-from harness.data.load import ImageData
-from harness.datasets import Dataset
+from harness.config import RunConfig, resolve
+from harness.data.load import ImageData, Split
+from harness.datasets import DATASETS, Dataset
 from harness.records.benchmarks import Comparison
-from harness.training.device import synchronise
+from harness.training.device import choose, defaults, keep_freed_memory, synchronise
 from harness.training.progress import duration
+from variants.catalog import check_known
+from variants.fields import UsageError, near_matches
 
 OURS = "ours"
 LEAST_S = 0.05  # of repeated work, so that the clock's own grain does not count
@@ -60,11 +63,6 @@ class Rounds:
     def speed(self, way: str) -> float:
         return self.ways[way].amount / self.median_s(way)
 
-    def ratios(self, ours: str, baseline: str) -> list[float]:
-        """How many times as fast ours was, round by round."""
-        share = self.ways[ours].amount / self.ways[baseline].amount
-        return [share * b / a for a, b in zip(self.seconds[ours], self.seconds[baseline], strict=True)]
-
     def compare(
         self,
         name: str,
@@ -75,7 +73,8 @@ class Rounds:
     ) -> Comparison:
         """The first of the two ways against the second, with the goal for a comparison of that name."""
         ours, baseline = ways
-        ratios = self.ratios(ours, baseline)
+        share = self.ways[ours].amount / self.ways[baseline].amount
+        ratios = [share * b / a for a, b in zip(self.seconds[ours], self.seconds[baseline], strict=True)]
         return Comparison(
             name=name,
             unit=unit,
@@ -120,13 +119,37 @@ def timed(work: Callable[[], Any], device: torch.device, amount: float = 1.0) ->
     return Way(lambda: seconds_of(work, device), amount)
 
 
-def repeated(work: Callable[[], Any], device: torch.device, amount: float) -> tuple[int, Way]:
+def repeated(work: Callable[[], Any], device: torch.device, amount: float) -> Way:
     """Work so short that it is done as many times in a row as fill LEAST_S; the first two compile and warm up."""
     once = timed(work, device).once
     once()
     once()
     count = max(1, round(LEAST_S / max(once(), 1e-9)))
-    return count, Way(lambda: sum(once() for _ in range(count)), count * amount)
+    return Way(lambda: sum(once() for _ in range(count)), count * amount)
+
+
+# --- what is measured -------------------------------------------------------------------------------------------------
+
+
+def configured(
+    args: Namespace, variants: list[str], recipe: str = "common", batch_size: int | None = None
+) -> tuple[torch.device, list[RunConfig]]:
+    """Everything checked before the first clock starts."""
+    if args.dataset not in DATASETS:
+        raise UsageError(f"unknown data set {args.dataset!r}: {near_matches(args.dataset, DATASETS)}")
+    device = choose(args.device)
+    for name in variants:
+        check_known(name)
+    keep_freed_memory(device)  # the baselines in this process have it too
+    asked = {"precision": None, "compile": None, "set": (), **vars(args)}
+    precision, compiled = defaults(device)
+    chosen = {
+        "precision": asked["precision"] or precision,
+        "compile": compiled if asked["compile"] is None else asked["compile"] == "on",
+        "settings": asked["set"],
+        "batch_size": batch_size,
+    }
+    return device, [resolve(name, DATASETS[args.dataset], recipe, **chosen) for name in variants]
 
 
 def titled(name: str, config: RunConfig) -> str:

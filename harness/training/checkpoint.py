@@ -2,13 +2,11 @@
 command goes on after a kill. A file that is not whole is set aside; one of other code is left to that code.
 """
 
-import contextlib
 import hashlib
 import io
 import sys
-import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,23 +48,23 @@ class Checkpoints:
 
     def __post_init__(self) -> None:
         self._due_s = time.monotonic() + self.every_s
-        self._writing: threading.Thread | None = None
-        self._warned = self._failed = False
+        self._failed = False  # to write the last one
         self._mark = hashlib.sha256(repr(sorted(self.maker.items())).encode()).hexdigest()[:8]  # in the names of files
 
     def find(self) -> dict[str, Any] | None:
         """The history that lies in the newest usable checkpoint. Others are set aside, or kept for the code that wrote
         them, with a message."""
         for half in self.folder.glob(f".{PATTERN}.*"):  # of a process that was killed while it wrote
-            half.unlink(missing_ok=True)
+            half.unlink()
         others: list[str] = []
         for path in sorted(self.folder.glob(PATTERN), reverse=True):
             try:
                 state = read_state(path)
                 if state["maker"].get("run") != self.maker.get("run"):
                     raise ValueError(f"it is of the run {state['maker'].get('run')}")
-            except (ValueError, FileNotFoundError, IsADirectoryError) as error:
-                print(f"{path}: {error}; set aside as {_set_aside(path).name}", file=sys.stderr, flush=True)
+            except ValueError as error:
+                aside = path.replace(path.with_name(f"{ASIDE}{path.name}"))
+                print(f"{path}: {error}; set aside as {aside.name}", file=sys.stderr, flush=True)
                 continue
             differing = [name for name, value in self.maker.items() if state["maker"].get(name) != value]
             if not differing:
@@ -101,82 +99,44 @@ class Checkpoints:
         return self.stop.asked is not None or time.monotonic() >= self._due_s
 
     def save(self, position: Position, training: Training) -> None:
-        """Copies the state and writes it while the training goes on; waits for it where the run is to stop."""
+        """A full disk or memory does not end the run: it goes on without a checkpoint, with one warning."""
         state = {"maker": dict(self.maker), "carried": self.history.to_plain(), "position": asdict(position)}
-        state |= _state_of(training)
-        self.wait()
         path = self.folder / f"checkpoint-{position.epoch:06d}-{position.batches:08d}-{self._mark}.pt"
-        self._writing = threading.Thread(target=self._write, args=(path, state), daemon=True)
-        self._writing.start()
+        try:
+            write_state(path, state | _state_of(training))
+            for older in sorted(self.folder.glob(f"checkpoint-*-{self._mark}.pt"))[:-KEPT]:
+                older.unlink()
+            self._failed = False
+        except (OSError, MemoryError, RuntimeError) as error:
+            if not self._failed:
+                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                print(f"{path} could not be written ({reason}); training on", file=sys.stderr, flush=True)
+            self._failed = True
         self._due_s = time.monotonic() + self.every_s
         self.check()
 
     def check(self) -> None:
         """Ends the run where a signal asked for it and everything that can be saved is."""
         if self.stop.asked is not None:
-            self.wait()
             raise StoppedError(self.stop.asked, saved=not self._failed)
-
-    def wait(self) -> None:
-        if self._writing is not None:
-            self._writing.join()
-            self._writing = None
-
-    def clear(self) -> None:
-        """The run is finished and its record says everything, or it starts again."""
-        self.wait()
-        self.state = None
-        clear(self.folder)
-
-    def _write(self, path: Path, state: dict[str, Any]) -> None:
-        """A full disk or memory must not end the run: it goes on without a checkpoint, with one warning."""
-        self._failed = True
-        try:
-            write_state(path, state)
-        except (OSError, MemoryError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            if not self._warned:
-                print(f"{path} could not be written ({reason}); training on", file=sys.stderr, flush=True)
-            self._warned = True
-            return
-        self._failed = False
-        _remove(sorted(self.folder.glob(f"checkpoint-*-{self._mark}.pt"))[:-KEPT])
 
 
 def clear(folder: Path) -> None:
-    _remove(folder.glob(PATTERN))
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    """A checkpoint too many does no harm."""
-    for path in paths:
-        with contextlib.suppress(OSError):
-            path.unlink()
-
-
-def _set_aside(path: Path) -> Path:
-    return path.replace(path.with_name(f"{ASIDE}{path.name}"))
+    """Of a run that is finished, whose record says everything, or that starts again."""
+    for path in folder.glob(PATTERN):
+        path.unlink()
 
 
 def _state_of(training: Training) -> dict[str, Any]:
-    """Copies in the host's memory: the next step changes the originals."""
     on_gpu = training.device.type == "cuda"
     return {
-        "model": _copied(training.model.state_dict()),
-        "optimiser": _copied(training.optimiser.state_dict()),
-        "average": None if training.average is None else _copied(training.average.model.state_dict()),
+        "model": training.model.state_dict(),
+        "optimiser": training.optimiser.state_dict(),
+        "average": None if training.average is None else training.average.model.state_dict(),
         "scaler": training.scaler.state_dict(),
         "generator": torch.get_rng_state(),
         "cuda_generator": torch.cuda.get_rng_state(training.device) if on_gpu else None,
     }
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, Mapping):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ import os
 import platform
 import re
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,52 +173,32 @@ def _cpu_name() -> str:
 def is_shared(device: torch.device) -> bool | None:
     """Whether others are computing here: another process on the GPU, or half again as many running as our threads."""
     if device.type == "cuda":
-        pids = process_ids(device) or set()
+        found = _nvml(lambda nvml: nvml.nvmlDeviceGetComputeRunningProcesses(_handle(nvml, device)))
+        pids = {process.pid for process in found or ()}
         return len(pids) > 1 if os.getpid() in pids else None  # a container may hide who is there
-    if not hasattr(os, "getloadavg"):
-        return None
     return os.getloadavg()[0] > 1.5 * torch.get_num_threads()  # as many as this process keeps busy by itself
-
-
-class Neighbours:
-    """Remembers whether anybody else computed on the device while a run went on; looks at most once a minute."""
-
-    def __init__(self, device: torch.device):
-        self.device, self.seen, self.looked_s = device, is_shared(device), time.monotonic()
-
-    def look(self, last: bool = False) -> None:
-        if time.monotonic() - self.looked_s < 60 and not last:
-            return
-        self.looked_s, now = time.monotonic(), is_shared(self.device)
-        self.seen = now if self.seen is None else self.seen or bool(now)
 
 
 class Meter:
     """Counts the joules that a GPU has used since the meter was made; None where nobody counts them."""
 
     def __init__(self, device: torch.device):
-        self._device, self._start_mj = device, energy_mj(device)
+        self._device = device
+        self._start_mj = self._read_mj()
 
     def joules(self) -> float | None:
-        now_mj = energy_mj(self._device)
+        now_mj = self._read_mj()
         return None if now_mj is None or self._start_mj is None else (now_mj - self._start_mj) / 1000
+
+    def _read_mj(self) -> int | None:
+        """Since the driver was loaded."""
+        if self._device.type != "cuda":
+            return None
+        return _nvml(lambda nvml: nvml.nvmlDeviceGetTotalEnergyConsumption(_handle(nvml, self._device)))
 
 
 def driver() -> str | None:
     return _nvml(lambda nvml: nvml.nvmlSystemGetDriverVersion())
-
-
-def process_ids(device: torch.device) -> set[int] | None:
-    """Of all that compute on the GPU, as far as this process may see them."""
-    found = _nvml(lambda nvml: nvml.nvmlDeviceGetComputeRunningProcesses(_handle(nvml, device)))
-    return None if found is None else {process.pid for process in found}
-
-
-def energy_mj(device: torch.device) -> int | None:
-    """Millijoules that the GPU has used since the driver was loaded."""
-    if device.type != "cuda":
-        return None
-    return _nvml(lambda nvml: nvml.nvmlDeviceGetTotalEnergyConsumption(_handle(nvml, device)))
 
 
 def _nvml(question: Callable[[Any], Any]) -> Any:

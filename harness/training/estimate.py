@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.augmentations import CORRUPTION_NAMES, CORRUPTION_STRENGTHS
 from harness.config import RunConfig
 from harness.data.augment.mixing import draw_mix
 from harness.data.pipeline import Batch
-from harness.datasets import Dataset
-from harness.recipe import Recipe
+from harness.datasets import CORRUPTION_NAMES, CORRUPTION_STRENGTHS, Dataset
+from harness.recipes import Recipe
 from harness.training.device import autocast, synchronise
 from harness.training.optimiser import make_optimiser
 from harness.training.setup import batch_loss, data_generator

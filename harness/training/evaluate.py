@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.augmentations import CORRUPTION_NAMES, CORRUPTION_STRENGTHS
 from harness.data.corrupt import Corruptions
 from harness.data.pipeline import DeviceSplit, Scaling
+from harness.datasets import CORRUPTION_NAMES, CORRUPTION_STRENGTHS
 from harness.training.device import autocast
 
 # Images evaluated at once, counted in those of 32 pixels: a GPU wants many, a CPU what its caches hold.

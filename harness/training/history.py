@@ -2,6 +2,7 @@
 process its device, memory, energy and neighbours. A failed run is recorded with what it had.
 """
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +12,20 @@ from harness.training import device as devices
 
 
 class Session:
-    """One process's part of a run."""
+    """One process's part of a run, and whether anybody else computed on its device meanwhile."""
 
     def __init__(self, device: torch.device, facts: dict[str, Any]):
         self.device, self.facts = device, facts  # device and versions, and how many epochs were done before
-        self.neighbours, self.meter = devices.Neighbours(device), devices.Meter(device)
+        self.meter = devices.Meter(device)
         self.compile_seconds: float | None = None
+        self.shared, self.looked_s = devices.is_shared(device), time.monotonic()
+
+    def look(self, last: bool = False) -> None:
+        """At most once a minute."""
+        if time.monotonic() - self.looked_s < 60 and not last:
+            return
+        self.looked_s, now = time.monotonic(), devices.is_shared(self.device)
+        self.shared = now if self.shared is None else self.shared or bool(now)
 
     def to_plain(self) -> dict[str, Any]:
         return {
@@ -24,7 +33,7 @@ class Session:
             "compile_seconds": self.compile_seconds,
             "energy_joules": self.meter.joules(),
             "peak_memory_bytes": devices.peak_memory_bytes(self.device),
-            "shared_device": self.neighbours.seen,
+            "shared_device": self.shared,
         }
 
 

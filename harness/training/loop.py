@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from harness.data.pipeline import training_batches
-from harness.recipe import Recipe
+from harness.recipes import Recipe
 from harness.training.checkpoint import Checkpoints, Position
 from harness.training.device import autocast, synchronise
 from harness.training.evaluate import Evaluation, evaluate

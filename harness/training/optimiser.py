@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from harness.recipe import Recipe
+from harness.recipes import Recipe
 
 DECAYING = (nn.Linear, nn.Conv1d, nn.Conv2d)
 

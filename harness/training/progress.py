@@ -28,7 +28,6 @@ class Progress:
         self.earlier, self.start_s = 0, time.monotonic()
         self.shown_s = self.start_s
         self.bar: tqdm | None = None
-        self.warned = False
 
     def begin(self, images: int) -> None:
         """So many images were trained on before this process: they took none of its time."""
@@ -74,7 +73,7 @@ class Progress:
         """Removes the bar, however the run ended."""
         bar, self.bar = self.bar, None
         if bar is not None:
-            with self._shown_if_possible():
+            with _if_it_can_be_shown():
                 bar.close()
 
     def _is_time_to_show(self) -> bool:
@@ -89,7 +88,7 @@ class Progress:
         return per_image_s * (self.epochs * self.images_per_epoch - done)
 
     def _show(self, done: int, total: int, text: str) -> None:
-        with self._shown_if_possible():
+        with _if_it_can_be_shown():
             if self.bar is None or self.bar.total != total:
                 self.close()
                 form = {"bar_format": "{desc} [{bar:20}] {postfix}", "ascii": ".#", "dynamic_ncols": True}
@@ -100,19 +99,16 @@ class Progress:
     def _print(self, text: str) -> None:
         """Above the bar."""
         if not self.quiet:
-            with self._shown_if_possible():
+            with _if_it_can_be_shown():
                 tqdm.write(text, file=sys.stdout)
                 sys.stdout.flush()
 
-    @contextlib.contextmanager
-    def _shown_if_possible(self) -> Iterator[None]:
-        """A full disk or a closed terminal ends no training; a pipe without a reader does, as for any command."""
-        try:
-            yield
-        except BrokenPipeError:
+
+@contextlib.contextmanager
+def _if_it_can_be_shown() -> Iterator[None]:
+    """A full disk or a closed terminal ends no training; a pipe without a reader does, as for any command."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
             raise
-        except OSError as error:
-            if not self.warned:
-                self.warned = True
-                with contextlib.suppress(OSError):
-                    print(f"{self.title}: progress cannot be shown: {error.strerror or error}", file=sys.stderr)

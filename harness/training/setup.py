@@ -16,7 +16,7 @@ from torch import nn
 from harness.config import RunConfig
 from harness.data.augment.mixing import mix_images
 from harness.data.pipeline import Batch, DeviceSplit, Scaling, training_batches
-from harness.recipe import Recipe
+from harness.recipes import Recipe
 from harness.training.device import autocast, gradient_scaler, synchronise
 from harness.training.evaluate import evaluate
 from harness.training.optimiser import make_optimiser

@@ -28,7 +28,11 @@ def warp(images: Tensor, warps: Sequence[Warp], interpolation: str) -> Tensor:
     """images uint8 n x C x H x W, one warp an image."""
     if interpolation == "nearest":
         return warp_nearest(images, warps, nearest_source)
-    return _warp_bilinear(images, warps)
+    distinct, rows = distinct_warps(warps, images.device)
+    table = torch.cat([sampling_grid(op, magnitude, *images.shape[-2:]) for op, magnitude in distinct])
+    grids = tensor_to_device(table, images.device).index_select(0, rows)
+    sampled = grid_sample(images.float(), grids, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return sampled.round_().to(torch.uint8)
 
 
 def distinct_warps(warps: Sequence[Warp], device: torch.device) -> tuple[list[Warp], Tensor]:
@@ -51,15 +55,6 @@ def fill_outside(images: Tensor, inside: Tensor, fill: int) -> Tensor:
     """inside uint8 n x 1 x H x W; in place. Products and sums of bytes: torch's masked fill takes 20 times as long."""
     images.mul_(inside)
     return images.add_((1 - inside) * fill) if fill else images
-
-
-def _warp_bilinear(images: Tensor, warps: Sequence[Warp]) -> Tensor:
-    height, width = images.shape[-2:]
-    distinct, rows = distinct_warps(warps, images.device)
-    table = torch.cat([sampling_grid(op, magnitude, height, width) for op, magnitude in distinct])
-    grids = tensor_to_device(table, images.device).index_select(0, rows)
-    sampled = grid_sample(images.float(), grids, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return sampled.round_().to(torch.uint8)
 
 
 @lru_cache(maxsize=4096)
@@ -107,14 +102,9 @@ def inverse_matrix(op: str, magnitude: float, height: int, width: int) -> list[f
 # --- as Pillow does them ---------------------------------------------------------------------------------------------
 
 
-def shift(images: Tensor, warps: Sequence[Warp]) -> Tensor:
-    """Translations (in pixels of the source) and rotations (in degrees, counter-clockwise), one an image."""
-    return warp_nearest(images, warps, pillow_source, fill=GREY)
-
-
 @lru_cache(maxsize=256)
 def pillow_source(op: str, magnitude: float, height: int, width: int) -> Tensor:
-    """Flat position of the pixel that each output pixel shows, -1 outside: int64, height * width."""
+    """As `nearest_source`, for translations (in pixels of the source) and rotations (in degrees, counter-clockwise)."""
     # Pillow moves an image of positions: whole numbers of 32 bits go through the code that moves RGB and RGBA, so that
     # its fixed-point rounding need not be written again.
     positions = Image.fromarray(np.arange(height * width, dtype=np.int32).reshape(height, width))
@@ -138,19 +128,16 @@ def shear(images: Tensor, warps: Sequence[Warp]) -> Tensor:
         own = rows[block]
         own_source = source.index_select(0, own).flatten(1)
         longer = gather_pixels(images[block], own_source, source.shape[1], source.shape[2]).to(torch.int16)
-        taps = [longer.narrow(axis, first, length) for first in range(TAPS)]
-        result[block] = truncated(_cubic(taps, beyond.index_select(0, own)).clamp_(0, 255))
+        first, second, third, fourth = (longer.narrow(axis, tap, length) for tap in range(TAPS))
+        # The cubic through four pixels a step apart. In this form four equal ones give themselves: the fraction is
+        # dropped afterwards, so a last bit is a grey level.
+        linear = third - first
+        square = (first - second).mul_(2).add_(third).sub_(fourth)
+        cube = (second - first).sub_(third).add_(fourth)
+        at = beyond.index_select(0, own)
+        values = at.mul(cube).add_(square).mul_(at).add_(linear).mul_(at).add_(second)
+        result[block] = truncated(values.clamp_(0, 255))
     return fill_outside(result, inside.index_select(0, rows), GREY)
-
-
-def _cubic(taps: list[Tensor], beyond: Tensor) -> Tensor:
-    """The cubic through four int16 pixels a step apart, at float32 how far `beyond` the second."""
-    first, second, third, fourth = taps
-    # In this form four equal pixels give themselves: the fraction is dropped afterwards, so a last bit is a grey level.
-    linear = third - first
-    square = (first - second).mul_(2).add_(third).sub_(fourth)
-    cube = (second - first).sub_(third).add_(fourth)
-    return beyond.mul(cube).add_(square).mul_(beyond).add_(linear).mul_(beyond).add_(second)
 
 
 @lru_cache(maxsize=256)

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.data.augment.transfer import box_mask, tensor_to_device
-from harness.recipe import Recipe
-
-EITHER_CUTMIX_PROBABILITY = 0.5
+from harness.recipes import Recipe
 
 
 class Mix(NamedTuple):
@@ -20,9 +18,6 @@ class Mix(NamedTuple):
 
     def to(self, device: torch.device | str) -> "Mix":
         return Mix(*(tensor_to_device(part, torch.device(device)) for part in self))
-
-    def part(self, images: slice) -> "Mix":
-        return Mix(*(values[images] for values in self))
 
 
 class MixDraw(NamedTuple):
@@ -58,7 +53,9 @@ def draw_mix_values(n: int, height: int, width: int, recipe: Recipe, rng: np.ran
 def mix_of(draws: Sequence[MixDraw], counts: Sequence[int], height: int, width: int, recipe: Recipe) -> Mix:
     """Host tensors for the images of several batches, one batch of `counts` after the other."""
     drawn = MixDraw(*(np.concatenate(values) for values in zip(*draws, strict=True)))
-    is_mixup, is_cutmix = _kinds(drawn, recipe)
+    is_mixed = drawn.is_mixed < recipe.mix_prob
+    prefers_cutmix = drawn.prefers_cutmix < {"mixup": 0.0, "cutmix": 1.0}.get(recipe.mix, 0.5)
+    is_mixup, is_cutmix = is_mixed & ~prefers_cutmix, is_mixed & prefers_cutmix
     # Rounded before 1 - lam is formed, so that the two weights add up as torchvision's do.
     own = np.where(is_mixup, drawn.mixup.astype(np.float32), np.float32(1))
     boxes = cutmix_boxes(0.5 * np.sqrt(1.0 - drawn.cutmix), drawn.y, drawn.x, height, width)
@@ -74,15 +71,6 @@ def mix_images(images: Tensor, mix: Mix) -> Tensor:
     inside = box_mask(mix.box, images.shape[2], images.shape[3])
     weight = torch.where(inside, 0.0, mix.own.view(-1, 1, 1, 1))
     return images * weight + images.roll(1, 0) * (1.0 - weight)
-
-
-def _kinds(drawn: MixDraw, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
-    """bool, an entry a draw: mixed by MixUp, mixed by CutMix."""
-    is_mixed = (drawn.is_mixed < recipe.mix_prob) & (recipe.mix != "none")
-    is_cutmix = drawn.prefers_cutmix < EITHER_CUTMIX_PROBABILITY
-    if recipe.mix != "either":
-        is_cutmix[:] = recipe.mix == "cutmix"
-    return is_mixed & ~is_cutmix, is_mixed & is_cutmix
 
 
 def cutmix_boxes(half_side: np.ndarray, y: np.ndarray, x: np.ndarray, height: int, width: int) -> np.ndarray:

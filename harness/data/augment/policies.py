@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.augment.geometry import GEOMETRY_OPS, SHIFTS, Warp, shear, shift, warp
+from harness.data.augment.geometry import GEOMETRY_OPS, GREY, SHIFTS, Warp, pillow_source, shear, warp, warp_nearest
 from harness.data.augment.pixels import PILLOW_PIXEL_OPS, PIXEL_OPS, PixelOp
 from harness.data.augment.transfer import blocks, put_images, to_device
+from harness.recipes import Recipe
 
 SIGNED_OPS = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", "Sharpness")
 UNSIGNED_OPS = ("Posterize", "Solarize")
@@ -104,15 +105,13 @@ def magnitude_bins(op: str, bins: int, height: int, width: int, wide: bool = Fal
 
 def pillow_bins(op: str, height: int, width: int) -> np.ndarray:
     """Unsigned magnitudes of AutoAugment as DeepVoltaire/AutoAugment has it; no policy uses bin 0 of Solarize (256)."""
-    if op == "Posterize":
-        return np.round(np.linspace(8.0, 4.0, NARROW_BINS))
     if op == "Solarize":
         return np.linspace(256.0, 0.0, NARROW_BINS)
     if op in ("TranslateX", "TranslateY"):
         return np.linspace(0.0, 150.0 / 331.0, NARROW_BINS) * (width if op == "TranslateX" else height)
     if op in SIGNED_OPS:
         return np.linspace(0.0, _largest(op, height, width, wide=False), NARROW_BINS)
-    return np.zeros(NARROW_BINS)
+    return magnitude_bins(op, NARROW_BINS, height, width)
 
 
 def _largest(op: str, height: int, width: int, wide: bool) -> float:
@@ -154,19 +153,17 @@ def draw_autoaugment(
     return rounds
 
 
-def draw_randaugment(
-    n: int, height: int, width: int, num_ops: int, magnitude_bin: int, rng: np.random.Generator
-) -> list[Round]:
-    """RandAugment (Cubuk et al. 2020, arXiv:1909.13719): num_ops uniform picks at one given bin of 31."""
+def draw_randaugment(n: int, height: int, width: int, recipe: Recipe, rng: np.random.Generator) -> list[Round]:
+    """RandAugment (Cubuk et al. 2020, arXiv:1909.13719): uniform picks at one given bin of 31."""
     space = _space(WIDE_BINS, height, width, wide=False)
     rounds = []
-    for _ in range(num_ops):
+    for _ in range(recipe.randaugment_ops):
         ops = rng.integers(len(RANDOM_OPS), size=n)
-        rounds.append(Round(ops, _signed(ops, space[ops, magnitude_bin], rng.integers(2, size=n) == 0)))
+        rounds.append(Round(ops, _signed(ops, space[ops, recipe.randaugment_magnitude], rng.integers(2, size=n) == 0)))
     return rounds
 
 
-def draw_trivialaugment(n: int, height: int, width: int, rng: np.random.Generator) -> list[Round]:
+def draw_trivialaugment(n: int, height: int, width: int, recipe: Recipe, rng: np.random.Generator) -> list[Round]:
     """TrivialAugment Wide (Mueller and Hutter 2021, arXiv:2103.10158): one uniform pick at a uniform bin of 31."""
     ops = rng.integers(len(RANDOM_OPS), size=n)
     bins = rng.integers(WIDE_BINS, size=n)
@@ -197,7 +194,10 @@ def torchvision_operations(interpolation: str) -> Operations:
     return Operations({GEOMETRY_OPS: partial(warp, interpolation=interpolation)}, PIXEL_OPS)
 
 
-PILLOW_OPERATIONS = Operations({("ShearX",): shear, ("ShearY",): shear, SHIFTS: shift}, PILLOW_PIXEL_OPS)
+PILLOW_OPERATIONS = Operations(
+    {("ShearX",): shear, ("ShearY",): shear, SHIFTS: partial(warp_nearest, source_of=pillow_source, fill=GREY)},
+    PILLOW_PIXEL_OPS,
+)
 
 
 def apply_rounds_(images: Tensor, rounds: Sequence[Round], operations: Operations) -> Tensor:
@@ -212,15 +212,12 @@ def apply_round_(images: Tensor, drawn: Round, operations: Operations) -> Tensor
         rows = np.flatnonzero(np.array([op in names for op in OPS])[drawn.ops])
         for block in blocks(len(rows), images.shape[1:].numel(), images.device):
             chosen = rows[block]
-            on_device = to_device(chosen, images.device)
+            on_device, magnitudes = to_device(chosen, images.device), drawn.magnitudes[chosen]
             picked = images.index_select(0, on_device)
-            put_images(images, on_device, _operate(names, picked, chosen, drawn, operations))
+            if names in operations.warps:
+                own_names = [OPS[op] for op in drawn.ops[chosen]]
+                changed = operations.warps[names](picked, list(zip(own_names, magnitudes.tolist(), strict=True)))
+            else:
+                changed = operations.pixels[names[0]](picked, magnitudes)
+            put_images(images, on_device, changed)
     return images
-
-
-def _operate(names: tuple[str, ...], picked: Tensor, rows: np.ndarray, drawn: Round, operations: Operations) -> Tensor:
-    magnitudes = drawn.magnitudes[rows]
-    if names not in operations.warps:
-        return operations.pixels[names[0]](picked, magnitudes)
-    own_names = [OPS[op] for op in drawn.ops[rows]]
-    return operations.warps[names](picked, list(zip(own_names, magnitudes.tolist(), strict=True)))

@@ -54,16 +54,19 @@ def box_mask(boxes: Tensor, height: int, width: int) -> Tensor:
     return ((y >= y1) & (y < y2) & (x >= x1) & (x < x2)).unsqueeze(1)
 
 
-def gather_pixels(images: Tensor, source: Tensor, height: int, width: int) -> Tensor:
-    """images n x C x h x w, source n x (height * width) flat positions in h x w -> n x C x height x width."""
+def gather_pixels(images: Tensor, source: Tensor, height: int, width: int, out: Tensor | None = None) -> Tensor:
+    """images n x C x h x w, source n x (height * width) flat positions in h x w -> n x C x height x width, where given
+    in the contiguous `out`."""
     n, channels = images.shape[:2]
     index = source.view(n, 1, height * width).expand(n, channels, height * width)
-    return images.flatten(2).gather(2, index).view(n, channels, height, width)
+    into = None if out is None else out.view(n, channels, -1)
+    return torch.gather(images.flatten(2), 2, index, out=into).view(n, channels, height, width)
 
 
 def put_images(target: Tensor, rows: Tensor, images: Tensor) -> None:
     """target[rows] = images, in place; target is contiguous (a view of it must be possible, or the write is lost)."""
-    target, images = target.view(len(target), -1), images.reshape(len(images), -1)
+    values = target.shape[1:].numel()
+    target, images = target.view(-1, values), images.reshape(-1, values)
     if target.shape[1] * target.element_size() % 8 == 0:
         # torch copies row by row and element by element: eight bytes at a time is nine times faster on a CPU.
         target, images = target.view(torch.int64), images.view(torch.int64)

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.datasets import DATASETS, title
-from harness.evidence.cells import Cell, Costs, Evidence
-from harness.evidence.costs import changed_fields_of, cost_of_cell
+from harness.evidence.cells import Cell, Costs, Evidence, changed_fields_of, cost_of_cell
 from harness.evidence.writing import HOLE, Columns, Table, sentences, whole
 from harness.records.benchmarks import Comparison, read_comparisons
 

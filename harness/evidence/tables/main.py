@@ -5,9 +5,19 @@ from dataclasses import dataclass
 from operator import methodcaller
 
 from harness.datasets import title
-from harness.evidence.cells import Cell, Costs, Evidence, Row, count, datasets_of, in_order, rows_of
+from harness.evidence.cells import (
+    Cell,
+    Costs,
+    Evidence,
+    Row,
+    cost_of_cell,
+    cost_of_plain,
+    count,
+    datasets_of,
+    in_order,
+    rows_of,
+)
 from harness.evidence.conclusions import best_sentence
-from harness.evidence.costs import cost_of_cell, cost_of_plain
 from harness.evidence.effects import best_of
 from harness.evidence.findings import planned_on
 from harness.evidence.quality import finite

@@ -8,8 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from harness.augmentations import CORRUPTION_NAMES, CORRUPTION_STRENGTHS
-from harness.datasets import title
+from harness.datasets import CORRUPTION_NAMES, CORRUPTION_STRENGTHS, title
 from harness.evidence.cells import Cell, Evidence, count, in_order
 from harness.evidence.quality import (
     LADDER,

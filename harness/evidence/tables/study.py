@@ -9,7 +9,7 @@ from harness.datasets import title
 from harness.evidence.cells import commonest_device, count
 from harness.evidence.conclusions import best_sentence, conclusions
 from harness.evidence.effects import Effect, Gap, Line, Share
-from harness.evidence.findings import Finding, changes, changes_text
+from harness.evidence.findings import Finding, changes_text
 from harness.evidence.tables.captions import different_data, flag, made_with
 from harness.evidence.writing import (
     HOLE,
@@ -122,7 +122,7 @@ def _rows(finding: Finding, effects: Sequence[Effect]) -> Table:
 
     columns: Columns[Line] = {
         "row": lambda line: line.label,
-        "changed": lambda line: HOLE if line is base else changes_text(changes(base.config, line.config)),
+        "changed": lambda line: HOLE if line is base else changes_text(base.config, line.config),
         ACCURACY: _accuracy,
         **{head: of_effect(head) for head in EFFECT},
         IMPROVEMENT: lambda line: _improvement(base, line),
@@ -182,7 +182,7 @@ def _changed_by_level(finding: Finding, effect: Effect) -> str:
     for line in finding.lines:
         pairs = zip(factors, line.row.levels, base.row.levels)
         if [f"{factor}={own}" for factor, own, first in pairs if own != first] == [effect.label]:
-            return changes_text(changes(base.config, line.config))
+            return changes_text(base.config, line.config)
     return HOLE
 
 

@@ -1,7 +1,11 @@
-"""Crop, flip and resized crop of uint8 images; random erasing and crop-paste of float images that are scaled already.
-draw_* decides on the host where and for which images, the other half only carries it out."""
+"""Every augmentation step by the name that recipes list: how it is drawn on the host and how it is applied. Steps of
+uint8 images (crop, flip, resized crop and the policies) may overwrite them; steps of float images, which are scaled
+already (erasing, crop-paste), leave them as they are.
+"""
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,41 +13,78 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from harness.data.augment.pixels import truncated
+from harness.data.augment.policies import (
+    CIFAR10_POLICY,
+    PILLOW_OPERATIONS,
+    SVHN_POLICY,
+    Round,
+    SubPolicy,
+    apply_rounds_,
+    draw_autoaugment,
+    draw_randaugment,
+    draw_trivialaugment,
+    torchvision_operations,
+)
 from harness.data.augment.transfer import blocks, box_mask, gather_pixels, put_images, to_device
+from harness.recipes import Recipe
 
 TRIES = 10  # as often as torchvision looks for a crop or a box that fits
+Rng = np.random.Generator
 
 
-class Windows(NamedTuple):
-    """One window an image, each int64 (n,)."""
+class Step(NamedTuple):
+    """Drawing and applying apart, since the draws of many batches are made together."""
 
-    tops: np.ndarray
-    lefts: np.ndarray
-    heights: np.ndarray
-    widths: np.ndarray
+    draw: Callable[[int, int, int, Recipe, Rng], Any]  # n, height, width, ...
+    # (images, what was drawn, recipe); for float images also the data set's mean colour in [0, 1], 3 x 1 x 1
+    apply: Callable[..., Tensor]
 
 
-def draw_crops(n: int, padding: int, rng: np.random.Generator) -> np.ndarray:
+def augment_uint8_(images: Tensor, names: Sequence[str], recipe: Recipe, rng: Rng) -> Tensor:
+    """images uint8 n x 3 x H x W, which may be overwritten; returns the augmented ones on the same device. Steps of
+    float images are skipped."""
+    images = images.contiguous()
+    n, _, height, width = images.shape
+    for name in names:
+        if name not in FLOAT_STEPS:
+            step = UINT8_STEPS[name]
+            images = step.apply(images, step.draw(n, height, width, recipe, rng), recipe)
+    return images
+
+
+def float_steps(names: Sequence[str]) -> list[Step]:
+    return [FLOAT_STEPS[name] for name in names if name not in UINT8_STEPS]
+
+
+# --- crop, flip, resized crop ----------------------------------------------------------------------------------------
+
+
+def draw_crops(n: int, height: int, width: int, recipe: Recipe, rng: Rng) -> np.ndarray:
     """n x 2 (top, left) in the padded image."""
-    return rng.integers(2 * padding + 1, size=(n, 2))
+    return rng.integers(2 * recipe.crop_padding + 1, size=(n, 2))
 
 
 def crop_(images: Tensor, corners: np.ndarray, padding: int) -> Tensor:
     """Contiguous images become, in place, the H x W window at each one's corner of the image padded with zeros."""
-    (height, width), device = images.shape[-2:], images.device
+    (channels, height, width), device = images.shape[1:], images.device
     padded_width = width + 2 * padding
-    window = _within(height, width, padded_width, device)
+    window = within(height, width, padded_width, device)
     starts = to_device(corners[:, 0] * padded_width + corners[:, 1], device)[:, None]
-    for block in blocks(len(images), images.shape[1:].numel(), device):
-        here = images[block]
-        # Zeros around a copy: several times faster than torch's own padding of uint8.
-        padded = here.new_zeros(len(here), here.shape[1], height + 2 * padding, padded_width)
-        padded[:, :, padding : padding + height, padding : padding + width] = here
-        images[block] = gather_pixels(padded, starts[block] + window, height, width)
+    parts = list(blocks(len(images), images.shape[1:].numel(), device))
+    # Zeros around a copy: several times faster than torch's own padding of uint8. One memory for all blocks, and the
+    # result straight into the images: fresh memory would cost as much as filling it.
+    most = parts[0].stop if parts else 0
+    padded = images.new_zeros(most, channels, height + 2 * padding, padded_width)
+    sources = starts.new_empty(most, height * width)
+    for block in parts:
+        here, count = images[block], block.stop - block.start
+        padded[:count, :, padding : padding + height, padding : padding + width] = here
+        source = torch.add(starts[block], window, out=sources[:count])
+        gather_pixels(padded[:count], source, height, width, out=here)
     return images
 
 
-def draw_flips(n: int, rng: np.random.Generator) -> np.ndarray:
+def draw_flips(n: int, height: int, width: int, recipe: Recipe, rng: Rng) -> np.ndarray:
     return rng.random(n) < 0.5
 
 
@@ -55,17 +96,16 @@ def flip_(images: Tensor, flips: np.ndarray) -> Tensor:
     return images
 
 
-def draw_resized_crops(
-    n: int, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
-) -> Windows:
-    """Area uniform, side ratio log-uniform; the first of ten tries that fits, else the largest allowed centre crop."""
-    areas = height * width * rng.uniform(scale[0], scale[1], size=(n, TRIES))
-    ratios = np.exp(rng.uniform(np.log(ratio[0]), np.log(ratio[1]), size=(n, TRIES)))
+def draw_resized_crops(n: int, height: int, width: int, recipe: Recipe, rng: Rng) -> np.ndarray:
+    """n x 4 windows (top, left, height, width). Area uniform, side ratio log-uniform; the first of ten tries that fits,
+    else the largest allowed centre crop."""
+    areas = height * width * rng.uniform(*recipe.crop_scale, size=(n, TRIES))
+    ratios = np.exp(rng.uniform(*np.log(recipe.crop_ratio), size=(n, TRIES)))
     widths = np.rint(np.sqrt(areas * ratios)).astype(np.int64)
     heights = np.rint(np.sqrt(areas / ratios)).astype(np.int64)
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
     first, found = fits.argmax(1), fits.any(1)
-    centre_h, centre_w = _largest_centre_crop(height, width, ratio)
+    centre_h, centre_w = _largest_centre_crop(height, width, recipe.crop_ratio)
     chosen_h = np.where(found, heights[np.arange(n), first], centre_h)
     chosen_w = np.where(found, widths[np.arange(n), first], centre_w)
     # Drawn for every image, fitting or not, so that the stream does not depend on how many fitted.
@@ -73,7 +113,7 @@ def draw_resized_crops(
     lefts = rng.integers(np.maximum(width - chosen_w, 0) + 1)
     tops = np.where(found, tops, (height - chosen_h) // 2)
     lefts = np.where(found, lefts, (width - chosen_w) // 2)
-    return Windows(tops, lefts, chosen_h, chosen_w)
+    return np.stack([tops, lefts, chosen_h, chosen_w], axis=1)
 
 
 def _largest_centre_crop(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int]:
@@ -84,32 +124,36 @@ def _largest_centre_crop(height: int, width: int, ratio: tuple[float, float]) ->
     return height, width
 
 
-def resized_crop(images: Tensor, windows: Windows) -> Tensor:
-    """Each image's window, resized to the image's own size: bilinear, antialiased, rounded."""
+def resized_crop(images: Tensor, windows: np.ndarray) -> Tensor:
+    """Each image's window, resized to the image's own size: bilinear, antialiased, rounded. A CPU is two to three times
+    faster by shape, and a GPU takes as many launches for many shapes together as for one."""
     return resized_together(images, windows) if images.is_cuda else resized_by_shape(images, windows)
 
 
-def resized_by_shape(images: Tensor, windows: Windows) -> Tensor:
+def resized_by_shape(images: Tensor, windows: np.ndarray) -> Tensor:
     """By torch's own resizing, with torchvision's bits on a CPU: one call for each shape of window."""
-    height, width = images.shape[-2:]
+    side, device = images.shape[-2:], images.device
+    shapes = windows[:, 2] * (windows[:, 3].max(initial=0) + 1) + windows[:, 3]
+    order = np.argsort(shapes, kind="stable")
     result = torch.empty_like(images, memory_format=torch.contiguous_format)
-    for rows in _same_shape(windows):
-        for block in blocks(len(rows), images.shape[1:].numel(), images.device):
-            chosen = rows[block]
-            on_device = to_device(chosen, images.device)
-            window = _cut(images.index_select(0, on_device), Windows(*(part[chosen] for part in windows)))
-            resized = interpolate(
-                window.float(), size=(height, width), mode="bilinear", align_corners=False, antialias=True
-            )
-            put_images(result, on_device, truncated(resized.round_()))
+    for rows in np.split(order, np.flatnonzero(np.diff(shapes[order])) + 1):
+        for block in blocks(len(rows), images.shape[1:].numel(), device):
+            chosen = to_device(rows[block], device)
+            tops, lefts, heights, widths = windows[rows[block]].T
+            starts = to_device(tops * side[1] + lefts, device)[:, None]
+            height, width = int(heights[0]), int(widths[0])
+            source = starts + within(height, width, side[1], device)
+            cut = gather_pixels(images.index_select(0, chosen), source, height, width).float()
+            resized = interpolate(cut, size=side, mode="bilinear", align_corners=False, antialias=True)
+            put_images(result, chosen, truncated(resized.round_()))
     return result
 
 
-def resized_together(images: Tensor, windows: Windows) -> Tensor:
-    """The same as rows @ image @ columns, where each image has matrices of its own: as many launches on a GPU for many
-    shapes of window as for one. Sums in another order may round a pixel to the next level."""
+def resized_together(images: Tensor, windows: np.ndarray) -> Tensor:
+    """The same as rows @ image @ columns, where each image has matrices of its own. Sums in another order may round a
+    pixel to the next level."""
     n, channels, height, width = images.shape
-    tops, lefts, heights, widths = to_device(np.stack(windows), images.device).float()
+    tops, lefts, heights, widths = to_device(windows.T, images.device).float()
     rows_BYH, columns_BXW = axis_weights(tops, heights, height), axis_weights(lefts, widths, width)
     # With the channels inside of the rows, both products are one batched call, and changing the type lays them so.
     images_BHCW = images.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)
@@ -129,22 +173,7 @@ def axis_weights(starts: Tensor, lengths: Tensor, side: int) -> Tensor:
     return weights.div_(weights.sum(dim=2, keepdim=True))
 
 
-def _same_shape(windows: Windows) -> list[np.ndarray]:
-    """The rows of each window shape: one call of torch resizes images of one shape only."""
-    shapes = windows.heights * (windows.widths.max(initial=0) + 1) + windows.widths
-    order = np.argsort(shapes, kind="stable")
-    return [rows for rows in np.split(order, np.flatnonzero(np.diff(shapes[order])) + 1) if len(rows)]
-
-
-def _cut(images: Tensor, windows: Windows) -> Tensor:
-    """The windows, all of one shape."""
-    image_width, (height, width) = images.shape[-1], (int(windows.heights[0]), int(windows.widths[0]))
-    starts = to_device(windows.tops * image_width + windows.lefts, images.device)[:, None]
-    source = starts + _within(height, width, image_width, images.device)
-    return gather_pixels(images, source, height, width)
-
-
-def _within(height: int, width: int, image_width: int, device: torch.device) -> Tensor:
+def within(height: int, width: int, image_width: int, device: torch.device) -> Tensor:
     """Where a window's pixels lie, counted from its first; made on the device, because a copy would wait for it."""
     rows = torch.arange(height, device=device)[:, None] * image_width
     return (rows + torch.arange(width, device=device)).view(1, -1)
@@ -171,11 +200,9 @@ class Erasure(NamedTuple):
     noise_seed: int
 
 
-def draw_erasures(
-    n: int, height: int, width: int, probability: float, rng: np.random.Generator, law: BoxLaw = TORCHVISION
-) -> Erasure:
+def draw_erasures(n: int, height: int, width: int, recipe: Recipe, rng: Rng, law: BoxLaw = TORCHVISION) -> Erasure:
     """The first of ten boxes that is smaller than the image on both sides; none if all ten are not."""
-    wanted = rng.random(n) < probability
+    wanted = rng.random(n) < recipe.erase_prob
     areas = height * width * rng.uniform(*law.areas, size=(n, TRIES))
     ratios = rng.uniform(*(np.log(law.ratios) if law.is_log else law.ratios), size=(n, TRIES))
     ratios = np.exp(ratios) if law.is_log else ratios
@@ -216,7 +243,7 @@ class Pastes(NamedTuple):
     keep: Tensor  # n float32: weight of what was there before
 
 
-def draw_pastes(n: int, height: int, width: int, rng: np.random.Generator) -> Pastes:
+def draw_pastes(n: int, height: int, width: int, recipe: Recipe, rng: Rng) -> Pastes:
     side = np.sqrt(1.0 - rng.beta(1.0, 1.0, size=n))
     half_h, half_w = (height * side).astype(np.int64) // 2, (width * side).astype(np.int64) // 2
     centre_y, centre_x = rng.integers(height, size=n), rng.integers(width, size=n)
@@ -233,17 +260,52 @@ def crop_paste(images: Tensor, pastes: Pastes) -> Tensor:
     """A piece of each image is blended into another place of the same image. As in its origin (RandomCropPaste of
     omihub777/ViT-CIFAR), the background is not flipped: "flip" does that."""
     height, width = images.shape[-2:]
-    corners, boxes, keep = pastes.corners, pastes.boxes, pastes.keep.view(-1, 1, 1, 1)
-    target = torch.cat([corners, corners + boxes[:, 2:] - boxes[:, :2]], dim=1)
-    piece = gather_pixels(images, _piece_source(pastes, height, width), height, width)
+    (y1, x1, y2, x2), (top, left) = pastes.boxes.unbind(1), pastes.corners.unbind(1)
+    # Where each pixel comes from; outside the target it only has to be a pixel, since nothing reads it.
+    y = torch.arange(height, device=top.device) + (y1 - top)[:, None]
+    x = torch.arange(width, device=top.device) * torch.where(pastes.flips, -1, 1)[:, None]
+    x = x + torch.where(pastes.flips, x2 - 1 + left, x1 - left)[:, None]
+    rows, columns = y.clamp(0, height - 1), x.clamp(0, width - 1)
+    piece = gather_pixels(images, (rows[:, :, None] * width + columns[:, None, :]).flatten(1), height, width)
+    target = torch.stack([top, left, top + y2 - y1, left + x2 - x1], dim=1)
+    keep = pastes.keep.view(-1, 1, 1, 1)
     return torch.where(box_mask(target, height, width), images * keep + piece * (1 - keep), images)
 
 
-def _piece_source(pastes: Pastes, height: int, width: int) -> Tensor:
-    """n x (H * W) flat source positions; outside the target they are only kept legal, since nothing reads them."""
-    (y1, x1, _, x2), (top, left), flips = pastes.boxes.unbind(1), pastes.corners.unbind(1), pastes.flips
-    y = torch.arange(height, device=top.device) + (y1 - top)[:, None]
-    x = torch.arange(width, device=top.device) * torch.where(flips, -1, 1)[:, None]
-    x = x + torch.where(flips, x2 - 1 + left, x1 - left)[:, None]
-    rows, columns = y.clamp(0, height - 1), x.clamp(0, width - 1)
-    return (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
+# --- all steps by name -----------------------------------------------------------------------------------------------
+
+
+def _policy(draw: Callable[[int, int, int, Recipe, Rng], list[Round]]) -> Step:
+    return Step(
+        draw, lambda images, rounds, recipe: apply_rounds_(images, rounds, torchvision_operations(recipe.interpolation))
+    )
+
+
+def _autoaugment(policy: tuple[SubPolicy, ...]) -> Step:
+    return _policy(lambda n, height, width, recipe, rng: draw_autoaugment(policy, n, height, width, rng))
+
+
+def _autoaugment_pil(policy: tuple[SubPolicy, ...]) -> Step:
+    return Step(
+        lambda n, height, width, recipe, rng: draw_autoaugment(policy, n, height, width, rng, as_pillow=True),
+        lambda images, rounds, recipe: apply_rounds_(images, rounds, PILLOW_OPERATIONS),
+    )
+
+
+UINT8_STEPS = {
+    "crop": Step(draw_crops, lambda images, corners, recipe: crop_(images, corners, recipe.crop_padding)),
+    "resized-crop": Step(draw_resized_crops, lambda images, windows, recipe: resized_crop(images, windows)),
+    "flip": Step(draw_flips, lambda images, flips, recipe: flip_(images, flips)),
+    "autoaugment-cifar": _autoaugment(CIFAR10_POLICY),
+    "autoaugment-svhn": _autoaugment(SVHN_POLICY),
+    "autoaugment-pil-cifar": _autoaugment_pil(CIFAR10_POLICY),
+    "autoaugment-pil-svhn": _autoaugment_pil(SVHN_POLICY),
+    "randaugment": _policy(draw_randaugment),
+    "trivialaugment": _policy(draw_trivialaugment),
+}
+FLOAT_STEPS = {
+    "erase": Step(draw_erasures, lambda images, drawn, recipe, mean: erase(images, drawn, recipe.erase_fill)),
+    # Lee's code writes the mean of the unscaled images into scaled ones: about .49, where 0 would be the mean.
+    "erase-lee": Step(partial(draw_erasures, law=LEE), lambda images, drawn, recipe, mean: erase(images, drawn, mean)),
+    "crop-paste": Step(draw_pastes, lambda images, pastes, recipe, mean: crop_paste(images, pastes)),
+}

@@ -1,0 +1,360 @@
+"""The policies and their operations: every pixel against torchvision at every magnitude, in the Pillow flavour against
+Pillow; and how often each operation, magnitude and sign is drawn (chi-square at fixed seeds)."""
+
+import hashlib
+import platform
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageEnhance, ImageOps
+from scipy.stats import chisquare
+from torchvision.transforms import AutoAugment, AutoAugmentPolicy, RandAugment, TrivialAugmentWide
+from torchvision.transforms import InterpolationMode as Mode
+from torchvision.transforms.autoaugment import _apply_op
+
+from harness.data.augment.policies import (
+    BINLESS_OPS,
+    CIFAR10_POLICY,
+    OPS,
+    PILLOW_OPERATIONS,
+    RANDOM_OPS,
+    SIGNED_OPS,
+    SVHN_POLICY,
+    Operations,
+    Round,
+    apply_round_,
+    apply_rounds_,
+    draw_autoaugment,
+    draw_randaugment,
+    draw_trivialaugment,
+    magnitude_bins,
+    torchvision_operations,
+)
+from harness.recipes import Recipe
+
+POLICIES = {"cifar": CIFAR10_POLICY, "svhn": SVHN_POLICY}
+N = 30_000
+SMALLEST_P = 1e-3
+Outcomes = list[tuple[str, float, float]]  # operation, signed magnitude, probability
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def carried_out(op: str, magnitudes: Sequence[float], images: torch.Tensor, operations: Operations) -> torch.Tensor:
+    """All images at the first magnitude, then all at the second, and so on."""
+    repeated = images.repeat(len(magnitudes), 1, 1, 1)
+    drawn = Round(np.full(len(repeated), OPS.index(op)), np.repeat(np.array(magnitudes), len(images)))
+    return apply_round_(repeated, drawn, operations)
+
+
+def names_of(drawn: Round) -> list[str]:
+    return [OPS[op] for op in drawn.ops]
+
+
+def check_frequencies(seen: Counter, expected: dict) -> None:
+    """Chi-square over all outcomes with a positive chance; an outcome without one must never be seen."""
+    possible = {key: share for key, share in expected.items() if share > 0}
+    assert sum(possible.values()) == pytest.approx(1.0)
+    assert set(seen) <= set(possible), set(seen) - set(possible)
+    counts = [seen[key] for key in possible]
+    assert chisquare(counts, [share * sum(counts) for share in possible.values()]).pvalue > SMALLEST_P
+
+
+def check_pairs(rounds: Sequence[Round], policy: Sequence, outcomes_of: Callable[[Any], Outcomes]) -> None:
+    """The two operations of each image, against what each choice of the policy may come to."""
+    expected: dict = defaultdict(float)
+    for sub_policy in policy:
+        first, second = ([("Identity", 0.0, 1 - choice[1]), *outcomes_of(choice)] for choice in sub_policy)
+        for op_1, value_1, share_1 in first:
+            for op_2, value_2, share_2 in second:
+                expected[op_1, value_1, op_2, value_2] += share_1 * share_2 / len(policy)
+    one, two = rounds
+    check_frequencies(Counter(zip(names_of(one), one.magnitudes, names_of(two), two.magnitudes, strict=True)), expected)
+
+
+# --- against torchvision ---------------------------------------------------------------------------------------------
+
+SPACES = {
+    "autoaugment": lambda size: AutoAugment()._augmentation_space(10, size),
+    "randaugment": lambda size: RandAugment()._augmentation_space(31, size),
+    "trivialaugment": lambda size: TrivialAugmentWide()._augmentation_space(31),
+}
+BINS = {"autoaugment": 10, "randaugment": 31, "trivialaugment": 31}
+
+
+def degenerate(height: int, width: int) -> torch.Tensor:
+    """Random, smooth, dark, constant and two-valued images: the degenerate ones are where histograms go wrong."""
+    rng = np.random.default_rng(3)
+    noise = rng.integers(0, 256, (2, 3, height, width))
+    ramp = np.broadcast_to(np.linspace(0, 255, width)[None, None, None], (1, 3, height, width))
+    dark = rng.integers(0, 20, (1, 3, height, width))
+    constants = np.stack([np.full((3, height, width), value) for value in (0, 77, 255)])
+    two_valued = np.where(rng.random((1, 3, height, width)) < 0.3, 30, 200)
+    mostly_one = np.where(rng.random((1, 3, height, width)) < 0.02, 3, 255)
+    blocks = np.kron(rng.integers(0, 256, (1, 3, -(-height // 4), -(-width // 4))), np.ones((1, 1, 4, 4)))
+    everything = [noise, ramp, dark, constants, two_valued, mostly_one, blocks[:, :, :height, :width]]
+    return torch.from_numpy(np.concatenate(everything).astype(np.uint8))
+
+
+def signed_magnitudes(space: str, op: str, size: tuple[int, int]) -> list[float]:
+    table, is_signed = SPACES[space](size)[op]
+    magnitudes = [float(value) for value in table.reshape(-1)]
+    return magnitudes + [-value for value in magnitudes] if is_signed else magnitudes
+
+
+@pytest.mark.parametrize("size", [(32, 32), (20, 33)])
+@pytest.mark.parametrize("space", SPACES)
+def test_magnitudes_and_signs_are_torchvisions(space, size: tuple[int, int]):
+    theirs = SPACES[space](size)
+    assert set(theirs) == set(OPS) - ({"Identity"} if space == "autoaugment" else {"Invert"})
+    for op, (table, is_signed) in theirs.items():
+        ours = magnitude_bins(op, BINS[space], *size, wide=space == "trivialaugment")
+        expected = table.double().numpy() if table.ndim else np.zeros(BINS[space])
+        np.testing.assert_array_equal(ours, expected, err_msg=op)
+        assert is_signed == (op in SIGNED_OPS) and (table.ndim == 0) == (op in (*BINLESS_OPS, "Identity"))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (8, 8), (20, 33), (2, 2)])
+@pytest.mark.parametrize("op", OPS)
+def test_every_magnitude_equals_torchvision(op, size: tuple[int, int]):
+    images = degenerate(*size)
+    modes = ["nearest", "bilinear"] if op.startswith(("Shear", "Translate", "Rotate")) else ["nearest"]
+    spaces = [space for space in SPACES if op in SPACES[space](size)]
+    magnitudes = sorted({m for space in spaces for m in signed_magnitudes(space, op, size)})
+    magnitudes = magnitudes if size == (32, 32) else magnitudes[::6]
+    for mode in modes:
+        ours = carried_out(op, magnitudes, images, torchvision_operations(mode))
+        for magnitude, our in zip(magnitudes, ours.split(len(images)), strict=True):
+            theirs = _apply_op(images, op, magnitude, Mode(mode), None)
+            assert torch.equal(our, theirs), (op, magnitude, mode)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("size", [(32, 32), (24, 40)])
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_a_drawn_plan_replayed_with_torchvision_gives_the_same_images(policy, size: tuple[int, int], mode):
+    """Each image its own operation and magnitude."""
+    rng = np.random.default_rng(9)
+    images = torch.from_numpy(rng.integers(0, 256, (64, 3, *size), dtype=np.uint8))
+    rounds = [*draw_autoaugment(policy, 64, *size, rng), *draw_randaugment(64, *size, Recipe(randaugment_ops=1), rng)]
+    ours = apply_rounds_(images.clone(), rounds, torchvision_operations(mode))
+    for i, image in enumerate(images):
+        for drawn in rounds:
+            image = _apply_op(image, OPS[drawn.ops[i]], float(drawn.magnitudes[i]), Mode(mode), None)
+        assert torch.equal(ours[i], image), i
+    assert not torch.equal(ours, images) and ours.dtype == torch.uint8
+
+
+def signed_outcomes(choice: tuple[str, float, int | None], space: dict) -> Outcomes:
+    op, p, bin_ = choice
+    table, is_signed = space[op]
+    magnitude = 0.0 if bin_ is None else float(table[bin_])
+    return [(op, magnitude, p / 2), (op, -magnitude, p / 2)] if is_signed else [(op, magnitude, p)]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_autoaugment_draws_pairs_as_often_as_torchvision_declares(policy):
+    theirs = AutoAugment({"cifar": AutoAugmentPolicy.CIFAR10, "svhn": AutoAugmentPolicy.SVHN}[policy])
+    assert list(POLICIES[policy]) == theirs.policies and len(theirs.policies) == 25
+    space = theirs._augmentation_space(10, (32, 32))
+    rounds = draw_autoaugment(POLICIES[policy], N, 32, 32, np.random.default_rng(5))
+    check_pairs(rounds, theirs.policies, lambda choice: signed_outcomes(choice, space))
+
+
+def test_randaugment_picks_uniformly_at_its_one_magnitude():
+    space = RandAugment()._augmentation_space(31, (32, 24))
+    rounds = draw_randaugment(N, 32, 24, Recipe(), np.random.default_rng(7))
+    expected = {}
+    for op in space:
+        for name, magnitude, share in signed_outcomes((op, 1 / len(space), 9 if space[op][0].ndim else None), space):
+            expected[name, magnitude] = share
+    for drawn in rounds:
+        check_frequencies(Counter(zip(names_of(drawn), drawn.magnitudes, strict=True)), expected)
+    assert len(rounds) == 2 and chisquare(np.bincount(rounds[0].ops * 14 + rounds[1].ops)).pvalue > SMALLEST_P
+
+
+def test_trivialaugment_picks_operation_bin_and_sign_uniformly():
+    assert list(RANDOM_OPS) == list(RandAugment()._augmentation_space(31, (8, 8))) == list(OPS[:-1])
+    (drawn,) = draw_trivialaugment(N, 32, 32, Recipe(), np.random.default_rng(8))
+    names = np.array(names_of(drawn))
+    check_frequencies(Counter(names.tolist()), dict.fromkeys(RANDOM_OPS, 1 / 14))
+    for op in (*SIGNED_OPS, "Solarize"):
+        values = magnitude_bins(op, 31, 32, 32, wide=True)
+        check_frequencies(Counter(np.abs(drawn.magnitudes[names == op])), dict.fromkeys(values, 1 / 31))
+    for op in SIGNED_OPS:
+        moved = drawn.magnitudes[(names == op) & (drawn.magnitudes != 0)]
+        assert abs((moved > 0).mean() - 0.5) < 4 * 0.5 / np.sqrt(len(moved))
+
+
+@pytest.mark.parametrize(("policy", "digest"), [("cifar", "f2e71a305e26f746"), ("svhn", "58e1a49d55ed5a5b")])
+def test_the_draws_are_those_of_before(policy, digest):
+    """Operations, magnitudes in thousandths, where the generator then stands."""
+    rng, seen = np.random.default_rng(16), hashlib.sha256()
+    for drawn in draw_autoaugment(POLICIES[policy], 2000, 32, 32, rng):
+        seen.update(drawn.ops.astype(np.int64).tobytes())
+        seen.update(np.round(drawn.magnitudes * 1000).astype(np.int64).tobytes())
+    assert (seen.hexdigest()[:16], rng.integers(1 << 30)) == (digest, 979708574)
+
+
+# --- against Pillow ---------------------------------------------------------------------------------------------------
+
+ENHANCERS: dict[str, Any] = {
+    "Color": ImageEnhance.Color,
+    "Contrast": ImageEnhance.Contrast,
+    "Sharpness": ImageEnhance.Sharpness,
+    "Brightness": ImageEnhance.Brightness,
+}
+WITHOUT_MAGNITUDE: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "AutoContrast": ImageOps.autocontrast,
+    "Equalize": ImageOps.equalize,
+    "Invert": ImageOps.invert,
+}
+FLOAT_OPS = (*ENHANCERS, "AutoContrast")
+
+
+def largest(op: str) -> float:
+    """What the first ten magnitudes end at; translations as a share of the image."""
+    return {"Shear": 0.3, "Trans": 150 / 331, "Rotat": 30.0}.get(op[:5], 0.9)
+
+
+def magnitude(op: str, index: int | None, size: tuple[int, int]) -> float:
+    """The source's magnitude of an operation, for an image of this height and width; translations in pixels."""
+    if index is None:
+        return 0.0
+    if op == "Posterize":
+        return float(np.round(np.linspace(8, 4, 10))[index])
+    if op == "Solarize":
+        return float(np.linspace(256, 0, 10)[index])
+    value = float(np.linspace(0, largest(op), 10)[index])
+    return value * {"TranslateX": size[1], "TranslateY": size[0]}.get(op, 1)
+
+
+def signs(op: str) -> tuple[int, ...]:
+    return (1, -1) if op in ENHANCERS or op.startswith(("Shear", "Translate")) else (1,)
+
+
+def by_pillow(image: Image.Image, op: str, value: float) -> Image.Image:
+    """One operation on one image, with its signed magnitude."""
+    if op in ENHANCERS:
+        return ENHANCERS[op](image).enhance(1 + value)
+    if op in WITHOUT_MAGNITUDE:
+        return WITHOUT_MAGNITUDE[op](image)
+    if op == "Posterize":
+        return ImageOps.posterize(image, int(value))
+    if op == "Solarize":
+        return ImageOps.solarize(image, value)  # type: ignore[arg-type]
+    if op == "Rotate":
+        turned = image.convert("RGBA").rotate(value)
+        return Image.composite(turned, Image.new("RGBA", image.size, (128,) * 4), turned).convert("RGB")
+    if op == "Identity":
+        return image
+    matrix = {
+        "ShearX": (1, value, 0, 0, 1, 0),
+        "ShearY": (1, 0, 0, value, 1, 0),
+        "TranslateX": (1, 0, value, 0, 1, 0),
+        "TranslateY": (1, 0, 0, 0, 1, value),
+    }[op]
+    how = Image.Resampling.BICUBIC if op.startswith("Shear") else Image.Resampling.NEAREST
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, how, fillcolor=(128, 128, 128))
+
+
+def as_images(batch: torch.Tensor) -> list[Image.Image]:
+    return [Image.fromarray(image) for image in batch.permute(0, 2, 3, 1).contiguous().numpy()]
+
+
+def as_batch(images: list[Image.Image]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([np.array(image) for image in images])).permute(0, 3, 1, 2)
+
+
+def pictures(height: int = 32, width: int = 32, each: int = 40) -> torch.Tensor:
+    """Five kinds, `each` of every one: noise, smooth, saturated, flat, and edges and texture as a photograph has."""
+    rng = np.random.default_rng(11)
+    y, x = np.mgrid[:height, :width] / 32
+    shape = (each, 3, height, width)
+
+    def waves(scale: float) -> np.ndarray:
+        a, b, c = rng.normal(size=(3, each, 3, 1, 1)) * scale
+        return np.sin(a * x + b * y + c)
+
+    noise = rng.uniform(0, 256, shape)
+    smooth = 127.5 + 127 * waves(3.0) * rng.uniform(0.1, 1.0, (each, 1, 1, 1))
+    saturated = 127.5 + 400 * waves(8.0)
+    flat = np.broadcast_to(rng.integers(0, 256, (each, 3, 1, 1)), shape)
+    edges = 60 * np.sign(waves(9.0)) + 50 * waves(3.0)
+    natural = rng.uniform(80, 170, (each, 1, 1, 1)) + edges + rng.normal(0, 8, shape)
+    everything = np.concatenate([noise, smooth, saturated, flat, natural])
+    return torch.from_numpy(np.clip(everything, 0, 255).astype(np.uint8))
+
+
+USED = sorted({(op, index) for policy in POLICIES.values() for pair in policy for op, _, index in pair}, key=str)
+
+
+def compared(op: str, values: list[float], batch: torch.Tensor) -> np.ndarray:
+    """How many grey levels lie between ours and Pillow's: magnitudes x images x 3 x H x W."""
+    images = as_images(batch)
+    theirs = torch.cat([as_batch([by_pillow(image, op, value) for image in images]) for value in values])
+    ours = carried_out(op, values, batch, PILLOW_OPERATIONS)
+    return (ours.short() - theirs.short()).abs().numpy().reshape(len(values), *batch.shape)
+
+
+@pytest.mark.parametrize("op", sorted({op for op, _ in USED}))
+def test_each_operation_is_within_a_grey_level_of_pillow(op: str) -> None:
+    values = [sign * magnitude(op, index, (32, 32)) for name, index in USED if name == op for sign in signs(op)]
+    apart = compared(op, values, pictures())
+    assert len(apart[0]) == 200 and apart.max() <= 1
+    if op.startswith("Shear"):
+        # Pillow's cubic is in float64, ours in float32: a whole number that one of them just misses is cut to the next.
+        assert apart.mean() < 1e-3
+    elif op not in FLOAT_OPS or platform.machine() == "x86_64":  # elsewhere Pillow may be built with fused sums
+        assert apart.max() == 0
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("size", [(20, 33), (5, 3), (2, 2)])
+def test_other_sizes_and_magnitudes_follow_pillow(op: str, size: tuple[int, int]) -> None:
+    indices = range(1, 10, 2)  # index 0 changes nothing, and no policy uses it but for colour, which is tested above
+    values = [sign * magnitude(op, index, size) for index in indices for sign in signs(op)]
+    assert compared(op, values, pictures(*size, each=4)).max() <= (
+        1 if op.startswith("Shear") or op in FLOAT_OPS else 0
+    )
+
+
+@pytest.mark.parametrize("size", [(32, 32), (24, 40)])
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_operations_magnitudes_and_signs_come_as_often_as_in_the_source(policy: tuple, size: tuple[int, int]) -> None:
+    def outcomes(choice: tuple[str, float, int | None]) -> Outcomes:
+        op, probability, index = choice
+        return [(op, sign * magnitude(op, index, size), probability / len(signs(op))) for sign in signs(op)]
+
+    check_pairs(draw_autoaugment(policy, N, *size, np.random.default_rng(5), as_pillow=True), policy, outcomes)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (24, 40)])
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_a_drawn_plan_replayed_with_pillow_gives_the_same_images(policy: tuple, size: tuple[int, int]) -> None:
+    batch = pictures(*size, each=40)
+    rounds = draw_autoaugment(policy, len(batch), *size, np.random.default_rng(9), as_pillow=True)
+    stretching = [OPS.index(op) for op in ("AutoContrast", "Equalize", "Sharpness", "Contrast", "Solarize", "Color")]
+    ours = apply_rounds_(batch.clone(), rounds, PILLOW_OPERATIONS)
+    theirs = as_images(batch)
+    for drawn in rounds:
+        plan = zip(theirs, drawn.ops, drawn.magnitudes.tolist(), strict=True)
+        theirs = [by_pillow(image, OPS[op], value) for image, op, value in plan]
+    apart = (ours.short() - as_batch(theirs).short()).abs().flatten(1).amax(1).numpy()
+    # A second operation that stretches may make more of a grey level of a shear; all other images agree to one.
+    assert apart[~np.isin(rounds[1].ops, stretching)].max() <= 1 and (apart <= 1).mean() > 0.95
+    assert not torch.equal(ours, batch)
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_what_moves_in_is_grey(policy: tuple) -> None:
+    white = torch.full((400, 3, 32, 32), 255, dtype=torch.uint8)
+    geometry = [OPS.index(op) for op in ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")]
+    for drawn in draw_autoaugment(policy, len(white), 32, 32, np.random.default_rng(4), as_pillow=True):
+        moved = np.where(np.isin(drawn.ops, geometry), drawn.ops, OPS.index("Identity"))
+        shown = apply_round_(white.clone(), Round(moved, drawn.magnitudes), PILLOW_OPERATIONS)
+        assert set(shown.unique().tolist()) == {128, 255}
