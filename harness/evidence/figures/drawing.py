@@ -21,6 +21,8 @@ import matplotlib
 from fontTools import subset
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -52,8 +54,7 @@ RC: Any = {
     "lines.linewidth": 1.2,
     "lines.markersize": 5,
     "pdf.fonttype": 42,
-    "figure.dpi": 220,  # at which a layout is made
-    "savefig.dpi": 220,
+    "figure.dpi": 220,
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "figure.constrained_layout.use": True,
 }
@@ -213,11 +214,12 @@ def drawn(plan: Plan, looks: Looks) -> tuple[bytes, bytes]:
         matplotlib.use("Agg")
         matplotlib.rcParams.update(RC)
         figure, digest = plan.draw(plan.data, looks), data_digest(plan.data)
-        if engine := figure.get_layout_engine():
-            engine.execute(figure)  # once for both files: it takes as long as drawing
-        figure.set_layout_engine("none")
-        pdf = {"Creator": None, "Producer": None, "CreationDate": None, "Keywords": digest}
-        return _saved(figure, "pdf", pdf), _saved(figure, "png", {"Software": None, DIGEST_KEY: digest})
+        png, pdf = io.BytesIO(), io.BytesIO()
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None, DIGEST_KEY: digest})
+        figure.set_layout_engine("none")  # the PDF has the same layout: it takes as long as drawing
+        undated = {"Creator": None, "Producer": None, "CreationDate": None}
+        FigureCanvasPdf(figure).print_pdf(pdf, metadata={**undated, "Keywords": digest})
+        return pdf.getvalue(), png.getvalue()
 
 
 @cache
@@ -238,12 +240,6 @@ def _register_font() -> TemporaryDirectory[str]:
         font.save(Path(folder.name) / "font.ttf")
     font_manager.fontManager.addfont(Path(folder.name) / "font.ttf")
     return folder
-
-
-def _saved(figure: Figure, form: str, metadata: dict[str, Any]) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format=form, metadata=metadata)
-    return content.getvalue()
 
 
 def _remove_stale(folder: Path, written: set[str]) -> list[str]:
