@@ -19,7 +19,7 @@ from harness.evidence.writing import WRITTEN_BY, devices_text, escape_latex
 from harness.recipes import RECIPES
 from harness.statistics.images import CALIBRATION_BINS
 from harness.statistics.intervals import LEVEL
-from harness.statistics.simulated import Found, simulate
+from harness.statistics.simulated import simulate
 from harness.study import Study
 from variants.catalog import CATALOG
 
@@ -66,8 +66,9 @@ def _method(study: Study) -> dict[str, str]:
     }
 
 
+@cache
 def _simulation() -> dict[str, str]:
-    found = _simulated()
+    found = simulate(SIMULATED_STUDIES, SIMULATED_SEEDS, goals_only=True)
     return {
         "simStudies": f"{found.studies:,}",
         "simSeeds": str(found.seeds),
@@ -75,11 +76,6 @@ def _simulation() -> dict[str, str]:
         "simPairedCoverage": f"{found.share('difference_covered'):.2%}",
         "simFamilyError": f"{found.share('any_false'):.2%}",
     }
-
-
-@cache
-def _simulated() -> Found:
-    return simulate(SIMULATED_STUDIES, SIMULATED_SEEDS, goals_only=True)
 
 
 def _records(evidence: Evidence, study: Study) -> dict[str, str]:

@@ -159,17 +159,12 @@ def draw_sizes(data: dict[str, Any], looks: Looks) -> Figure:
     axes.set_xlim(0, max(millions) * 1.3)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.grid(False, axis="y")
-    figure.supxlabel(f"parameters (millions){_shape(bars)}", fontsize=8)  # centred below the names too
-    return figure
-
-
-def _shape(bars: Sequence[dict[str, Any]]) -> str:
-    """At which shape of data, as far as it is one."""
-    told = ""
+    label = "parameters (millions)"
     for name in ("pixels", "classes"):
         sizes = sorted({bar[name] for bar in bars if bar[name] is not None})
-        told += f", {' or '.join(map(str, sizes))} {name}" if sizes else ""
-    return told
+        label += f", {' or '.join(map(str, sizes))} {name}" if sizes else ""
+    figure.supxlabel(label, fontsize=8)  # centred below the names too
+    return figure
 
 
 # --- benchmarks ------------------------------------------------------------------------------------------------------

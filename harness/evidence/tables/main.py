@@ -150,7 +150,7 @@ def cells_table(evidence: Evidence, study: Study) -> Table:
         "precision": lambda cell: str(cell.setting("precision") or HOLE),
         "compiled": lambda cell: "yes" if cell.setting("compile") else "no",
         "device": lambda cell: devices_text(cell.devices),
-        "label": _labels,
+        "label": lambda cell: joined(sorted({label for run in cell.all_runs if (label := run.config.get("label"))})),
     }
     caption = sentences(
         "Every cell: test accuracy after the last planned epoch with its interval, and beside it what the best test "
@@ -159,10 +159,6 @@ def cells_table(evidence: Evidence, study: Study) -> Table:
         evidence.source,
     )
     return Table.of("cells", columns, in_order(evidence.cells, study), caption)
-
-
-def _labels(cell: Cell) -> str:
-    return joined(sorted({run.config["label"] for run in cell.all_runs if run.config.get("label")}))
 
 
 def last_and_best(cell: Cell) -> list[tuple[float, float]]:

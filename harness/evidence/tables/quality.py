@@ -198,8 +198,9 @@ class Robustness:
     def at(self, kind: str) -> list[float]:
         return [100 * accuracy for accuracy in self.by_kind.get(kind, [])]
 
-    def error_against(self, reference: "Robustness | None") -> float | None:
-        return mean_corruption_error(errors_of(self.by_kind), errors_of(reference.by_kind)) if reference else None
+    def error_against(self, reference: "Robustness | None") -> str:
+        error = mean_corruption_error(errors_of(self.by_kind), errors_of(reference.by_kind)) if reference else None
+        return HOLE if error is None else f"{error:.1f}"
 
 
 def robustness_table(cells: Sequence[Cell], source: str) -> Table:
@@ -211,7 +212,7 @@ def robustness_table(cells: Sequence[Cell], source: str) -> Table:
         **cell_columns(lambda one: one.cell),
         "clean (%)": lambda one: mean([100 * run.clean for run in one.runs]),
         "corrupted (%)": lambda one: spread([100 * mean_accuracy(run.by_kind) for run in one.runs]) + flag(one.cell),
-        "mean corruption error (%)": lambda one: _percent(one.error_against(reference_of(one.cell, references))),
+        "mean corruption error (%)": lambda one: one.error_against(reference_of(one.cell, references)),
         "against": lambda one: ", ".join(of.cell.row) if (of := reference_of(one.cell, references)) else HOLE,
         **{head: lambda one, kind=kind: mean(one.at(kind)) for head, kind in BY_KIND.items()},
     }
@@ -228,10 +229,6 @@ def robustness_table(cells: Sequence[Cell], source: str) -> Table:
         different_data(shown),
     )
     return Table.of("robustness", columns, tested, caption, too_wide_for_print=tuple(BY_KIND))
-
-
-def _percent(value: float | None) -> str:
-    return HOLE if value is None else f"{value:.1f}"
 
 
 def _references(tested: Sequence[Robustness]) -> References:
