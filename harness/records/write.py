@@ -21,7 +21,7 @@ from variants.fields import UsageError
 LEAST_ROOM = 2**16  # bytes: a record without its predictions
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Afterwards either all of it is under that name, or what was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -141,10 +141,12 @@ def _state_of(training: Training) -> dict[str, Any]:
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
     """What torch writes, and its SHA-256: torch itself reads a file in which bits have changed."""
-    payload = io.BytesIO()
-    torch.save(state, payload)
-    content = payload.getvalue()
-    write_atomically(path, content + hashlib.sha256(content).digest())
+    file = io.BytesIO()
+    torch.save(state, file)
+    digest = hashlib.sha256(file.getbuffer()).digest()
+    file.seek(0, io.SEEK_END)
+    file.write(digest)
+    write_atomically(path, file.getbuffer())
 
 
 def read_state(path: Path) -> dict[str, Any]:
