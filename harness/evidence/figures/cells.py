@@ -161,8 +161,9 @@ def _cell_panels(data: dict[str, Any], across: int, height_in: float, more_in: f
 
 def _diagram(axes: Axes, panel: dict[str, Any], look: Style) -> None:
     width = 100 / CALIBRATION_BINS
-    middles = [(place + 0.5) * width for place in panel["bin"]]
-    axes.bar(middles, panel["share"], width=0.9 * width, color="#d0d0d0", linewidth=0)
+    sides = [(place + side) * width for place in panel["bin"] for side in (0.05, 0.05, 0.95, 0.95)]
+    heights = [height for share in panel["share"] for height in (0, share, share, 0)]
+    axes.fill(sides, heights, color="#d0d0d0", linewidth=0)  # all bars as one shape: a shape each takes far longer
     axes.plot([0, 100], [0, 100], color="#888888", linewidth=0.8)
     points = [*zip(panel["confidence"], panel["accuracy"], panel["share"])]
     pale: dict[str, Any] = {"linestyle": "none", "alpha": 0.4}

@@ -215,7 +215,8 @@ def drawn(plan: Plan, looks: Looks) -> tuple[bytes, bytes]:
         matplotlib.rcParams.update(RC)
         figure, digest = plan.draw(plan.data, looks), data_digest(plan.data)
         png, pdf = io.BytesIO(), io.BytesIO()
-        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None, DIGEST_KEY: digest})
+        fast = {"compress_level": 3}  # a third less time for 4 % more bytes
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None, DIGEST_KEY: digest}, pil_kwargs=fast)
         figure.set_layout_engine("none")  # the PDF has the same layout: it takes as long as drawing
         undated = {"Creator": None, "Producer": None, "CreationDate": None}
         FigureCanvasPdf(figure).print_pdf(pdf, metadata={**undated, "Keywords": digest})
@@ -236,7 +237,7 @@ def _register_font() -> TemporaryDirectory[str]:
         subsetter.subset(font)
         for record in font["name"].names:
             if record.nameID in (1, 16):  # the family, by which matplotlib finds it
-                record.string = FONT
+                record.string = FONT.encode(record.getEncoding())
         font.save(Path(folder.name) / "font.ttf")
     font_manager.fontManager.addfont(Path(folder.name) / "font.ttf")
     return folder
