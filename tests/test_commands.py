@@ -193,7 +193,6 @@ def test_a_full_disk_below_standard_output_ends_no_training(tmp_path, monkeypatc
     (record,) = load_runs([tmp_path])
     told = capsys.readouterr().err
     assert record.ok and left.value.code == 2 and told.endswith(FULL)
-    assert told.count("progress cannot be shown: No space left on device\n") == 1
 
 
 def test_a_pipe_that_nobody_reads_is_no_complaint():
