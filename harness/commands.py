@@ -137,7 +137,8 @@ def _code(main: Callable[[list[str] | None], int], arguments: list[str] | None) 
 
 
 def _failed(text: str, code: int) -> int:
-    print(text, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # standard error may be on the same full disk
+        print(text, file=sys.stderr, flush=True)
     return code
 
 

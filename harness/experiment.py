@@ -19,8 +19,8 @@ from harness.counting.cost import Cost, cost_of
 from harness.data.load import ImageData, Split, load
 from harness.data.pipeline import held_out, scaling, shown_more_often, to_device
 from harness.records.environment import environment
-from harness.records.lock import owned
-from harness.records.read import Run, check_images, read_run, run_state, whole_run
+from harness.records.lock import Lock, owned
+from harness.records.read import Run, check_images, done_run, whole_run
 from harness.records.write import RunWriter, prepare, set_aside
 from harness.training import device as devices
 from harness.training.checkpoint import EVERY_S, Checkpoints, clear
@@ -51,9 +51,8 @@ def run_cell(
     """
     prepare(out)
     folder = out / config.run_id
-    with explained(config, folder, device), listening() as stop, owned(folder), own_threads():
-        if not resume.fresh and run_state(folder) == "done":  # by another process, since the caller looked
-            done = read_run(folder)
+    with explained(config, folder, device), listening() as stop, owned(folder) as lock, own_threads():
+        if not resume.fresh and (done := done_run(folder)):  # by another process, since the caller looked
             check_images(done, config.dataset, data_dir)
             clear(folder)  # of a process that was killed when the result was just written
             return done
@@ -68,7 +67,7 @@ def run_cell(
         history = History(fresh=resume.fresh)
         checkpoints = Checkpoints(folder, maker_of(config, env), history, stop, resume.save_every_s)
         carried = checkpoints.find()
-        if carried and resume.fresh and not (carried.get("fresh") and run_state(folder) != "done"):
+        if carried and resume.fresh and not (carried.get("fresh") and done_run(folder) is None):
             clear(folder)  # --fresh goes on only with what --fresh began and did not finish
             carried = checkpoints.state = None
         if carried:
@@ -89,7 +88,7 @@ def run_cell(
         try:
             train_split, eval_split = (to_device(split, device) for split in splits)
             training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device))
-            evaluation = train_and_evaluate(training, checkpoints, writer, progress)
+            evaluation = train_and_evaluate(training, checkpoints, writer, progress, lock)
             labels = splits[1].labels.astype("uint16")
             predictions = {"labels": labels, "predicted": evaluation.predicted, "confidence": evaluation.confidence}
         except DivergenceError as error:
@@ -98,6 +97,7 @@ def run_cell(
             if not devices.is_out_of_memory(error):
                 raise
             reason, can_go_on = out_of_memory(config, device), True  # once others have left the device
+        lock.check()
         size = {"params": sum(p.numel() for p in model.parameters()), "macs": cost.macs}
         writer.finish(history.result(split_name(config), reason) | size, predictions)
         if not can_go_on:
@@ -106,7 +106,7 @@ def run_cell(
 
 
 def train_and_evaluate(
-    training: Training, checkpoints: Checkpoints, writer: RunWriter, progress: Progress
+    training: Training, checkpoints: Checkpoints, writer: RunWriter, progress: Progress, lock: Lock
 ) -> Evaluation:
     """Every epoch goes into the record as it ends; the evaluation is that of the last one."""
     history, session, evaluation = checkpoints.history, checkpoints.history.session, None
@@ -114,6 +114,7 @@ def train_and_evaluate(
     session.compile_seconds = warm_up(training)
     try:
         for epoch in train(training, progress, checkpoints):
+            lock.check()
             writer.epoch(epoch.line)
             history.lines.append(epoch.line)
             evaluation = epoch.evaluation

@@ -26,6 +26,7 @@ def own_benchmarks() -> bool:
         return False
 
 
+AGAIN = "run: python -m harness.report --results results/reference --readme README.md"
 OWN_RUNS = any((ROOT / "results" / "runs").glob("*/result.json")) or own_benchmarks()
 
 
@@ -41,31 +42,33 @@ def rebuilt(tmp_path_factory) -> Path:
 
 
 def test_readme_table(rebuilt):
-    assert (rebuilt / "README.md").read_text() == (ROOT / "README.md").read_text(), (
-        "run: python -m harness.report --results results/reference --readme README.md"
-    )
+    assert (rebuilt / "README.md").read_text() == (ROOT / "README.md").read_text(), AGAIN
 
 
 @pytest.mark.skipif(OWN_RUNS, reason="paper/ may show what was run and measured in this checkout")
 def test_paper_tables(rebuilt):
-    assert {p.name for p in (rebuilt / "tables").iterdir()} == {p.name for p in (ROOT / "paper" / "tables").iterdir()}
+    assert {p.name for p in (rebuilt / "tables").iterdir()} == {
+        p.name for p in (ROOT / "paper" / "tables").iterdir()
+    }, AGAIN
     for path in sorted((rebuilt / "tables").iterdir()):
-        assert path.read_bytes() == (ROOT / "paper" / "tables" / path.name).read_bytes(), path.name
+        assert path.read_bytes() == (ROOT / "paper" / "tables" / path.name).read_bytes(), f"{path.name}: {AGAIN}"
 
 
 @pytest.mark.skipif(OWN_RUNS, reason="paper/ may show what was run and measured in this checkout")
 @pytest.mark.parametrize("name", ["numbers.tex", "studies.tex"])
 def test_paper_text(rebuilt, name):
-    assert (rebuilt / name).read_text() == (ROOT / "paper" / name).read_text()
+    assert (rebuilt / name).read_text() == (ROOT / "paper" / name).read_text(), AGAIN
 
 
 @pytest.mark.skipif(OWN_RUNS, reason="paper/ may show what was run and measured in this checkout")
 def test_paper_figures(rebuilt):
     """Their bytes depend on matplotlib's version, the digest of their data does not."""
     names = {p.name for p in (rebuilt / "figures").glob("*.png")}
-    assert names == {p.name for p in (ROOT / "paper" / "figures").glob("*.png")}
+    assert names == {p.name for p in (ROOT / "paper" / "figures").glob("*.png")}, AGAIN
     for name in names:
-        assert read_digest(rebuilt / "figures" / name) == read_digest(ROOT / "paper" / "figures" / name), name
+        assert read_digest(rebuilt / "figures" / name) == read_digest(ROOT / "paper" / "figures" / name), (
+            f"{name}: {AGAIN}"
+        )
 
 
 def test_reference_records_are_whole():

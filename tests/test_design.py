@@ -115,7 +115,7 @@ def test_no_function_has_many_parameters():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and parameters(node) > MOST_PARAMETERS
     }
-    assert found == set(MANY_PARAMETERS)
+    assert found == set(MANY_PARAMETERS), "let one object hold what belongs together"
 
 
 def test_no_small_file_serves_one_other_alone():
@@ -127,7 +127,9 @@ def test_no_small_file_serves_one_other_alone():
         users = [other for other in paths if name in imported[other]]
         if len(users) == 1 and len(path.read_text().splitlines()) < SMALL_FILE:
             found.add(str(path.relative_to(ROOT)))
-    assert found == set(SMALL_FILES)
+    kinds = ("harness/evidence/figures/", "harness/evidence/tables/")  # a figure may have a file of its own
+    alone = {name for name in found if not name.startswith(kinds)}
+    assert alone == set(SMALL_FILES), "merge it into the file that uses it, or give a reason in SMALL_FILES"
 
 
 def test_no_name_that_says_nothing():

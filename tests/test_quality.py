@@ -159,7 +159,7 @@ def test_what_cannot_be_drawn_is_said_and_what_is_old_is_removed(tmp_path: Path)
 
     write_run(tmp_path / "runs", "compact", "c10", 0, None)
     names = ("reliability-c10", "confusion-c10", "robustness-c10", "accuracy-vs-energy")
-    _, old = drawn(Plan("old", {}, lambda *_: Figure((0.1, 0.1), layout="none"), ""), {})
+    _, old = drawn(Plan("old", {}, lambda *_: Figure((0.1, 0.1)), ""), {})
     for name in names:
         (tmp_path / f"{name}.png").write_bytes(old)
         (tmp_path / f"{name}.pdf").touch()

@@ -16,7 +16,7 @@ from harness.datasets import DATASETS
 from harness.records import write as writing
 from harness.records.environment import source_digest
 from harness.records.lock import BusyError, holder, owned
-from harness.records.read import finished_under, load_runs, read_run, run_state
+from harness.records.read import done_run, finished_under, load_runs, read_run, run_state
 from harness.records.schema import EPOCH_FIELDS, FILES, RESULT_FIELDS, SCHEMA, SINCE_2, SINCE_3
 from harness.records.write import RunWriter, set_aside, write_atomically
 from tests.resealed import reseal
@@ -244,6 +244,40 @@ def test_a_run_is_running_while_its_lock_is_held(tmp_path):
         RunWriter(folder).begin(CONFIG.to_plain(), {}, {})
         assert run_state(folder) == "running"
     assert run_state(folder) == "unfinished"
+
+
+def test_a_run_whose_lock_was_removed_stops_before_it_writes(tmp_path):
+    with owned(tmp_path / "run") as lock:
+        lock.check()
+        lock.path.unlink()
+        with owned(tmp_path / "run"), pytest.raises(UsageError, match="was removed while this run was being trained"):
+            lock.check()
+
+
+def test_a_folder_that_another_process_removes_is_made_again(tmp_path, monkeypatch):
+    real, times = os.open, iter([FileNotFoundError(errno.ENOENT, "gone"), FileExistsError(errno.EEXIST, "there")])
+
+    def opened(path, *rest):
+        if str(path).endswith("lock") and (error := next(times, None)):
+            raise error
+        return real(path, *rest)
+
+    monkeypatch.setattr("harness.records.lock.os.open", opened)
+    with owned(tmp_path / "run") as lock:
+        lock.check()
+
+
+def test_a_disk_that_does_not_answer_is_no_answer(tmp_path, monkeypatch):
+    folder = write(tmp_path)
+    found = done_run(folder)
+    assert found is not None and found.config == read_run(folder).config
+
+    def silent(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", silent)
+    with pytest.raises(OSError, match="Input/output"):
+        done_run(folder)
 
 
 def test_where_the_system_refuses_to_lock_the_run_goes_on_and_says_so(tmp_path, monkeypatch, capsys):

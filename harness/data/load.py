@@ -153,6 +153,8 @@ def read_digits(dataset: Dataset) -> tuple[Split, Split]:
 
 def read_published(dataset: Dataset, data_dir: Path) -> Source:
     """CIFAR's files are pickles: torchvision compares the MD5 of each before it unpickles it."""
+    if dataset.name not in PUBLISHED:
+        raise UsageError(f"{dataset.name} is not in {data_dir}/.\n{_as_arrays(dataset, data_dir)}")
     with contextlib.suppress(RuntimeError):  # not all there, or with another MD5
         return by_torchvision(dataset.name, data_dir, download=False)
     from filelock import FileLock
@@ -187,16 +189,22 @@ def _missing(dataset: Dataset, data_dir: Path, error: Exception) -> str:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     if isinstance(error, URLError) and not isinstance(error, HTTPError):
         reason = f"no connection: {error.reason}"
-    elif isinstance(error, RuntimeError):  # torchvision's "File not found or corrupted."
+    elif isinstance(error, RuntimeError) and "not found or corrupted" in str(error):  # torchvision's words
         reason = "what came does not have the published checksum"
     return (
         f"{dataset.name} is not in {data_dir}/, or damaged there, and could not be downloaded ({reason}). "
         f"Ways to provide it:\n"
         f"  connect to the network and run the same command again,\n"
         f"  copy {PUBLISHED[dataset.name]} into {data_dir}/ (torchvision's layout),\n"
-        f"  put plain arrays into {data_dir}/{dataset.name}/: train_images.npy, train_labels.npy, test_images.npy, "
-        f"test_labels.npy (uint8, N x {dataset.image_size} x {dataset.image_size} x 3),\n"
+        f"  {_as_arrays(dataset, data_dir)},\n"
         f"  or name the folder that has them: --data-dir DIR"
+    )
+
+
+def _as_arrays(dataset: Dataset, data_dir: Path) -> str:
+    return (
+        f"put plain arrays into {data_dir}/{dataset.name}/: train_images.npy, train_labels.npy, test_images.npy, "
+        f"test_labels.npy (uint8, N x {dataset.image_size} x {dataset.image_size} x 3)"
     )
 
 

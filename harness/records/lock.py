@@ -36,6 +36,13 @@ class Lock:
     def __init__(self, path: Path, handle: int):
         self.path, self._handle = path, handle
 
+    def check(self) -> None:
+        """Before anything is written: whoever removes the lock's file by hand lets another process begin the run."""
+        if not _is_there(self.path, self._handle):
+            raise UsageError(
+                f"{self.path} was removed while this run was being trained: it stops, so as not to mix two"
+            )
+
     def release(self) -> None:
         if _is_there(self.path, self._handle):
             self.path.unlink(missing_ok=True)
@@ -64,6 +71,11 @@ def take(folder: Path) -> Lock | None:
             folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
+            passing = isinstance(
+                error, (FileNotFoundError, FileExistsError)
+            )  # another process removed or made the folder
+            if passing and time.monotonic() < until_s:
+                continue
             raise UsageError(f"cannot write into {folder}: {error.strerror or error}") from None
         # whoever had it before may have removed the file between our opening and our locking it
         if _locked(handle, path) and _is_there(path, handle):

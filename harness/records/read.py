@@ -160,6 +160,15 @@ def run_state(folder: Path) -> State:
         return "failed"
 
 
+def done_run(folder: Path) -> Run | None:
+    """The finished run in this folder, if any. An OSError, as of a network disk that does not answer, is raised."""
+    try:
+        run = whole_run(folder)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+        return None
+    return run if run.ok else None
+
+
 def check_images(run: Run, dataset: str, data_dir: Path) -> None:
     """Two folders of images of one name give runs of one name: refuses the run of another folder."""
     from harness.data.load import load

@@ -2,6 +2,7 @@
 aside what lies where a run is to be trained. For training, and for whoever writes a file that must be whole.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -31,6 +32,10 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())  # a new name must not be on the disk before the content
         os.replace(temporary, path)
+        with contextlib.suppress(OSError):  # a file system that does not sync folders
+            folder = os.open(path.parent, os.O_RDONLY)
+            os.fsync(folder)  # nothing that this one replaces may be removed before its name is on the disk
+            os.close(folder)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -80,7 +85,8 @@ class RunWriter:
 
     def epoch(self, line: dict[str, Any]) -> None:
         content = _line(line)
-        with (self.folder / "epochs.jsonl").open("ab") as file:
+        with (self.folder / "epochs.jsonl").open("r+b") as file:  # it is there since the beginning
+            file.seek(0, os.SEEK_END)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())  # the result must not be on the disk before it

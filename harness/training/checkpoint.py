@@ -2,6 +2,7 @@
 command goes on after a kill. A file that is not whole is set aside; one of other code is left to that code.
 """
 
+import contextlib
 import hashlib
 import io
 import sys
@@ -105,7 +106,7 @@ class Checkpoints:
         try:
             write_state(path, state | _state_of(training))
             for older in sorted(self.folder.glob(f"checkpoint-*-{self._mark}.pt"))[:-KEPT]:
-                older.unlink()
+                older.unlink(missing_ok=True)
             self._failed = False
         except (OSError, MemoryError, RuntimeError) as error:
             if not self._failed:
@@ -124,7 +125,8 @@ class Checkpoints:
 def clear(folder: Path) -> None:
     """Of a run that is finished, whose record says everything, or that starts again."""
     for path in folder.glob(PATTERN):
-        path.unlink()
+        with contextlib.suppress(OSError):  # one too many harms nobody
+            path.unlink()
 
 
 def _state_of(training: Training) -> dict[str, Any]:
