@@ -30,7 +30,7 @@ PY
 # Chooses the Python: .venv if it is there, else the active one if it has everything, else a new .venv.
 set_up() {
   local needed=(torch torchvision timm numpy scipy sklearn PIL tabulate matplotlib tqdm filelock) extra="."
-  if [[ $1 == test ]]; then needed+=(fvcore torchinfo pynvml pytest ruff pyright hypothesis); extra=".[test]"; fi
+  if [[ $1 == test ]]; then needed+=(fvcore torchinfo pynvml pytest xdist ruff pyright hypothesis); extra=".[test]"; fi
   if [[ ! -e .venv/bin/python ]]; then
     for PYTHON in python python3; do
       if has "$PYTHON" "${needed[@]}"; then return; fi
@@ -72,7 +72,7 @@ check() {
   "$PYTHON" -m ruff check .
   "$PYTHON" -m ruff format --check .
   "$PYTHON" -m pyright --pythonpath "$(command -v "$PYTHON")"
-  exec "$PYTHON" -m pytest "$@"
+  exec "$PYTHON" -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"  # a test file is one process's
 }
 
 mode=${1---full}  # an empty word is no mode

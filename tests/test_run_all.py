@@ -80,7 +80,7 @@ def test_without_a_device_only_the_plan_is_shown(tmp_path):
 
 def test_the_checks(tmp_path):
     assert [line.split()[0] for line in ran(tmp_path, "--test", "-k", "data")] == ["ruff", "ruff", "pyright", "pytest"]
-    assert (tmp_path / "ran").read_text().endswith("pytest -k data\n")
+    assert (tmp_path / "ran").read_text().endswith("pytest -n auto --maxprocesses 4 --dist loadfile -k data\n")
 
 
 def test_what_it_needs_is_what_the_project_requires():
