@@ -38,7 +38,6 @@ UINT8_NAMES = (
 # In a recipe, each is followed by the data set's own policy: AutoAugment as torchvision, and as DeepVoltaire, has it.
 POLICY_SHORTHANDS = ("autoaugment", "autoaugment-pil")
 FLOAT_NAMES = ("erase", "erase-lee", "crop-paste")
-MIX_NAMES = ("none", "mixup", "cutmix", "either")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from harness.data.augment import mixing
 from harness.data.load import ImageData
 from harness.data.pipeline import Batch, Scaling, scaling, to_device, training_batches
 from harness.datasets import CORRUPTION_NAMES, CORRUPTION_STRENGTHS, DATASETS
-from harness.recipes import FLOAT_NAMES, MIX_NAMES, PUBLISHED, RECIPES, UINT8_NAMES, Recipe, fitted
+from harness.recipes import FLOAT_NAMES, PUBLISHED, RECIPES, UINT8_NAMES, Recipe, fitted
 from harness.training import loop, setup
 from harness.training.setup import Training, data_generator
 from tests.copies import random_split
@@ -29,7 +29,9 @@ RECIPES_AND_PARTS = {
     **{name: fitted(recipe, C10) for name, recipe in RECIPES.items()},
     **{f"{name}, bilinear": Recipe(augment=(name,), interpolation="bilinear") for name in UINT8_NAMES},
     **{name: Recipe(augment=(name,)) for name in FLOAT_NAMES},
-    **{f"{name} for each image": Recipe(mix=name, mix_per_image=True) for name in MIX_NAMES},  # type: ignore[arg-type]
+    **{
+        f"{name} for each image": Recipe(mix=name, mix_per_image=True) for name in ("none", "mixup", "cutmix", "either")
+    },  # type: ignore[arg-type]
 }
 
 

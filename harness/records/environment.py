@@ -4,6 +4,7 @@ and facts of the device from the caller.
 
 import functools
 import hashlib
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +21,11 @@ def source_digest(root: Path = ROOT) -> str:
     for path in sorted(path for part in ("variants", "harness") for path in (root / part).rglob("*.py")):
         total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()
+
+
+def cores() -> int:
+    """Those that this process may use, which a cluster's scheduler may have narrowed."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def environment(device_facts: dict[str, Any], data_digest: str) -> dict[str, Any]:

@@ -308,7 +308,7 @@ def _object(name: str, content: bytes) -> dict[str, Any]:
 
 
 def parsed(name: str, content: bytes) -> Any:
-    """JSON without NaN and infinity, which no record holds."""
+    """JSON without the words NaN and Infinity, which no record holds."""
     try:
         return DECODER.decode(content.decode())
     except ValueError as error:

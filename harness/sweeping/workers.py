@@ -3,7 +3,6 @@ print. This process itself never uses a GPU: it would be a second one there, and
 """
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import IO
 from tqdm import tqdm
 
 from harness.data.load import available_bytes
-from harness.records.environment import ROOT
+from harness.records.environment import ROOT, cores
 from harness.training.signals import heed
 from variants.fields import UsageError
 
@@ -61,11 +60,6 @@ def place_of(device: str) -> Place:
 
 
 # --- who gets what ---------------------------------------------------------------------------------------------------
-
-
-def cores() -> int:
-    """Those that this process may use, which a cluster's scheduler may have narrowed."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads_of(own: Environment) -> int:

@@ -23,8 +23,9 @@ from harness.data.pipeline import DeviceSplit, Scaling, scaling, to_device, trai
 from harness.datasets import DATASETS
 from harness.recipes import Recipe, shortened
 from harness.records.benchmarks import Comparison
+from harness.records.environment import cores
 from harness.timing.conventional import Loop, conventional_batches
-from harness.timing.turns import OURS, Rounds, Way, configured, cores, made_up, seconds_of, take_turns, timed, titled
+from harness.timing.turns import OURS, Rounds, Way, configured, made_up, seconds_of, take_turns, timed, titled
 from harness.training import device as devices
 from harness.training.loop import DivergenceError, train
 from harness.training.optimiser import clip_gradients, learning_rate, set_rate

@@ -3,7 +3,6 @@ of them; a comparison is the median of the paired ratios with their spread. Also
 line asks for, and made-up data.
 """
 
-import os
 import statistics
 import sys
 import time
@@ -157,10 +156,6 @@ def titled(name: str, config: RunConfig) -> str:
     shape = [] if config.dataset == "c10" else [config.dataset]
     own = [text for text in config.overrides if not text.startswith("batch_size=")]
     return ", ".join((name, *shape, *own))
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def made_up(dataset: Dataset, count: int, tests: int = 64) -> ImageData:
