@@ -1,16 +1,17 @@
-"""One run from its config to its record, read from top to bottom: prepare, go on from a checkpoint, train epoch by
-epoch, evaluate, record. The accuracy recorded is that of the last planned epoch.
+"""One run, or several seeds of a cell as one, from config to record, read from top to bottom: prepare, go on from a
+checkpoint, train epoch by epoch, evaluate, record. The accuracy recorded is that of the last planned epoch.
 """
 
 import contextlib
 import sys
 import time
-from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,17 +20,18 @@ from harness.counting.cost import Cost, cost_of
 from harness.data.load import ImageData, Split, load
 from harness.data.pipeline import held_out, scaling, shown_more_often, to_device
 from harness.records.environment import environment
-from harness.records.lock import Lock, owned
+from harness.records.lock import BusyError, Lock, owned
 from harness.records.read import Run, check_images, done_run, whole_run
 from harness.records.write import RunWriter, prepare, set_aside
 from harness.training import device as devices
 from harness.training.checkpoint import EVERY_S, Checkpoints, clear
-from harness.training.evaluate import Evaluation, evaluate, evaluate_corrupted
+from harness.training.evaluate import Evaluation, evaluate_corrupted, evaluate_seeds
 from harness.training.history import History, Session
-from harness.training.loop import DivergenceError, Epoch, train
+from harness.training.loop import DivergenceError, Epoch, train_seeds
 from harness.training.progress import Progress
 from harness.training.setup import Training, build_model, warm_up
-from harness.training.signals import listening
+from harness.training.signals import Stop, listening
+from harness.training.together import as_one
 from variants.fields import UsageError
 
 
@@ -49,102 +51,211 @@ def run_cell(
     A run that diverges is recorded as failed and returned as such. Raises BusyError where another process trains the
     same run, and StoppedError after a signal: the same call goes on.
     """
+    (run,) = run_seeds([config], data_dir, out, device, quiet, resume)
+    return run
+
+
+def run_seeds(
+    configs: Sequence[RunConfig],
+    data_dir: Path,
+    out: Path,
+    device: torch.device,
+    quiet: bool = False,
+    resume: Resume = Resume(),
+) -> list[Run]:
+    """The same for several seeds of one cell, trained as one, with a record for each. A seed that another process
+    trains is left out and named (BusyError where none is left); those that stand at different places do not join."""
     prepare(out)
-    folder = out / config.run_id
-    with explained(config, folder, device), listening() as stop, owned(folder) as lock, own_threads():
-        if not resume.fresh and (done := done_run(folder)):  # by another process, since the caller looked
-            check_images(done, config.dataset, data_dir)
-            clear(folder)  # of a process that was killed when the result was just written
-            return done
-        devices.keep_freed_memory(device)
-        devices.forget_peak_memory(device)
-        model = build_model(config, device)  # before the data: a model that cannot be built fails at once
-        data = load(config.dataset, data_dir)
-        splits = splits_of(config, data)
-        check_batches(model, len(splits[0]), config.recipe.batch_size)
-        cost, env = counted(config, model), environment(devices.describe(device), data.digest)
+    config = configs[0]
+    with explained(config, out / config.run_id, device), listening() as stop, contextlib.ExitStack() as locks:
+        seeds = owned_seeds(configs, out, locks)
+        todo = [seed for seed in seeds if resume.fresh or not seed.is_done(data_dir)]
+        if todo:
+            devices.keep_freed_memory(device)
+            devices.forget_peak_memory(device)
+            models = [build_model(seed.config, device) for seed in todo]  # before the data: what cannot be built fails
+            data = load(config.dataset, data_dir)
+            splits = splits_of(config, data)
+            check_batches(models[0], len(splits[0]), config.recipe.batch_size)
+            cost, env = counted(config, models[0]), environment(devices.describe(device), data.digest)
+            for seed, model in zip(todo, models):
+                seed.look_back(model, env, cost, stop, resume)
+            for group in standing_together(todo):
+                with own_threads():
+                    train_group(group, data, splits, device, quiet)
+        return [whole_run(seed.folder) for seed in seeds]
 
-        history = History(fresh=resume.fresh)
-        checkpoints = Checkpoints(folder, maker_of(config, env), history, stop, resume.save_every_s)
-        carried = checkpoints.find()
-        if carried and resume.fresh and not (carried.get("fresh") and done_run(folder) is None):
-            clear(folder)  # --fresh goes on only with what --fresh began and did not finish
-            carried = checkpoints.state = None
-        if carried:
-            history.go_on(carried)
-            env["threads"] = carried["threads"]
-            if takes_threads(device, carried["threads"]):
-                print(f"{title(config)}: goes on with {carried['threads']} threads, as it began", file=sys.stderr)
-            if not quiet:
-                print(f"{title(config)}: goes on after epoch {len(history.lines)}", flush=True)
-        set_aside(folder)
-        writer = RunWriter(folder)
-        writer.begin(config.to_plain(), env, asdict(cost), history.lines)
-        facts = {name: env[name] for name in ("device_name", "torch", "commit")}
-        history.session = Session(device, {**facts, "after_epochs": len(history.lines)})
-        progress = Progress(title(config), config.recipe.epochs, len(splits[0]), quiet)
 
-        predictions, reason, can_go_on = None, None, False
+def owned_seeds(configs: Sequence[RunConfig], out: Path, locks: contextlib.ExitStack) -> "list[Seed]":
+    seeds = []
+    for config in configs:
+        folder = out / config.run_id
         try:
-            train_split, eval_split = (to_device(split, device) for split in splits)
-            training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device))
-            evaluation = train_and_evaluate(training, checkpoints, writer, progress, lock)
-            labels = splits[1].labels.astype("uint16")
-            predictions = {"labels": labels, "predicted": evaluation.predicted, "confidence": evaluation.confidence}
-        except DivergenceError as error:
-            reason = str(error)
-        except (RuntimeError, MemoryError) as error:
-            if not devices.is_out_of_memory(error):
+            seeds.append(Seed(config, folder, locks.enter_context(owned(folder))))
+        except BusyError as error:
+            if config is configs[-1] and not seeds:
                 raise
-            reason, can_go_on = out_of_memory(config, device), True  # once others have left the device
-        lock.check()
-        size = {"params": sum(p.numel() for p in model.parameters()), "macs": cost.macs}
-        writer.finish(history.result(split_name(config), reason) | size, predictions)
+            print(f"left out: {error}", flush=True)
+    return seeds
+
+
+class Seed:
+    """One run of a cell, trained alone or together with others: its lock, history, checkpoints and record."""
+
+    model: nn.Module
+    cost: Cost
+    env: dict[str, Any]
+    history: History
+    checkpoints: Checkpoints
+
+    def __init__(self, config: RunConfig, folder: Path, lock: Lock):
+        self.config, self.folder, self.lock, self.writer = config, folder, lock, RunWriter(folder)
+        self.is_recorded = False
+
+    def is_done(self, data_dir: Path) -> bool:
+        """By another process, since the caller looked."""
+        if done := done_run(self.folder):
+            check_images(done, self.config.dataset, data_dir)
+            clear(self.folder)  # of a process that was killed when the result was just written
+        return done is not None
+
+    def look_back(self, model: nn.Module, env: dict[str, Any], cost: Cost, stop: Stop, resume: Resume) -> None:
+        """Finds where an earlier process left it."""
+        self.model, self.env, self.cost, self.history = model, dict(env), cost, History(fresh=resume.fresh)
+        maker = maker_of(self.config, env)
+        self.checkpoints = Checkpoints(self.folder, maker, self.history, stop, resume.save_every_s)
+        carried = self.checkpoints.find()
+        if carried and resume.fresh and not (carried.get("fresh") and done_run(self.folder) is None):
+            clear(self.folder)  # --fresh goes on only with what --fresh began and did not finish
+            carried = self.checkpoints.state = None
+        if carried:
+            self.history.go_on(carried)
+            self.env["threads"] = carried["threads"]
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """Where it goes on, and with whom it came there; empty at the beginning."""
+        if self.checkpoints.state is None:
+            return ()
+        at, last = self.checkpoints.state["position"], self.history.earlier[-1]
+        return at["epoch"], at["batches"], *last.get("seeds", [self.config.seed])
+
+    def begin(self, session: Session) -> None:
+        set_aside(self.folder)
+        self.writer.begin(self.config.to_plain(), self.env, asdict(self.cost), self.history.lines)
+        self.history.session = session
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        self.lock.check()
+        self.writer.epoch(line)
+        self.history.lines.append(line)
+
+    def record(self, reason: str | None, predictions: dict[str, np.ndarray] | None = None) -> None:
+        """The end of it, once. `reason`: why it failed, if it did."""
+        if self.is_recorded:
+            return
+        self.lock.check()
+        size = {"params": sum(p.numel() for p in self.model.parameters()), "macs": self.cost.macs}
+        self.writer.finish(self.history.result(split_name(self.config), reason) | size, predictions)
+        self.is_recorded = True
+
+
+def standing_together(seeds: Sequence[Seed]) -> list[list[Seed]]:
+    groups: dict[tuple[int, ...], list[Seed]] = {}
+    for seed in seeds:
+        groups.setdefault(seed.place, []).append(seed)
+    return list(groups.values())
+
+
+def train_group(
+    group: Sequence[Seed], data: ImageData, splits: tuple[Split, Split], device: torch.device, quiet: bool
+) -> None:
+    """Seeds that stand at the same place, from there to their records."""
+    first, numbers = group[0], [seed.config.seed for seed in group]
+    config, done, name = first.config, len(first.history.lines), title(first.config, numbers)
+    if first.checkpoints.state:
+        if takes_threads(device, first.env["threads"]):
+            print(f"{name}: goes on with {first.env['threads']} threads, as it began", file=sys.stderr)
+        if not quiet:
+            print(f"{name}: goes on after epoch {done}", flush=True)
+    facts = {fact: first.env[fact] for fact in ("device_name", "torch", "commit")} | {"after_epochs": done}
+    session = Session(device, facts | ({"seeds": numbers} if len(group) > 1 else {}))
+    for seed in group:
+        seed.begin(session)
+
+    progress = Progress(name, config.recipe.epochs, len(splits[0]), quiet)
+    predictions: Sequence[dict[str, np.ndarray] | None] = [None] * len(group)
+    reasons, can_go_on = {}, False
+    try:
+        train_split, eval_split = (to_device(split, device) for split in splits)
+        model = as_one([seed.model for seed in group], numbers)
+        training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device))
+        labels, evaluations = splits[1].labels.astype("uint16"), train_and_evaluate(training, group, progress)
+        predictions = [{"labels": labels, "predicted": e.predicted, "confidence": e.confidence} for e in evaluations]
+    except DivergenceError as error:
+        reasons = error.reasons
+    except (RuntimeError, MemoryError) as error:
+        if not devices.is_out_of_memory(error):
+            raise
+        can_go_on = True  # once others have left the device
+        reasons = dict.fromkeys(range(len(group)), out_of_memory(config, device))
+    for place, (seed, predicted) in enumerate(zip(group, predictions)):
+        seed.record(reasons.get(place), predicted)
         if not can_go_on:
-            clear(folder)
-        return whole_run(folder)
+            clear(seed.folder)
 
 
-def train_and_evaluate(
-    training: Training, checkpoints: Checkpoints, writer: RunWriter, progress: Progress, lock: Lock
-) -> Evaluation:
-    """Every epoch goes into the record as it ends; the evaluation is that of the last one."""
-    history, session, evaluation = checkpoints.history, checkpoints.history.session, None
+def train_and_evaluate(training: Training, group: Sequence[Seed], progress: Progress) -> list[Evaluation]:
+    """Every epoch goes into the records as it ends, and so does a failure. The last epoch's evaluations."""
+    checkpoints, session, evaluations = [seed.checkpoints for seed in group], group[0].history.session, None
     assert session is not None
     session.compile_seconds = warm_up(training)
     try:
-        for epoch in train(training, progress, checkpoints):
-            lock.check()
-            writer.epoch(epoch.line)
-            history.lines.append(epoch.line)
-            evaluation = epoch.evaluation
+        for epoch in train_seeds(training, progress, checkpoints):
+            for place, seed in enumerate(group):
+                if reason := training.failures.get(place):
+                    if not seed.is_recorded:
+                        print(f"{title(seed.config)} failed: {reason}", file=sys.stderr, flush=True)
+                    seed.record(reason)
+                else:
+                    seed.epoch(epoch[place].line)
+            evaluations = [one.evaluation for one in epoch]
             session.look()
     finally:
         progress.close()
         session.look(last=True)
-    if evaluation is None:  # an earlier session ended after the last epoch
-        evaluation = evaluate(*training.evaluated_with)
+    if evaluations is None:  # an earlier session ended after the last epoch
+        evaluations = evaluate_seeds(*training.evaluated_with)
     if not training.config.holdout:  # a run with a holdout is for choosing, and never looks at the test set
         start_s = time.perf_counter()
-        tell = progress.judging("under corruptions", len(training.eval_split), checkpoints.check)
-        history.corruption_accuracy = evaluate_corrupted(*training.evaluated_with, tell)
-        history.corruption_seconds = time.perf_counter() - start_s
+        tell = progress.judging("under corruptions", len(training.eval_split), checkpoints[0].check)
+        for seed, accuracy in zip(group, evaluate_corrupted(*training.evaluated_with, tell)):
+            seed.history.corruption_accuracy = accuracy
+            seed.history.corruption_seconds = time.perf_counter() - start_s
         progress.close()
-    return evaluation
+    return evaluations
 
 
 def trained_again(
-    config: RunConfig, data_dir: Path, device: torch.device, first: int, quiet: bool = False
+    config: RunConfig,
+    data_dir: Path,
+    device: torch.device,
+    first: int,
+    quiet: bool = False,
+    beside: Sequence[int] = (),
 ) -> Generator[Epoch, None, None]:
-    """The first epochs of the same run once more, without a record. To be closed by whoever asks for fewer."""
-    model = build_model(config, device)
+    """The first epochs of the same run once more, without a record; with those seeds `beside` it that were trained
+    together with it. To be closed by whoever asks for fewer."""
+    seeds = list(beside) or [config.seed]
+    model = as_one([build_model(replace(config, seed=seed), device) for seed in seeds], seeds)
     data = load(config.dataset, data_dir)
     train_split, eval_split = (to_device(split, device) for split in splits_of(config, data))
     training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device))
     warm_up(training)
-    progress = Progress(title(config), first, len(train_split), quiet)
+    progress = Progress(title(config, seeds), first, len(train_split), quiet)
     with contextlib.closing(progress):
-        yield from islice(train(training, progress), first)
+        for epoch in islice(train_seeds(training, progress), first):
+            yield epoch[seeds.index(config.seed)]
 
 
 # --- going on --------------------------------------------------------------------------------------------------------
@@ -178,8 +289,9 @@ def takes_threads(device: torch.device, threads: int) -> bool:
 # --- what is trained -------------------------------------------------------------------------------------------------
 
 
-def title(config: RunConfig) -> str:
-    return f"{config.variant_name} {config.dataset_name} {config.recipe_name} seed {config.seed}"
+def title(config: RunConfig, seeds: Sequence[int] = ()) -> str:
+    numbers = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {config.seed}"
+    return f"{config.variant_name} {config.dataset_name} {config.recipe_name} {numbers}"
 
 
 def split_name(config: RunConfig) -> str:

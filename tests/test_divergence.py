@@ -15,7 +15,7 @@ from harness.data.load import load
 from harness.data.pipeline import DeviceSplit, scaling, to_device
 from harness.datasets import DATASETS
 from harness.experiment import run_cell
-from harness.training import loop, setup
+from harness.training import setup
 from harness.training.checkpoint import PATTERN, read_state
 from harness.training.estimate import blank_batch
 from harness.training.evaluate import evaluate
@@ -102,13 +102,13 @@ def test_a_step_that_overflows_is_skipped_and_the_scale_falls(monkeypatch):
 
 
 def test_what_is_clipped_and_watched_is_the_unscaled_gradient(monkeypatch):
-    norms, real = [], loop.nn.utils.get_total_norm
+    norms, real = [], nn.utils.get_total_norm
 
     def watched(gradients):
         norms.append(real(gradients).item())
         return torch.tensor(norms[-1])
 
-    monkeypatch.setattr(loop.nn.utils, "get_total_norm", watched)
+    monkeypatch.setattr(nn.utils, "get_total_norm", watched)
     for power in (0, 8):
         one_step(monkeypatch, GradScaler("cpu", init_scale=2.0**power))
     assert norms[0] == pytest.approx(norms[1], rel=0.01)
@@ -158,7 +158,8 @@ def test_the_first_bad_step_is_named_with_its_epoch_and_rate(bad):
     rate = learning_rate(RECIPE, 23, 10)
     assert f"epoch 3, step 23 (learning rate {rate:.3g})" in str(told.value)
     assert "before it there was no whole epoch" in str(told.value)
-    found.last_good = {"epoch": 2, "train_loss": 0.123456}
+    found = seeing(watching(), *[1.0] * 23, bad)
+    found.last_good = [{"epoch": 2, "train_loss": 0.123456}]
     with pytest.raises(DivergenceError, match=r"the last good loss was 0\.1235, over epoch 2"):
         found.check()
     seeing(watching(), 1.0, 2.0).check()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from harness.training import checkpoint
-from harness.training.checkpoint import PARTS, Checkpoints, Position, read_state
+from harness.training.checkpoint import PARTS, Checkpoints, Position, read_state, restore
 from harness.training.history import History
 from tests.mutations import BYTES, Change, cases
 
@@ -79,7 +79,7 @@ def harm(original: Original) -> str | None:
         found = checkpoints.find()
         if not found or comparable(checkpoints.state) != original.state:
             return "another state than the one before is found"
-        checkpoints.restore(parts_of(nn.Linear(2, 3)))
+        restore([checkpoints], parts_of(nn.Linear(2, 3)))
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     aside = [path.name for path in original.folder.glob("unreadable-*")]

@@ -13,6 +13,7 @@ from harness.data.load import load
 from harness.data.pipeline import DeviceSplit, scaling, to_device
 from harness.datasets import DATASETS
 from harness.experiment import trained_again
+from harness.training import loop
 from harness.training.checkpoint import Checkpoints, Position
 from harness.training.loop import train
 from harness.training.progress import Progress, duration
@@ -141,7 +142,7 @@ def test_the_loop_tells_the_progress_where_it_begins(tmp_path, monkeypatch):
             begun.append(images)
 
     for at in (None, (1, 0), (2, 0), (2, 1), (3, 0)):
-        monkeypatch.setattr(Checkpoints, "restore", lambda self, training, at=at: Position(*at) if at else Position())
+        monkeypatch.setattr(loop, "restore", lambda checkpoints, training, at=at: [Position(*at) if at else Position()])
         training = Training(config, build_model(config, device), few, few, scale)
         list(train(training, Heard("", 2, 96, quiet=True), Checkpoints(tmp_path, {}) if at else None))
     assert begun == [0, 0, 96, 128, 192]

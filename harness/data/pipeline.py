@@ -3,7 +3,7 @@ the host, in a fixed order, from the generator that is given."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -96,24 +96,48 @@ def shown_more_often(train: Split, share: float) -> Split:
     return train.part(np.resize(np.flatnonzero(chosen), len(train)))
 
 
-def training_batches(split: DeviceSplit, recipe: Recipe, scale: Scaling, rng: np.random.Generator) -> Iterator[Batch]:
-    """One epoch: every image once, the last batch as short as it comes out."""
+def training_batches(split: DeviceSplit, recipe: Recipe, scale: Scaling, *rngs: np.random.Generator) -> Iterator[Batch]:
+    """One epoch: every image once, the last batch as short as it comes out. With a generator for each of several seeds
+    batches are stacked: each seed's part is the batch that it has by itself."""
+    size, steps, several = recipe.batch_size, float_steps(recipe.augment), len(rngs) > 1
+    for chunks in zip(*(_chunks(split, recipe, steps, rng) for rng in rngs), strict=True):
+        images, labels = (_joined(parts) for parts in ([c.images for c in chunks], [c.labels for c in chunks]))
+        mix = [_joined(values) for values in zip(*(chunk.mix for chunk in chunks if chunk.mix))]
+        for i, start in enumerate(range(0, len(chunks[0].labels), size)):
+            part = slice(start, start + size)
+            at = (slice(None), part) if several else part
+            batch = scale(images[at])
+            for nth, step in enumerate(steps):
+                own = zip(batch if several else [batch], (chunk.drawn[nth][i] for chunk in chunks))
+                batch = _joined([step.apply(x, draws, recipe, scale.mean_C11) for x, draws in own])
+            yield Batch(batch, labels[at], Mix(*(values[at] for values in mix)) if mix else None)
+
+
+class _Chunk(NamedTuple):
+    """Images augmented at once, and what their batches need besides: see draw_batches."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    drawn: list[list[Any]]
+    mix: Mix | None
+
+
+def _chunks(split: DeviceSplit, recipe: Recipe, steps: Sequence[Step], rng: np.random.Generator) -> Iterator[_Chunk]:
+    """Of one seed's epoch. The images of one are overwritten by those of the next."""
     order = rng.permutation(len(split))
-    size, device, steps = recipe.batch_size, split.labels.device, float_steps(recipe.augment)
+    size, device = recipe.batch_size, split.labels.device
     chunk = max(1, CHUNK_BYTES // split.images[0].numel() // size) * size
     space = torch.empty_like(split.images[:chunk])  # one for all chunks: fresh memory costs as much as filling it
     for start in range(0, len(order), chunk):
         index = transfer.to_device(order[start : start + chunk], device)
         images = torch.index_select(split.images, 0, index, out=space[: len(index)])
         images = augment_uint8_(images, recipe.augment, recipe, rng)
-        labels = split.labels.index_select(0, index)
-        parts = [slice(first, min(first + size, len(labels))) for first in range(0, len(labels), size)]
-        drawn, mix = draw_batches([part.stop - part.start for part in parts], steps, recipe, split, rng)
-        for i, part in enumerate(parts):
-            batch = scale(images[part])
-            for step, of_batches in zip(steps, drawn, strict=True):
-                batch = step.apply(batch, of_batches[i], recipe, scale.mean_C11)
-            yield Batch(batch, labels[part], Mix(*(values[part] for values in mix)) if mix else None)
+        counts = [min(size, len(index) - first) for first in range(0, len(index), size)]
+        yield _Chunk(images, split.labels.index_select(0, index), *draw_batches(counts, steps, recipe, split, rng))
+
+
+def _joined(of_seeds: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(list(of_seeds)) if len(of_seeds) > 1 else of_seeds[0]
 
 
 def draw_batches(

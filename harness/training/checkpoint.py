@@ -7,9 +7,10 @@ import hashlib
 import io
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from harness.records.write import write_atomically
 from harness.training.history import History
 from harness.training.setup import Training
 from harness.training.signals import Stop, StoppedError
+from harness.training.together import Together, part, stacked
 
 KEPT = 2  # the one before the newest is there for the day on which the newest cannot be read
 EVERY_S = 60.0
@@ -81,25 +83,10 @@ class Checkpoints:
             )
         return None
 
-    def restore(self, training: Training) -> Position:
-        """Puts back what was found, once; without it the run begins at the beginning."""
-        state, self.state = self.state, None
-        if state is None:
-            return Position()
-        training.model.load_state_dict(state["model"])
-        training.optimiser.load_state_dict(state["optimiser"])
-        if training.average is not None:
-            training.average.model.load_state_dict(state["average"])
-        training.scaler.load_state_dict(state.get("scaler", {}))  # checkpoints from before fp16 have none and need none
-        torch.set_rng_state(state["generator"])
-        if state["cuda_generator"] is not None:
-            torch.cuda.set_rng_state(state["cuda_generator"], training.device)
-        return Position(**state["position"])
-
     def due(self) -> bool:
         return self.stop.asked is not None or time.monotonic() >= self._due_s
 
-    def save(self, position: Position, training: Training) -> None:
+    def save(self, position: Position, training: "Training | OneSeed") -> None:
         """A full disk or memory does not end the run: it goes on without a checkpoint, with one warning."""
         state = {"maker": dict(self.maker), "carried": self.history.to_plain(), "position": asdict(position)}
         path = self.folder / f"checkpoint-{position.epoch:06d}-{position.batches:08d}-{self._mark}.pt"
@@ -129,7 +116,63 @@ def clear(folder: Path) -> None:
             path.unlink()
 
 
-def _state_of(training: Training) -> dict[str, Any]:
+# --- of all seeds that are trained together --------------------------------------------------------------------------
+
+
+class OneSeed:
+    """A seed's part of a training, as a checkpoint takes it: what the seed's own run would have there."""
+
+    def __init__(self, training: Training, seed: int):
+        self.model, self.optimiser = _Part(training.model, seed), _Part(training.optimiser, seed)
+        self.average = None if training.average is None else SimpleNamespace(model=_Part(training.average.model, seed))
+        self.scaler, self.device = training.scaler, training.device
+
+
+class _Part:
+    def __init__(self, whole: Any, seed: int):
+        self._whole, self._seed = whole, seed
+
+    def state_dict(self) -> dict[str, Any]:
+        return part(self._whole.state_dict(), self._seed)
+
+
+def save(checkpoints: Sequence[Checkpoints], positions: Sequence[Position], training: Training) -> None:
+    """A checkpoint for each seed that has not failed. A signal ends the training when all are written."""
+    stopped = None
+    for seed, (own, position) in enumerate(zip(checkpoints, positions)):
+        if seed not in training.failures:
+            try:
+                own.save(position, OneSeed(training, seed) if len(checkpoints) > 1 else training)
+            except StoppedError as error:
+                stopped = error
+    if stopped:
+        raise stopped
+
+
+def restore(checkpoints: Sequence[Checkpoints], training: Training) -> list[Position]:
+    """Puts back what was found, once; without it the seeds begin at the beginning. Where each stands."""
+    states = [own.state for own in checkpoints if own.state is not None]
+    if not states:
+        return [Position() for _ in training.seeds]
+    for own in checkpoints:
+        own.state = None
+    first, several = states[0], isinstance(training.model, Together)
+    model, optimiser, average = (
+        stacked([state[name] for state in states]) if several else first[name]
+        for name in ("model", "optimiser", "average")
+    )
+    training.model.load_state_dict(model)
+    training.optimiser.load_state_dict(optimiser)
+    if training.average is not None:
+        training.average.model.load_state_dict(average)
+    training.scaler.load_state_dict(first.get("scaler", {}))  # checkpoints from before fp16 have none and need none
+    torch.set_rng_state(first["generator"])
+    if first["cuda_generator"] is not None:
+        torch.cuda.set_rng_state(first["cuda_generator"], training.device)
+    return [Position(**state["position"]) for state in states]
+
+
+def _state_of(training: "Training | OneSeed") -> dict[str, Any]:
     on_gpu = training.device.type == "cuda"
     return {
         "model": training.model.state_dict(),

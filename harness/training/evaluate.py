@@ -4,6 +4,7 @@ under corruptions. The model is left in the mode that it was in.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,6 @@ def batch_size(split: DeviceSplit, compiled: bool = False) -> int:
     return next(dividing, most)
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module,
     forward: Callable[[torch.Tensor], torch.Tensor],
@@ -44,6 +44,19 @@ def evaluate(
     precision: str,
 ) -> Evaluation:
     """`forward` computes `model`, perhaps compiled for whole batches; every image counts once."""
+    (evaluation,) = evaluate_seeds(model, forward, split, scale, precision)
+    return evaluation
+
+
+@torch.no_grad()
+def evaluate_seeds(
+    model: nn.Module,
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    split: DeviceSplit,
+    scale: Scaling,
+    precision: str,
+) -> list[Evaluation]:
+    """One for each of the seeds that the model computes."""
     was_training = model.training
     model.eval()
     device, size, logits = split.labels.device, batch_size(split, forward is not model), []
@@ -52,7 +65,11 @@ def evaluate(
             images = scale(split.images[start : start + size])
             logits.append((forward if len(images) == size else model)(images).float())
     model.train(was_training)
-    logits_NK = torch.cat(logits)
+    logits_SNK = torch.cat(logits, dim=-2)
+    return [_evaluation(logits_NK, split) for logits_NK in logits_SNK.view(-1, *logits_SNK.shape[-2:])]
+
+
+def _evaluation(logits_NK: torch.Tensor, split: DeviceSplit) -> Evaluation:
     confidence, predicted = logits_NK.softmax(dim=1).max(dim=1)
     return Evaluation(
         accuracy=(predicted == split.labels).double().mean().item(),
@@ -70,18 +87,21 @@ def evaluate_corrupted(
     scale: Scaling,
     precision: str,
     tell: Callable[[int], None],
-) -> dict[str, list[float]]:
-    """Accuracy under each corruption, weakest strength first. `tell` is called with the number of images done."""
+) -> list[dict[str, list[float]]]:
+    """For each seed the accuracy under each corruption, weakest strength first. `tell` is called with the number of
+    images done."""
     was_training = model.training
     model.eval()
     device, size, corruptions = split.labels.device, batch_size(split, forward is not model), Corruptions()
-    correct = {kind: torch.zeros(CORRUPTION_STRENGTHS, dtype=torch.int64, device=device) for kind in CORRUPTION_NAMES}
+    correct: dict[str, list[Any]] = {kind: [0] * CORRUPTION_STRENGTHS for kind in CORRUPTION_NAMES}
     for start in range(0, len(split), size):
         labels = split.labels[start : start + size]
         for kind, strength, images in corruptions.of(split.images[start : start + size]):
             with autocast(device, precision):
                 logits = (forward if len(images) == size else model)(scale(images))
-            correct[kind][strength] += (logits.argmax(dim=1) == labels).sum()
+            correct[kind][strength] += (logits.argmax(dim=-1) == labels).sum(dim=-1)
         tell(start + len(labels))
     model.train(was_training)
-    return {kind: [count / len(split) for count in counts.tolist()] for kind, counts in correct.items()}
+    by_kind = {kind: torch.stack(counts).view(CORRUPTION_STRENGTHS, -1).T.tolist() for kind, counts in correct.items()}
+    seeds = range(len(next(iter(by_kind.values()))))
+    return [{kind: [n / len(split) for n in counts[seed]] for kind, counts in by_kind.items()} for seed in seeds]

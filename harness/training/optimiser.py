@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from harness.recipes import Recipe
+from harness.training.together import Together
 
 DECAYING = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
@@ -16,9 +17,10 @@ DECAYING = (nn.Linear, nn.Conv1d, nn.Conv2d)
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
     """What decays, all alike, and what does not: see Recipe.decay."""
     matrices = {id(m.weight) for m in model.modules() if isinstance(m, DECAYING)}
+    stacked = isinstance(model, Together)
     is_decaying = {
         "all": lambda p: True,
-        "matrices": lambda p: p.ndim >= 2,
+        "matrices": lambda p: p.ndim - stacked >= 2,
         "weights": lambda p: id(p) in matrices,
     }[recipe.decay]
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -38,17 +40,31 @@ def set_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
+def gradient_norm(weights: Sequence[nn.Parameter], seeds: int = 1) -> torch.Tensor:
+    """Over all weights; of stacked ones a number for each seed."""
+    gradients = [p.grad for p in weights if p.grad is not None]
+    if seeds == 1:
+        return nn.utils.get_total_norm(gradients)
+    return torch.cat([g.reshape(seeds, -1) for g in gradients], dim=1).norm(dim=1)
+
+
 @torch.no_grad()
 def clip_gradients(weights: Sequence[nn.Parameter], recipe: Recipe, total_norm: torch.Tensor) -> None:
-    """Scales gradients down to the recipe's largest norm, all together or each by itself."""
+    """Scales gradients down to the recipe's largest norm, all together or each by itself; each seed by its own norm."""
     if not recipe.clip:
         return
-    if recipe.clip_scope == "all":
-        nn.utils.clip_grads_with_norm_(weights, recipe.clip, total_norm)
-        return
     gradients = [p.grad for p in weights if p.grad is not None]
-    norms = torch.stack(torch._foreach_norm(gradients))
-    torch._foreach_mul_(gradients, (recipe.clip / (norms + 1e-6)).clamp(max=1.0).unbind())
+    if total_norm.ndim:
+        norms = [total_norm] * len(gradients)
+        if recipe.clip_scope != "all":
+            norms = [g.reshape(len(g), -1).norm(dim=1) for g in gradients]
+        shares = (recipe.clip / (torch.stack(norms) + 1e-6)).clamp(max=1.0).unbind()
+        torch._foreach_mul_(gradients, [s.view(-1, *[1] * (g.ndim - 1)) for s, g in zip(shares, gradients)])
+    elif recipe.clip_scope == "all":
+        nn.utils.clip_grads_with_norm_(weights, recipe.clip, total_norm)
+    else:
+        norms = torch.stack(torch._foreach_norm(gradients))
+        torch._foreach_mul_(gradients, (recipe.clip / (norms + 1e-6)).clamp(max=1.0).unbind())
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:

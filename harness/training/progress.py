@@ -35,10 +35,10 @@ class Progress:
         self.shown_s = self.start_s
 
     def batch(self, epoch: int, images: int, totals: torch.Tensor) -> None:
-        """`images` done in this epoch; `totals` (loss sum, correct sum, ...) lies on the device and is seldom read."""
+        """`images` done in this epoch; `totals` (loss and correct sum of each seed) lies on the device, seldom read."""
         if not self._is_time_to_show():
             return
-        loss, correct = (totals[:2] / max(images, 1)).tolist()
+        loss, correct = (totals.view(-1, 2).mean(0) / max(images, 1)).tolist()
         done = (epoch - 1) * self.images_per_epoch + images
         rate = (done - self.earlier) / (self.shown_s - self.start_s)
         self._show(

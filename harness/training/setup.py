@@ -6,6 +6,7 @@ import copy
 import functools
 import hashlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.config import RunConfig
-from harness.data.augment.mixing import mix_images
+from harness.data.augment.mixing import Mix, mix_images
 from harness.data.pipeline import Batch, DeviceSplit, Scaling, training_batches
 from harness.recipes import Recipe
 from harness.training.device import autocast, gradient_scaler, synchronise
-from harness.training.evaluate import evaluate
+from harness.training.evaluate import evaluate_seeds
 from harness.training.optimiser import make_optimiser
+from harness.training.together import Together
 
 WARM_STEPS = 3  # the first compiles, the second runs as the graph will, the third records it
 
@@ -43,12 +45,14 @@ def build_model(config: RunConfig, device: torch.device) -> nn.Module:
 
 class Training:
     """Everything that a training step or an evaluation needs. A checkpoint holds its model, optimiser, average and
-    scaler."""
+    scaler. With several seeds `config` is that of any of them."""
 
     def __init__(
         self, config: RunConfig, model: nn.Module, train_split: DeviceSplit, eval_split: DeviceSplit, scale: Scaling
     ):
         self.config, self.model = config, model
+        self.seeds = model.seeds if isinstance(model, Together) else (config.seed,)
+        self.failures: dict[int, str] = {}  # why a seed, by its place, is no longer trained
         self.train_split, self.eval_split, self.scale = train_split, eval_split, scale
         self.device = train_split.labels.device
         self.average = Average(model, config.recipe.ema) if config.recipe.ema else None
@@ -63,13 +67,18 @@ class Training:
             # A small ViT's step is hundreds of short kernels: as one CUDA graph they start together. The next step
             # overwrites what it returns, so the loop reads it at once; evaluation keeps its results and gets no graph.
             mode = "reduce-overhead" if self.device.type == "cuda" else "default"
-            self.compiled_loss = torch.compile(batch_loss, dynamic=False, mode=mode)
+            self.compiled_loss = torch.compile(seeds_loss, dynamic=False, mode=mode)
 
     def loss_of(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """One short batch an epoch is not worth a compilation."""
-        if self.compiled_loss is None or len(batch.labels) < self.whole_batch:
-            return batch_loss(self.model, batch, self.config.recipe)
+        if self.compiled_loss is None or batch.labels.shape[-1] < self.whole_batch:
+            return seeds_loss(self.model, batch, self.config.recipe)
         return self.compiled_loss(self.model, batch, self.config.recipe)
+
+    def batches(self, split: DeviceSplit, epoch: int) -> Iterator[Batch]:
+        """Each seed has its own order, augmentation and mixing."""
+        drawn = (data_generator(seed, epoch) for seed in self.seeds)
+        return training_batches(split, self.config.recipe, self.scale, *drawn)
 
     @property
     def evaluated_with(self) -> tuple[nn.Module, Any, DeviceSplit, Scaling, str]:
@@ -77,7 +86,18 @@ class Training:
         return self.judged, self.forward, self.eval_split, self.scale, self.config.precision
 
 
-def batch_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
+def seeds_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
+    """`batch_loss`, of several seeds with a number for each."""
+    if not isinstance(model, Together):
+        return batch_loss(model, batch, recipe)
+
+    def of_seed(own: Any, images: torch.Tensor, labels: torch.Tensor, *mix: torch.Tensor) -> Any:
+        return batch_loss(own, Batch(images, labels, Mix(*mix) if mix else None), recipe)
+
+    return model.each(of_seed, batch.images, batch.labels, *(batch.mix or ()))
+
+
+def batch_loss(model: Any, batch: Batch, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
     """The mean loss to descend, and this batch's sums over images (loss, correct) for the record.
 
     A mixed image counts for each of its two labels by their share.
@@ -142,12 +162,12 @@ def warm_up(training: Training) -> float | None:
     few = DeviceSplit(training.train_split.images[:count], training.train_split.labels[:count])
     model.train()
     for _ in range(WARM_STEPS):
-        batch = next(training_batches(few, config.recipe, training.scale, data_generator(config.seed, 0)))
+        batch = next(training.batches(few, 0))
         with autocast(training.device, config.precision):
             loss, _ = training.loss_of(batch)
-        loss.backward()
+        loss.sum().backward()
         model.zero_grad(set_to_none=True)
-    evaluate(*training.evaluated_with)
+    evaluate_seeds(*training.evaluated_with)
     model.load_state_dict(before)
     synchronise(training.device)
     return time.perf_counter() - start_s
