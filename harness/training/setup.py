@@ -103,7 +103,8 @@ def batch_loss(model: Any, batch: Batch, recipe: Recipe) -> tuple[torch.Tensor, 
     A mixed image counts for each of its two labels by their share.
     """
     images = batch.images if batch.mix is None else mix_images(batch.images, batch.mix)
-    logits = model(images).float()
+    logits = model(images)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     smoothing, guess, own = smoothing_of(recipe, logits.shape[1]), logits.argmax(dim=1), batch.labels
     losses = F.cross_entropy(logits, own, reduction="none", label_smoothing=smoothing)
     correct = (guess == own).double()

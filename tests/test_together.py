@@ -1,0 +1,320 @@
+"""Seeds trained as one: each as by itself, with its own draws, its own failure, checkpoint and record."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness import verify
+from harness.config import RunConfig, resolve
+from harness.data.pipeline import DeviceSplit, Scaling, scaling, to_device
+from harness.datasets import DATASETS
+from harness.experiment import Resume, run_cell, run_seeds
+from harness.recipes import PUBLISHED
+from harness.records.lock import BusyError, owned
+from harness.records.read import Run, run_state
+from harness.timing.turns import made_up
+from harness.training import loop, setup
+from harness.training.loop import train_seeds
+from harness.training.setup import Training, build_model
+from harness.training.signals import StoppedError
+from harness.training.together import Together, as_one, part, stacked
+from tests.test_resume import CPU, SETTINGS, assert_same, stopping_after
+from variants.catalog import CATALOG
+from variants.config import ViTConfig
+
+SEEDS = (0, 1, 2)
+STEADY = [f"recipe.{name}=0" for name in ("dropout", "attention_dropout", "head_dropout", "drop_path", "warmup_epochs")]
+STEADY += ["recipe.ema=0.9"]
+SMALL = ("compact", "compact-cls", "vit-lite-7-4", "cvt-7-4", "small-p4")  # of which 20 steps are quick
+
+
+class Exact(Scaling):
+    """float64, in which two orders of a sum differ too little to matter."""
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return super().__call__(images).double()
+
+
+def steady(name: str, recipe: str, settings: Sequence[str] = (), whole: bool = False) -> RunConfig:
+    shallow = ["variant.depth=1"] if type(CATALOG[name]) is ViTConfig and not whole else []
+    return resolve(name, DATASETS["c10"], recipe, epochs=1, batch_size=8, settings=[*STEADY, *shallow, *settings])
+
+
+def training(config: RunConfig, seeds: Sequence[int], images: int, exact: bool = True) -> Training:
+    data = made_up(DATASETS["c10"], images, 4)
+    scale, split = scaling(data, config.recipe, CPU), to_device(data.train, CPU)
+    models = [build_model(replace(config, seed=seed), CPU) for seed in seeds]
+    if exact:
+        scale, models = Exact(**vars(scale)), [model.double() for model in models]
+    own = replace(config, seed=seeds[0])
+    return Training(own, as_one(models, seeds), split, DeviceSplit(split.images[:4], split.labels[:4]), scale)
+
+
+def losses_of(of: Training) -> torch.Tensor:
+    """Of each step and seed."""
+    seen, whole = [], of.loss_of
+
+    def spy(batch: Any) -> Any:
+        loss, sums = whole(batch)
+        seen.append(loss.detach().reshape(-1).clone())
+        return loss, sums
+
+    of.loss_of = spy  # type: ignore[method-assign]
+    for _ in train_seeds(of):
+        pass
+    return torch.stack(seen)
+
+
+def differing(config: RunConfig, steps: int) -> list[str]:
+    """What of seeds trained together is not as each has it by itself."""
+    together, found = training(config, SEEDS, 8 * steps), []
+    losses_TS = losses_of(together)
+    assert losses_TS.shape == (steps, len(SEEDS)) and together.average is not None
+    for place, seed in enumerate(SEEDS):
+        alone = training(config, [seed], 8 * steps)
+        before = [p.detach().clone() for p in alone.model.parameters()]
+        losses_T1 = losses_of(alone)
+        assert any((p != old).any() for p, old in zip(alone.model.parameters(), before)), "the weights move"
+        if not torch.allclose(losses_TS[:, place], losses_T1[:, 0], rtol=1e-8, atol=0):
+            found.append(f"losses of seed {seed}")
+        assert alone.average is not None
+        mine, own = part(together.average.model.state_dict(), place), alone.average.model.state_dict()
+        found += [f"{name} of seed {seed}" for name in own if not torch.allclose(mine[name], own[name], 1e-5, 1e-7)]
+    assert (losses_TS[0] != losses_TS[0, 0]).any(), "seeds differ"
+    return found
+
+
+def own_recipe(name: str) -> str:
+    return "published" if name in PUBLISHED else "common"
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_each_seed_is_trained_as_by_itself(name, one_thread):
+    """With all that has a state: optimiser, average, a batch norm's statistics."""
+    assert not differing(steady(name, own_recipe(name)), 20 if name in SMALL else 3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("recipe", ["own", "common"])
+@pytest.mark.parametrize("name", CATALOG)
+def test_whole_models_are_trained_as_each_by_itself(name, recipe):
+    assert not differing(steady(name, own_recipe(name) if recipe == "own" else recipe, whole=True), 20)
+
+
+@pytest.mark.parametrize("settings", [["recipe.clip=0.1"], ["recipe.clip=0.1", "recipe.clip_scope=each"]])
+def test_each_seed_is_clipped_by_its_own_norm(settings):
+    assert not differing(steady("compact", "common", settings), 4)
+
+
+# --- planted couplings: what the comparison above would see ----------------------------------------------------------
+
+
+def test_one_draw_for_two_seeds_is_seen(monkeypatch):
+    real = setup.data_generator
+    monkeypatch.setattr(setup, "data_generator", lambda seed, epoch: real(min(seed, 1), epoch))
+    losses_TS = losses_of(training(steady("compact", "common"), SEEDS, 16))
+    monkeypatch.undo()
+    alone_T1 = losses_of(training(steady("compact", "common"), SEEDS[2:], 16))
+    assert not torch.allclose(losses_TS[:, 2], alone_T1[:, 0], rtol=1e-8, atol=0)
+
+
+def test_one_norm_for_all_seeds_is_seen(monkeypatch):
+    real = loop.gradient_norm
+    clipped = steady("compact", "common", ["recipe.clip=0.1"])
+
+    def shared(weights: Sequence[nn.Parameter], seeds: int = 1) -> torch.Tensor:
+        norm = real(weights, seeds)
+        return norm.norm().expand_as(norm)
+
+    monkeypatch.setattr(loop, "gradient_norm", shared)
+    assert differing(clipped, 4)
+
+
+# --- what each has of its own ----------------------------------------------------------------------------------------
+
+
+def test_a_step_in_float32_has_the_gradients_of_each():
+    config = steady("compact", "s2")
+    of = training(config, SEEDS, 8, exact=False)
+    loss, _ = of.loss_of(next(of.batches(of.train_split, 1)))
+    loss.sum().backward()
+    for place, seed in enumerate(SEEDS):
+        alone = training(config, [seed], 8, exact=False)
+        alone.loss_of(next(alone.batches(alone.train_split, 1)))[0].backward()
+        mine = torch.cat([p.grad[place].flatten() for p in of.model.parameters() if p.grad is not None])
+        own = torch.cat([p.grad.flatten() for p in alone.model.parameters() if p.grad is not None])
+        assert (mine - own).norm() < 1e-5 * own.norm()
+
+
+@pytest.mark.parametrize("recipe", ["s1", "s2", "common", "cct"])
+def test_the_first_batch_of_a_seed_is_that_of_its_own_run(recipe):
+    config = resolve("compact", DATASETS["c10"], recipe, settings=["recipe.augment=crop,flip,autoaugment-cifar,erase"])
+    data = made_up(DATASETS["c10"], 300)
+    split, scale = to_device(data.train, CPU), scaling(data, config.recipe, CPU)
+
+    def first(*seeds: int) -> Any:
+        generators = [setup.data_generator(seed, 1) for seed in seeds]
+        return next(setup.training_batches(split, config.recipe, scale, *generators))
+
+    together = first(*SEEDS)
+    for place, seed in enumerate(SEEDS):
+        alone = first(seed)
+        assert torch.equal(together.images[place], alone.images) and torch.equal(together.labels[place], alone.labels)
+        assert all(torch.equal(m[place], o) for m, o in zip(together.mix or (), alone.mix or (), strict=True))
+    assert not torch.equal(together.labels[0], together.labels[1])
+
+
+@pytest.mark.parametrize("setting", ["dropout", "drop_path"])
+def test_random_numbers_within_a_model_are_each_seed_s_own(setting):
+    config = resolve("vit-lite-7-4", DATASETS["c10"], "common", settings=[f"recipe.{setting}=0.5", "variant.depth=2"])
+    model = build_model(config, CPU)
+    outputs = Together([model] * 2, (0, 1)).train()(torch.randn(4, 3, 32, 32))
+    assert not torch.allclose(outputs[0], outputs[1])
+
+
+class Counting(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls[str(function)] += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["compact", "vit-lite-7-4", "resnet18"])
+def test_more_seeds_are_no_more_operators(name):
+    def calls(seeds: int) -> Counter[str]:
+        of = training(steady(name, "common", ["recipe.clip=1"]), range(seeds), 8, exact=False)
+        batch = next(of.batches(of.train_split, 1))
+        of.batches = lambda split, epoch: iter([batch])  # type: ignore[method-assign]
+        of.eval_split = DeviceSplit(of.eval_split.images[:1], of.eval_split.labels[:1])
+        with Counting() as counting, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "evaluate_seeds", lambda *_: [])
+            for _ in train_seeds(of):
+                pass
+        return counting.calls
+
+    two, five = calls(2), calls(5)
+    assert two == five and two.total() > 100
+
+
+def test_a_state_is_put_together_and_taken_apart():
+    step = torch.tensor(3.0)
+    states = [{"w": torch.tensor([1.0, 2.0]) * k, "scalar": torch.tensor(float(k)), "step": step} for k in SEEDS]
+    whole = stacked(states)
+    for k, state in enumerate(states):
+        assert all(torch.equal(part(whole, k)[name], value) for name, value in state.items())
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+def configs(seeds: Sequence[int] = SEEDS, epochs: int = 2) -> list[RunConfig]:
+    settings = [*SETTINGS, "recipe.batch_size=128"]
+    return [resolve("compact", DATASETS["digits"], "quick", epochs=epochs, settings=settings, seed=s) for s in seeds]
+
+
+def trained(out: Path, seeds: Sequence[int] = SEEDS, **resume: Any) -> list[Run]:
+    return run_seeds(configs(seeds), Path("data"), out, CPU, quiet=True, resume=Resume(**resume))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> list[Run]:
+    return trained(tmp_path_factory.mktemp("together"))
+
+
+def test_each_seed_has_a_record_of_its_own(whole):
+    assert [run.config["seed"] for run in whole] == [0, 1, 2] and all(run.ok for run in whole)
+    assert len({run.result["test_nll"] for run in whole}) == 3
+    for run in whole:
+        assert [session["seeds"] for session in run.result["sessions"]] == [[0, 1, 2]]
+        assert run.result["shared_device"] is True  # so that its times enter no table of runs by themselves
+        assert len(run.epochs()) == 2 and (run.predictions()["predicted"] >= 0).all()
+
+
+def test_a_seed_by_itself_ends_near_the_one_among_others(whole, tmp_path):
+    """Nothing but rounding and dropout lies between them."""
+    (config,) = configs([1])
+    alone = run_cell(config, Path("data"), tmp_path, CPU, quiet=True)
+    assert alone.config["run_id"] == whole[1].config["run_id"]
+    assert alone.result["test_nll"] == pytest.approx(whole[1].result["test_nll"], rel=0.1)
+    assert "seeds" not in alone.result["sessions"][0]
+
+
+def test_verify_repeats_the_same_set(whole, capsys):
+    assert verify.main([str(whole[1].folder), "--device", "cpu", "--quiet"]) == 0
+    assert "equal to the last bit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("steps", [1, 11, 12, 13, 24])  # 12 an epoch
+def test_stopped_seeds_end_as_if_they_had_not_been_stopped(whole, tmp_path, monkeypatch, steps):
+    with monkeypatch.context() as patch:
+        stopping_after(patch, steps)
+        with pytest.raises(StoppedError):
+            trained(tmp_path)
+    assert {run_state(tmp_path / config.run_id) for config in configs()} == {"unfinished"}
+    for again, run in zip(trained(tmp_path), whole, strict=True):
+        assert_same(again, run)
+
+
+def test_seeds_at_different_places_do_not_join(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stopping_after(patch, 3)
+        with pytest.raises(StoppedError):
+            trained(tmp_path, [0])
+    runs = trained(tmp_path)
+    assert [[s.get("seeds") for s in run.result["sessions"]] for run in runs] == [[None, None], [[1, 2]], [[1, 2]]]
+
+
+def test_a_seed_of_another_process_is_left_out_and_named(tmp_path, capsys):
+    with owned(tmp_path / configs()[1].run_id):
+        assert [run.config["seed"] for run in trained(tmp_path)] == [0, 2]
+        assert configs()[1].run_id in capsys.readouterr().out
+        with pytest.raises(BusyError):
+            trained(tmp_path, [1])
+
+
+def test_what_is_done_is_not_trained_again(tmp_path, monkeypatch):
+    first = trained(tmp_path, [1])
+    runs = trained(tmp_path)
+    assert runs[1].result == first[0].result and runs[0].result["sessions"][0]["seeds"] == [0, 2]
+
+
+def failing(seeds: Sequence[int], after: int) -> Callable[..., Any]:
+    """The losses of these seeds are no numbers from a step on."""
+    real, steps = setup.seeds_loss, iter(range(10_000))
+
+    def seeds_loss(*args: Any) -> Any:
+        loss, sums = real(*args)
+        bad = torch.zeros_like(loss)
+        if next(steps) >= after:
+            bad[list(seeds)] = torch.nan
+        return loss + bad, sums + bad[:, None]
+
+    return seeds_loss
+
+
+def test_a_seed_that_diverges_fails_alone(whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(setup, "seeds_loss", failing([1], 14))
+    runs = trained(tmp_path)
+    assert [run.ok for run in runs] == [True, False, True]
+    assert "epoch 2, step 14" in runs[1].result["reason"] and len(runs[1].epochs()) == 1
+    assert "step 14" in capsys.readouterr().err
+    for one, run in zip(runs[::2], whole[::2]):
+        assert_same(one, run)
+
+
+def test_when_no_seed_is_left_the_training_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(setup, "seeds_loss", failing(SEEDS, 3))
+    runs = trained(tmp_path)
+    assert [run.result["reason"].split(" (")[0] for run in runs] == [
+        "the loss or its gradient is not finite at epoch 1, step 3"
+    ] * 3
