@@ -17,6 +17,7 @@ from harness.config import RunConfig, resolve
 from harness.counting.cost import cost_of
 from harness.datasets import CORRUPTION_NAMES, DATASETS
 from harness.records.environment import environment
+from harness.records.schema import RESULT_FIELDS
 from harness.records.write import RunWriter
 from variants.catalog import CATALOG
 from variants.config import ViTConfig
@@ -35,13 +36,12 @@ def write_records(folder: Path, count: int, epochs: int = 200) -> None:
 
 def cells(epochs: int) -> Iterator[RunConfig]:
     """Each variant under its recipes on each data set, then all of it again at one learning rate after another."""
-    grid = list(product(VARIANTS, ("published", "common"), CEILINGS))
+    device: dict[str, Any] = {"precision": "bf16", "compile": True}
     for step in numbers():
         # halfway between the rates of the recipes, where a set rate would be the cell that is there already
         settings = [f"recipe.lr={1e-4 * (step - 0.5):g}"] if step else []
-        for variant, recipe, name in grid:
-            chosen: dict[str, Any] = {"epochs": epochs, "settings": settings, "label": "synthetic"}
-            yield resolve(variant, DATASETS[name], recipe, precision="bf16", compile=True, **chosen)
+        for variant, recipe, name in product(VARIANTS, ("published", "common"), CEILINGS):
+            yield resolve(variant, DATASETS[name], recipe, epochs=epochs, settings=settings, **device)
 
 
 def write_cell(folder: Path, config: RunConfig, seeds: int) -> None:
@@ -92,14 +92,12 @@ def _epochs(plain: dict[str, Any]) -> list[dict[str, Any]]:
 def _result(lines: list[dict[str, Any]], cost: dict[str, Any]) -> dict[str, Any]:
     last, seconds = lines[-1], sum(line["seconds"] for line in lines)
     worse = [last["test_accuracy"] * (1 - 0.1 * strength) for strength in range(1, 6)]
-    return {
+    return dict.fromkeys(RESULT_FIELDS) | {
         "outcome": "ok",
-        "reason": None,
         "split": "test",
         "test_accuracy": last["test_accuracy"],
         "best_test_accuracy": max(line["test_accuracy"] for line in lines),
         "test_nll": last["test_loss"],
-        "val_accuracy": None,
         "epochs": len(lines),
         "images_seen": last["images_seen"],
         "train_seconds": seconds,
