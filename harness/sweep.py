@@ -19,6 +19,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from tabulate import tabulate
@@ -38,16 +39,16 @@ from harness.training.signals import listening
 from variants.catalog import check_known, config_of
 from variants.fields import UsageError, near_matches
 
-MOST_SEEDS, MOST_JOBS = 10_000, 1024  # a plan lists every run, and each job is a process
+SEEDS, JOBS = partial(whole, most=10_000), partial(whole, most=1024)  # a plan lists every run; each job is a process
+JOBS_HELP = """N runs at once, each in a process of its own, which holds the data and has its share of the threads
+(default: 1; of small forms on a CPU as many, on one thread each, as there are cores and memory for)"""
 
 
 def parser() -> Parser:
     p = Parser("harness.sweep", __doc__ or "")
     p.add_argument("study", help=f"one of {', '.join(STUDIES)}")
     seeds = p.add_mutually_exclusive_group()
-    seeds.add_argument(
-        "--seeds", type=seed_count, metavar="N", help="the first N seeds, 0 to N-1 (default: the study's)"
-    )
+    seeds.add_argument("--seeds", type=SEEDS, metavar="N", help="the first N seeds, 0 to N-1 (default: the study's)")
     seeds.add_argument("--seed", type=int, nargs="+", metavar="S", help="these seeds")
     p.add_argument("--dataset", "--datasets", nargs="+", metavar="NAME", help="(default: the study's)")
     p.add_argument("--variants", nargs="+", metavar="NAME", help="(default: the study's)")
@@ -57,16 +58,8 @@ def parser() -> Parser:
     p.add_argument("--quick", action="store_true", help="the study's small form on embedded data")
     act = p.add_mutually_exclusive_group()
     act.add_argument("--status", action="store_true", help="the state of each run and how long is left; trains nothing")
-    act.add_argument(
-        "--cell", type=int, metavar="K", help="only the run with this number; --dry-run shows each row's first"
-    )
-    act.add_argument(
-        "--jobs",
-        type=lambda text: whole(text, most=MOST_JOBS),
-        metavar="N",
-        help="N runs at once, each in a process of its own, which holds the data and has its share of the threads "
-        "(default: 1; of small forms on a CPU as many, on one thread each, as there are cores and memory for)",
-    )
+    act.add_argument("--cell", type=int, metavar="K", help="only the run of this number, as --dry-run shows it")
+    act.add_argument("--jobs", type=JOBS, metavar="N", help=JOBS_HELP)
     p.add_argument("--dry-run", action="store_true", help="print how many runs, which, and a guess of the time")
     p.add_shared(*DEVICE_OPTIONS, "data-dir", "out")
     return p
@@ -80,17 +73,8 @@ class ListStudies(argparse.Action):
             [name, study.run_count, study.quick.run_count if study.quick else "", study.question]
             for name, study in STUDIES.items()
         ]
-        align = ("left", "right", "right", "left")
-        print(tabulate(rows, headers=["study", "runs", "--quick", "question"], colalign=align))
+        print(tabulate(rows, headers=["study", "runs", "--quick", "question"]))
         parser.exit()
-
-
-def seed_count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_SEEDS:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no number of seeds, 1 to {MOST_SEEDS:,}; seeds by name are --seed 0 1"
-        )
-    return int(text)
 
 
 def main(arguments: list[str] | None = None) -> int:

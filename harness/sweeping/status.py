@@ -42,16 +42,14 @@ def statuses(
     planned: Sequence[PlannedRun], out: Path, precision: str | None = None, compiles: bool | None = None
 ) -> list[Status]:
     wanted = {name: value for name, value in (("precision", precision), ("compile", compiles)) if value is not None}
-    plans = {run.plan_id for run in planned}
     found: dict[tuple[str, int], list[Path]] = {}
     for folder in sorted(file.parent for file in out.glob("*/config.json")):
         if is_aside(folder):
             continue
         try:
             config = read_config(folder)
-            plan, seed = plan_id(config), config["seed"]
-            if plan in plans and all(config[name] == value for name, value in wanted.items()):
-                found.setdefault((plan, seed), []).append(folder)
+            if all(config[name] == value for name, value in wanted.items()):
+                found.setdefault((plan_id(config), config["seed"]), []).append(folder)
         except UNUSABLE as error:
             print(f"skipped {folder}: {type(error).__name__}: {error}", file=sys.stderr)
     return [_status(run, found.get((run.plan_id, run.config.seed), [])) for run in planned]
@@ -62,14 +60,14 @@ def _status(run: PlannedRun, folders: Iterable[Path]) -> Status:
     if not states:
         return Status(run, "missing")
     folder = min(states, key=lambda folder: STATES.index(states[folder]))
-    state = states[folder]
+    status = Status(run, states[folder], folder)
     try:
-        return Status(run, state, folder, **_facts(folder, state))
+        return replace(status, **_facts(status.state, folder))
     except UNUSABLE as error:
-        return Status(run, state, folder, reason=f"its record cannot be used: {error}")
+        return replace(status, reason=f"its record cannot be used: {error}")
 
 
-def _facts(folder: Path, state: State) -> dict[str, Any]:
+def _facts(state: State, folder: Path) -> dict[str, Any]:
     if state in ("done", "failed"):
         run = whole_run(folder)
         seconds = sum(run.result.get(part) or 0.0 for part in TIMES)
@@ -92,22 +90,16 @@ def with_time_left(found: Sequence[Status], guess: Guesser) -> tuple[list[Status
     for status in found:
         if status.state == "done" and status.device == device and status.seconds:
             taken.setdefault(status.run.plan_id, []).append(status.seconds)
-    whole: dict[int, float | None] = {}  # seconds of the run from its first epoch to its last
-    for status in found:
-        if status.state == "running" and status.epochs and status.seconds:
-            whole[status.run.number] = status.seconds / status.epochs * status.run.config.recipe.epochs
-        elif status.state != "done":
-            seconds = taken.get(status.run.plan_id)
-            whole[status.run.number] = fmean(seconds) if seconds else None
-    if None in whole.values() and device in (None, guess.device_name):
-        device = guess.device_name
-        unknown = [status.run for status in found if whole.get(status.run.number, 0) is None]
-        whole |= {run.number: guess.seconds(run) for run in unknown}
     timed = []
     for status in found:
-        seconds = whole.get(status.run.number)
-        share = 1 - status.epochs / status.run.config.recipe.epochs
-        timed.append(replace(status, left=None if seconds is None else seconds * share))
+        run, epochs, left = status.run, status.run.config.recipe.epochs, None
+        if status.state == "running" and status.epochs and status.seconds:
+            left = status.seconds / status.epochs * (epochs - status.epochs)
+        elif status.state != "done":
+            left = fmean(taken[run.plan_id]) if run.plan_id in taken else None
+            if left is None and device in (None, guess.device_name):
+                device, left = guess.device_name, guess.seconds(run)
+        timed.append(replace(status, left=left))
     return timed, device
 
 
