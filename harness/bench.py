@@ -20,7 +20,7 @@ import json
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from harness.commands import SHARED, Parser, directory, run_command, whole
 from harness.datasets import DATASETS
@@ -55,8 +55,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "images": {"type": whole, "default": EPOCH, "help": f"of one epoch (default: {EPOCH})"},
     "steps": {"type": whole, "help": f"of one epoch (default: {EPOCH} images on CUDA, 20 steps on the CPU)"},
     "workers": {"type": whole, "help": "of the DataLoader (default: as many as there are cores)"},
-    **{name: SHARED[name] for name in ("device", "precision", "compile")},
-    "set": {"nargs": "+", "action": "extend", "default": [], "metavar": "KEY=VALUE", "help": "as for harness.run"},
+    **{name: SHARED[name] for name in ("device", "precision", "compile", "set")},
     "records": {"type": whole, "default": 1000, "help": "(default: 1000)"},
     "epochs": {"type": whole, "default": 200, "help": "of each record's curve (default: 200)"},
     "measure": {"action": "store_true", "help": "also time the loop and its parts, and profile 30 steps"},
@@ -70,59 +69,44 @@ GPU_HELP = """\
 Train two short epochs of each variant, compiled, or eager where that fails, and say why. With --measure also time the
 real loop and its parts (pipeline, staged batches, host, evaluation, checkpoint), and profile 30 steps.
 
-examples:
-  python -m harness.bench gpu                                       every variant of the catalogue, two short epochs
-  python -m harness.bench gpu --variant vanilla timm --measure
-  python -m harness.bench gpu --variant compact --device cpu --dataset digits --measure       a dry run, in seconds
-
+A dry run, in seconds: python -m harness.bench gpu --variant compact --device cpu --dataset digits --measure
 Each fact is a line of OUT/gpu-DEVICE.jsonl and a line on the screen; a profile's table is OUT/gpu-DEVICE-VARIANT.txt.
-A CPU has no energy or kernels to report, and by default nothing is compiled there. Exit code 1: something failed,
-or had to go on eager.
+A CPU has no energy or kernels to report, and by default nothing is compiled there. Exit code 1: something failed, or had
+to go on eager.
 """
 
 
-class Benchmark(NamedTuple):
-    """`function`: a module of harness/timing and what in it carries out the command line."""
-
-    function: str
-    about: str
-    options: tuple[str, ...]
-
-
 MODEL, LATER = ("device", "dataset", "precision", "compile", "set"), ("rounds", "json", "out")
+# What carries it out (in a module of harness/timing), what it measures, and its options.
 BENCHMARKS = {
-    "pipeline": Benchmark(
+    "pipeline": (
         "training.compare_pipelines",
         "a recipe's input pipeline against torchvision's transforms of PIL images in a DataLoader",
         ("recipe", "dataset", "batch-size", "images", "workers", "device", *LATER),
     ),
-    "train": Benchmark(
+    "train": (
         "training.compare_training",
         "the real loop against the conventional loop, and against the same steps on batches made beforehand",
         ("variant", "recipe", "batch-size", "steps", "workers", *MODEL, *LATER),
     ),
-    "infer": Benchmark(
+    "infer": (
         "models.compare_inference",
         "the forward pass against eager float32 with attention in the open",
         ("variant", "batch-sizes", *MODEL, *LATER),
     ),
-    "body": Benchmark(
+    "body": (
         "models.compare_bodies",
         "the plain body against timm's VisionTransformer of the same shape, forward and backward",
         ("batch-size", *MODEL, *LATER),
     ),
-    "start": Benchmark(
-        "commands.compare_start", "how soon the help of harness.run appears, against importing torch", LATER
-    ),
-    "beside": Benchmark(
-        "commands.compare_beside", "a small run beside two busy processes against the same run alone", LATER
-    ),
-    "report": Benchmark(
+    "start": ("commands.compare_start", "how soon the help of harness.run appears, against importing torch", LATER),
+    "beside": ("commands.compare_beside", "a small run beside two busy processes against the same run alone", LATER),
+    "report": (
         "commands.compare_reports",
         "harness.report on many made-up records against a tenth of them, and against its goal of 1,000 in 10 s",
         ("records", "epochs", *LATER),
     ),
-    "gpu": Benchmark(
+    "gpu": (
         "gpu.look_at_all",
         "whether each variant trains on a GPU, and what its loop takes there",
         ("variant", "recipe", "batch-size", *MODEL, "measure", "out"),
@@ -152,7 +136,7 @@ def parser() -> Parser:
 
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
-    module, function = BENCHMARKS[args.kind].function.split(".")
+    module, function = BENCHMARKS[args.kind][0].split(".")
     carry_out = getattr(import_module(f"harness.timing.{module}"), function)  # imports torch
     if args.kind == "gpu":
         return carry_out(args)

@@ -18,7 +18,7 @@ import argparse
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -26,13 +26,13 @@ from tabulate import tabulate
 
 from harness.commands import DEVICE_OPTIONS, Parser, asked_for, run_command, whole
 from harness.data.load import dataset_facts
-from harness.datasets import EMBEDDED
+from harness.datasets import EMBEDDED, Dataset
 from harness.recipes import RECIPE_HELP, canonical
 from harness.records.schema import ASIDE
 from harness.studies import STUDIES
 from harness.study import Study
-from harness.sweeping.plan import Guesser, PlannedRun, about, on_device, plan
-from harness.sweeping.status import status_text, statuses, with_time_left
+from harness.sweeping.plan import PlannedRun, about, on_device, plan
+from harness.sweeping.status import status_text, statuses
 from harness.sweeping.train import outcome, to_train, train_at_once, train_in_turn
 from harness.sweeping.workers import default_jobs, place_of
 from harness.training.signals import listening
@@ -89,11 +89,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"note: {name} is left out, no recipe was published for it", file=sys.stderr)
     if args.cell is not None and not 0 <= args.cell < len(planned):
         raise UsageError(f"--cell {args.cell}: this plan has the runs 0 to {len(planned) - 1}")
-    guess = Guesser(args.device, facts)
     if args.status:
-        return show_status(args, planned, guess)
+        return show_status(args, planned)
     code = at_once(args, planned, words) if may_be_several(args, study) else None
-    return in_turn(args, planned, guess) if code is None else code
+    return in_turn(args, planned, facts) if code is None else code
 
 
 def chosen(args: Namespace) -> Study:
@@ -112,10 +111,10 @@ def chosen(args: Namespace) -> Study:
     return study.narrowed(args.variants, args.recipes, args.dataset, seeds)
 
 
-def show_status(args: Namespace, planned: Sequence[PlannedRun], guess: Guesser) -> int:
+def show_status(args: Namespace, planned: Sequence[PlannedRun]) -> int:
     found = statuses(planned, args.out, *asked_for(args, None, None))
     print(f"{args.study}: {len(found)} runs in {args.out}\n")
-    print(status_text(*with_time_left(found, guess)))
+    print(status_text(found))
     if aside := sorted(path.name for path in args.out.glob(f"{ASIDE}*")):
         print(f"set aside, since what they hold is no record: {', '.join(aside)}")
     return 0
@@ -124,22 +123,23 @@ def show_status(args: Namespace, planned: Sequence[PlannedRun], guess: Guesser) 
 # --- training --------------------------------------------------------------------------------------------------------
 
 
-def in_turn(args: Namespace, planned: Sequence[PlannedRun], guess: Guesser) -> int:
+def in_turn(args: Namespace, planned: Sequence[PlannedRun], facts: Mapping[str, Dataset]) -> int:
     from harness.training import device as devices
 
     if args.deterministic:
         devices.make_deterministic()
-    runs = on_device(planned, *asked_for(args, *devices.defaults(guess.device)))
+    device = devices.choose(args.device)
+    runs = on_device(planned, *asked_for(args, *devices.defaults(device)))
     if args.cell is not None:
         runs = [runs[args.cell]]
     todo = to_train(args, runs)
     if args.cell is None or args.dry_run:
         announce(runs, todo)
         if todo:
-            announce_time(todo, guess, args.dry_run)
+            announce_time(todo, facts, device, args.dry_run)
     elif not todo:
         print(f"run {args.cell} is done already: {runs[0].title}, {outcome(args.out / runs[0].config.run_id)}")
-    return 0 if args.dry_run else train_in_turn(todo, args, guess.device)
+    return 0 if args.dry_run else train_in_turn(todo, args, device)
 
 
 def may_be_several(args: Namespace, study: Study) -> bool:
@@ -169,18 +169,22 @@ def announce(runs: Sequence[PlannedRun], todo: Sequence[PlannedRun], how: str = 
     )
 
 
-def announce_time(todo: Sequence[PlannedRun], guess: Guesser, each: bool) -> None:
-    """Of `each` cell too, with the number of its first run."""
-    first: dict[str, PlannedRun] = {}
+def announce_time(todo: Sequence[PlannedRun], facts: Mapping[str, Dataset], device: Any, each: bool) -> None:
+    """A guess for all, and of `each` cell, with the number of its first run."""
+    from harness.training.device import describe
+    from harness.training.estimate import seconds_of
+
+    guesses: dict[str, float | None] = {}  # None where a step of the model fails
     for run in todo:
-        first.setdefault(run.plan_id, run)
-    for run in first.values() if each else ():
-        seconds = guess.seconds(run)
-        time = "unknown" if seconds is None else f"about {about(seconds)} for each seed"
-        print(f"  {run.number:>5}  {run.cell}: {time}")
-    known = [guess.seconds(run) for run in todo]
+        if run.plan_id not in guesses:
+            seconds = guesses[run.plan_id] = seconds_of(run.config, facts[run.config.dataset], device)
+            time = "unknown" if seconds is None else f"about {about(seconds)} for each seed"
+            if each:
+                print(f"  {run.number:>5}  {run.cell}: {time}")
+    known = [guesses[run.plan_id] for run in todo]
     total, more = about(sum(seconds or 0 for seconds in known)), " and what could not be guessed" * (None in known)
-    print(f"about {total}{more} on {guess.device_name} (a guess from a few uncompiled steps of each model)", flush=True)
+    name = describe(device)["device_name"]
+    print(f"about {total}{more} on {name} (a guess from a few uncompiled steps of each model)", flush=True)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ ONE = Comparison(
 def compared(*words: str) -> list[Comparison]:
     """What a benchmark yields, before it is shown and kept."""
     args = bench.parser().parse_args([*words, "--rounds", "1"])
-    module, function = bench.BENCHMARKS[args.kind].function.split(".")
+    module, function = bench.BENCHMARKS[args.kind][0].split(".")
     return list(getattr(import_module(f"harness.timing.{module}"), function)(args))
 
 

@@ -17,7 +17,7 @@ from tabulate import tabulate
 from harness.config import plan_id
 from harness.records.read import State, parsed, read_config, run_state, whole_run
 from harness.records.schema import is_aside
-from harness.sweeping.plan import Guesser, PlannedRun, about
+from harness.sweeping.plan import PlannedRun, about
 
 STATES: tuple[State, ...] = ("done", "running", "failed", "unfinished", "missing")  # of two records the earlier counts
 UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # it is being written, or is no record
@@ -81,10 +81,9 @@ def _facts(state: State, folder: Path) -> dict[str, Any]:
     return {}
 
 
-def with_time_left(found: Sequence[Status], guess: Guesser) -> tuple[list[Status], str | None]:
+def with_time_left(found: Sequence[Status]) -> tuple[list[Status], str | None]:
     """The same with `left`, and the device whose speed was taken: by what a running run took so far, else by the
-    finished seeds of its cell, else by a guess where the records are of this device. `guess` needs torch, so it is
-    asked only where the records say too little."""
+    finished seeds of its cell."""
     device = _commonest_device(found, "done") or _commonest_device(found, "running")
     taken: dict[str, list[float]] = {}
     for status in found:
@@ -92,13 +91,11 @@ def with_time_left(found: Sequence[Status], guess: Guesser) -> tuple[list[Status
             taken.setdefault(status.run.plan_id, []).append(status.seconds)
     timed = []
     for status in found:
-        run, epochs, left = status.run, status.run.config.recipe.epochs, None
+        left, epochs = None, status.run.config.recipe.epochs
         if status.state == "running" and status.epochs and status.seconds:
             left = status.seconds / status.epochs * (epochs - status.epochs)
-        elif status.state != "done":
-            left = fmean(taken[run.plan_id]) if run.plan_id in taken else None
-            if left is None and device in (None, guess.device_name):
-                device, left = guess.device_name, guess.seconds(run)
+        elif seconds := taken.get(status.run.plan_id):
+            left = fmean(seconds)
         timed.append(replace(status, left=left))
     return timed, device
 
@@ -111,8 +108,9 @@ def _commonest_device(found: Iterable[Status], state: State) -> str | None:
 # --- shown on a terminal ---------------------------------------------------------------------------------------------
 
 
-def status_text(found: Sequence[Status], device: str | None) -> str:
+def status_text(found: Sequence[Status]) -> str:
     """A line for each row of the study, over its data sets and seeds; what runs, what failed; and how long is left."""
+    found, device = with_time_left(found)
     rows: dict[str, list[Status]] = {}
     for status in found:
         rows.setdefault(status.run.row.title, []).append(status)
@@ -142,7 +140,7 @@ def _last_line(found: Sequence[Status], running: int, device: str | None) -> str
         return "all done"
     seconds, unknown = _time_left(found)
     if unknown == count:
-        return f"{count} to go, how long is unknown"
+        return f"{count} to go, how long is unknown (--dry-run makes a guess)"
     at_once = f", about {about(seconds / running)} if {running} go on at once" if running > 1 else ""
     more = f" and {unknown} of which nothing is known" if unknown else ""
     return f"{count} to go: about {about(seconds)} one after another{at_once}{more}, at the speed of {device}"
