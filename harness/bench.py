@@ -159,15 +159,15 @@ def main(arguments: list[str] | None = None) -> int:
 def text(one: Comparison) -> str:
     from tabulate import tabulate
 
-    rows = [
-        ("ours", f"{fact_text(one.ours)} {one.unit}"),
-        (one.baseline_name, f"{fact_text(one.baseline)} {one.unit}"),
-        ("times as fast", f"{one.ratio:.3f} ({one.ratio_low:.3f} to {one.ratio_high:.3f}, {one.rounds} rounds)"),
-    ]
-    if one.goal is not None:
-        rows.append((f"goal: at least {one.goal:.3f}", "reached" if one.reached else "missed"))
-    rows += [(name.replace("_", " "), fact_text(value)) for name, value in one.facts.items()]
-    return tabulate(rows, headers=(one.name, ""), disable_numparse=True)
+    goal = {} if one.goal is None else {f"goal: at least {one.goal:.3f}": "reached" if one.reached else "missed"}
+    rows = {
+        "ours": f"{fact_text(one.ours)} {one.unit}",
+        one.baseline_name: f"{fact_text(one.baseline)} {one.unit}",
+        "times as fast": f"{one.ratio:.3f} ({one.ratio_low:.3f} to {one.ratio_high:.3f}, {one.rounds} rounds)",
+        **goal,
+        **{name.replace("_", " "): fact_text(value) for name, value in one.facts.items()},
+    }
+    return tabulate(rows.items(), headers=(one.name, ""), disable_numparse=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from harness.commands import Parser, directory, run_command
 from harness.config import parse_settings
-from harness.counting.cost import Cost, CountError, cost_of, file_bytes, file_name, has_fvcore, importable
+from harness.counting.cost import Cost, CountError, cost_of, file_bytes, file_name, has_fvcore, installed
 from harness.data.load import dataset_facts
 from harness.datasets import DATASETS
 from harness.records.write import prepare, write_atomically
@@ -129,7 +129,7 @@ def by_module(config: Any) -> str:
 
 
 def by_layer(config: Any) -> str:
-    if not importable("torchinfo"):
+    if not installed("torchinfo"):
         return "no summary of the layers: torchinfo is not installed (pip install torchinfo)"
     from harness.counting.measured import Subject
 

@@ -5,9 +5,8 @@ that all ways of counting agree. Also the files of results/cost, which a report 
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import importlib.util
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -92,17 +91,12 @@ def _subject(config: Any) -> Subject:
     return Subject(config)
 
 
-def importable(package: str) -> bool:
-    try:
-        with warnings.catch_warnings(record=True):  # fvcore imports what torch calls deprecated
-            importlib.import_module(package)
-    except ImportError:
-        return False
-    return True
+def installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def has_fvcore() -> bool:
-    return importable("fvcore.nn")
+    return installed("fvcore")
 
 
 # --- the files of results/cost ----------------------------------------------------------------------------------------
