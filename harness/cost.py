@@ -100,7 +100,7 @@ def show(args: Namespace, chosen: dict[str, Any]) -> None:
         if args.json:
             print(json.dumps(dataclasses.asdict(costs[-1])), flush=True)
         if args.table or args.summary:
-            print(f"{name} on {args.dataset}\n\n{by_module(config) if args.table else by_layer(config)}\n")
+            print(f"{name} on {args.dataset}\n\n{details(config, 'fvcore' if args.table else 'torchinfo')}\n")
     if not args.json:
         print(overview(costs))
 
@@ -120,20 +120,13 @@ def overview(costs: Sequence[Cost]) -> str:
     return "\n".join(lines)
 
 
-def by_module(config: Any) -> str:
-    if not has_fvcore():
-        return "no table by module: it needs fvcore (pip install fvcore)"
+def details(config: Any, package: str) -> str:
+    """fvcore's table by module, or torchinfo's of the layers."""
+    if not installed(package):
+        return f"{package} is not installed: pip install {package}"
     from harness.counting.measured import Subject
 
-    return Subject(config).table()
-
-
-def by_layer(config: Any) -> str:
-    if not installed("torchinfo"):
-        return "no summary of the layers: torchinfo is not installed (pip install torchinfo)"
-    from harness.counting.measured import Subject
-
-    return Subject(config).summary()
+    return Subject(config).table() if package == "fvcore" else Subject(config).summary()
 
 
 def write(args: Namespace) -> None:
