@@ -93,7 +93,7 @@ def configs(args: Namespace) -> dict[str, Any]:
     else:
         from harness.data.load import dataset_facts
 
-        dataset = dataset_facts(args.dataset, args.data_dir)
+        dataset = dataset_facts(args.dataset)
     names = dict.fromkeys(args.variant or CATALOG)
     for name in names:
         check_known(name)

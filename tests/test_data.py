@@ -69,7 +69,7 @@ def labelled_data(count: int = 70) -> ImageData:
     images = np.broadcast_to((labels * 20 + 7)[:, None, None, None], (count, 32, 32, 3)).astype(np.uint8).copy()
     images[:, 0, 0, 0] = np.arange(count)
     split = canonical(Split(images, labels.astype(np.int64)))
-    return ImageData(DATASETS["c10"], split, split, [], "", (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
+    return ImageData(DATASETS["c10"], split, split, "", (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
 
 
 def batches(data, recipe, seed=0, epoch=1):

@@ -24,7 +24,7 @@ from variants.config import ViTConfig
 
 C10 = DATASETS["c10"]
 SPLIT = random_split(10)
-DATA = ImageData(C10, SPLIT, SPLIT, [], "", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+DATA = ImageData(C10, SPLIT, SPLIT, "", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 RECIPES_AND_PARTS = {
     **{name: fitted(recipe, C10) for name, recipe in RECIPES.items()},
     **{f"{name}, bilinear": Recipe(augment=(name,), interpolation="bilinear") for name in UINT8_NAMES},
