@@ -10,7 +10,7 @@ import torch
 from harness.config import resolve
 from harness.data.augment.mixing import draw_mix
 from harness.data.augment.steps import augment_uint8_, float_steps
-from harness.data.load import ImageData, Split, canonical, channel_statistics, dataset_facts, load
+from harness.data.load import ImageData, Split, canonical, channel_statistics, load
 from harness.data.pipeline import held_out, scaling, shown_more_often, to_device, training_batches
 from harness.datasets import DATASETS
 from harness.training.setup import data_generator
@@ -50,11 +50,6 @@ def test_canonical_order_keeps_labels_and_sorts_identical_images_by_them():
     assert all(labels_of[image.tobytes()] == label for image, label in zip(ordered.images, ordered.labels))
     assert not np.array_equal(ordered.labels, split.labels)
     assert canonical(Split(np.zeros((3, 4, 4, 3), np.uint8), np.array([2, 0, 1]))).labels.tolist() == [0, 1, 2]
-
-
-def test_unknown_data_set_shows_near_matches(tmp_path):
-    with pytest.raises(UsageError, match="c100"):
-        dataset_facts("c1000", tmp_path)
 
 
 def test_channel_statistics_by_hand():

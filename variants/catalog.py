@@ -82,7 +82,7 @@ def _from_file(path: str, name: str) -> Any:
     module.__file__ = str(file)
     sys.modules[module.__name__] = module  # dataclasses look their module up by name
     try:  # compiled each time: a __pycache__ is told from a changed file by whole seconds, and is clutter beside it
-        exec(compile(file.read_bytes(), str(file), "exec", dont_inherit=True), vars(module))
+        exec(compile(file.read_bytes(), str(file), "exec", dont_inherit=True), vars(module))  # noqa: S102
     except (Exception, SystemExit) as error:
         told = f"{type(error).__name__}: {first_line(error)}"
         raise UsageError(f"variant file {path} cannot be imported: {told}") from None
