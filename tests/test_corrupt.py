@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.data import corrupt
 from harness.data.corrupt import Corruptions, blurred, brightened, jpeg, occluded, pixelated
 from harness.data.pipeline import DeviceSplit, Scaling
 from harness.datasets import CORRUPTION_NAMES
 from harness.training.evaluate import evaluate_corrupted
+from tests.test_augment_steps import Calls
 
 
 def some_images(count: int = 8, side: int = 32, seed: int = 0) -> torch.Tensor:
@@ -59,16 +59,6 @@ def test_the_draws_are_the_same_whatever_the_batch_and_whenever():
     )
 
 
-class Calls(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.names = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names[func.overloadpacket.__name__] += 1
-        return func(*args, **kwargs or {})
-
-
 def test_constants_are_made_once():
     """Matrices, their inverse and the Gaussians: a GPU would be waited for at each."""
     images, corruptions, calls = some_images(4, side=24), Corruptions(), []
@@ -77,7 +67,7 @@ def test_constants_are_made_once():
     for _ in range(2):
         with Calls() as counted:
             list(corruptions.of(images))
-        calls.append(counted.names)
+        calls.append(Counter(counted.names))
     made = {"linalg_inv_ex", "cos", "exp"}
     assert all(calls[0][name] >= 5 and not calls[1][name] for name in made), calls
 
