@@ -1,27 +1,27 @@
 """Where images come from: plain arrays, image folders, and CIFAR and SVHN as their authors published them, read by
-torchvision, which downloads them here from a server in this process. What is not what it should be is refused in a
-sentence, and nothing is executed."""
+torchvision. What is not what it should be is refused in a sentence, and nothing is executed."""
 
 import hashlib
 import io
 import pickle
-import random
 import re
-import resource
 import shutil
+import socket
 import tarfile
-import threading
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from email.message import Message
+from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError, URLError
 
 import numpy as np
 import pytest
+import torchvision
 from PIL import Image
 from scipy.io import savemat
 from torchvision.datasets import CIFAR10, CIFAR100, SVHN
@@ -36,11 +36,9 @@ from harness.data.load import (
     digest,
     image_hashes,
     load,
-    read_arrays,
 )
 from harness.datasets import DATASETS
 from tests.copies import Runs, image_folder, random_split, write_arrays
-from tests.mutations import BYTES
 from variants.fields import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,6 +72,14 @@ def changed(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Spoil:
     return lambda folder: np.save(folder / f"{name}.npy", change(FILES[name]), allow_pickle=True)
 
 
+def garbled(change: Callable[[bytes], bytes]) -> Spoil:
+    def spoil(folder: Path) -> None:
+        content = (folder / "test_images.npy").read_bytes()
+        (folder / "test_images.npy").write_bytes(change(content))
+
+    return spoil
+
+
 def objects(folder: Path) -> None:
     np.save(folder / "train_labels.npy", np.array([Runs(folder / "ran")] * 60, object), allow_pickle=True)
 
@@ -87,6 +93,8 @@ BAD_ARRAYS: dict[str, tuple[Spoil, str]] = {
     "label below 0": (changed("train_labels", lambda a: a - 1), r"train_labels\.npy: 60 whole numbers of 0 to 9"),
     "labels not whole": (changed("train_labels", lambda a: a / 2), r"train_labels\.npy: 60 whole numbers of 0 to 9"),
     "objects": (objects, r"train_labels\.npy cannot be read as an array"),
+    "cut off": (garbled(lambda content: content[:-100]), r"test_images\.npy cannot be read as an array"),
+    "a header of noise": (garbled(lambda content: b"\xff" + content[1:]), r"test_images\.npy cannot be read"),
     "missing file": (lambda folder: (folder / "train_images.npy").unlink(), r"train_images\.npy cannot be read"),
     "a part": (
         lambda folder: write_arrays(folder, TRAIN.part(slice(50)), TEST),
@@ -106,33 +114,6 @@ def test_bad_arrays_are_refused(tmp_path, kind):
     with pytest.raises(UsageError, match=words):
         load("c10", tmp_path)
     assert not (tmp_path / "c10" / "ran").exists()
-
-
-@pytest.mark.usefixtures("small")
-@pytest.mark.filterwarnings("ignore:invalid escape sequence")
-@pytest.mark.parametrize("name", ["train_images", "train_labels"])
-def test_damaged_arrays_are_refused_or_have_another_digest(tmp_path, name):
-    draw, path, kinds = random.Random(name), tmp_path / f"{name}.npy", {"refused": 0, "another digest": 0}
-    write_arrays(tmp_path, TRAIN, TEST)
-    whole, before = path.read_bytes(), read_arrays(tmp_path, DATASETS["c10"])
-    for _ in range(200):
-        head = whole[:128]  # damaged as often as what follows
-        spoil = draw.choice(list(BYTES.values()))
-        parts = draw.choice([(spoil(draw, head, head[::-1]), whole[128:]), (head, spoil(draw, whole[128:], whole))])
-        path.unlink()  # the old one is still mapped
-        path.write_bytes(b"".join(parts))
-        try:
-            train, test = read_arrays(tmp_path, DATASETS["c10"])
-        except UsageError as error:
-            assert str(path) in str(error) or "is not the whole CIFAR-10" in str(error)
-            kinds["refused"] += 1
-        else:
-            assert train.labels.dtype == np.int64 and 0 <= train.labels.min() <= train.labels.max() < 10
-            pairs = (train.images, before[0].images), (train.labels, before[0].labels)
-            same = all(np.array_equal(one, other) for one, other in pairs)
-            assert (digest(train, test) == digest(*before)) == same
-            kinds["another digest"] += not same
-    assert all(kinds.values())
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
@@ -226,7 +207,7 @@ CIFARS: dict[str, Any] = {"c10": CIFAR10, "c100": CIFAR100}
 @pytest.fixture
 def offline(monkeypatch) -> None:
     def unknown(*args: Any, **options: Any) -> None:
-        raise urllib.error.URLError(OSError(-3, "Temporary failure in name resolution"))
+        raise URLError(OSError(-3, "Temporary failure in name resolution"))
 
     monkeypatch.setattr(urllib.request, "urlopen", unknown)
 
@@ -335,95 +316,51 @@ def test_missing_data_without_a_network(tmp_path, name):
 # --- downloads -------------------------------------------------------------------------------------------------------
 
 
-class Handler(BaseHTTPRequestHandler):
-    server: "Server"  # type: ignore[assignment]
-
-    def log_message(self, format, *args) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.server.asked += 1
-        turn, content = self.server.turn, self.answer()
-        self.wfile.write(content[: len(content) // 2])
-        time.sleep(self.server.pause_s)
-        if turn == "silent":
-            self.server.over.wait(30)
-        if turn not in ("cut off", "silent"):
-            self.wfile.write(content[len(content) // 2 :])
-
-    def answer(self) -> bytes:
-        if self.server.turn == "404":
-            self.send_error(404)
-            return b""
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.server.content)))
-        self.end_headers()
-        return self.server.content
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.turn, self.asked, self.pause_s = content, "", 0, 0.0
-        self.over = threading.Event()
-
-    def handle_error(self, request, client_address) -> None:
-        """Whoever was cut off is what the tests are about."""
-
-
 @pytest.fixture
-def server(monkeypatch) -> Iterator[Server]:
-    """Has CIFAR-10's archive."""
-    monkeypatch.setenv("no_proxy", "*")
+def downloads(monkeypatch) -> list[Any]:
+    """What the next downloads come to, an error or nothing; the last good one leaves the files where they belong."""
     packed, _ = published("c10", monkeypatch)
-    with Server(packed[CIFAR10.filename]) as server:
-        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_address[1]}/{CIFAR10.filename}")
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield server
-        server.over.set()
-        server.shutdown()
+    turns: list[Any] = []
+
+    def fetched(url: str, folder: Path, filename: str, md5: str) -> None:
+        time.sleep(0.1)
+        assert socket.getdefaulttimeout() == loading.SILENCE_S, "a silent server would be waited for"
+        if error := turns.pop(0):
+            raise error
+        lay_out(Path(folder), packed)
+
+    monkeypatch.setattr(torchvision.datasets.utils, "download_url", fetched)
+    return turns
 
 
 @pytest.mark.parametrize(
-    ("turn", "words"), [("404", "HTTP Error 404"), ("cut off", "not found or corrupted"), ("silent", "timed out")]
+    "error",
+    [
+        HTTPError("http://x", 404, "Not Found", Message(), None),
+        RuntimeError("File not found or corrupted."),
+        TimeoutError("timed out"),
+        OSError(28, "No space left on device"),
+        IncompleteRead(b""),
+    ],
+    ids=lambda error: type(error).__name__,
 )
-def test_a_failed_download_is_said_and_the_next_one_starts_afresh(tmp_path, monkeypatch, server, turn, words):
-    monkeypatch.setattr(loading, "SILENCE_S", 0.3)
-    server.turn = turn
-    with pytest.raises(UsageError, match=rf"c10 is not in .* could not be downloaded \(.*{words}.*\)(.|\n)*--data-dir"):
+def test_a_failed_download_is_said_and_the_next_one_starts_afresh(tmp_path, downloads, error):
+    downloads += [error, None]
+    words = re.escape(str(error))
+    with pytest.raises(UsageError, match=rf"c10 is not in .* could not be downloaded \({words}\)(.|\n)*--data-dir"):
         load("c10", tmp_path / "data")
-    server.turn = ""
-    assert len(load("c10", tmp_path / "data").train) == 60
-    asked = server.asked
-    load.cache_clear()
-    assert len(load("c10", tmp_path / "data").train) == 60 and server.asked == asked, "it is there now"
+    assert socket.getdefaulttimeout() is None
+    for _ in range(2):
+        assert len(load("c10", tmp_path / "data").train) == 60
+        load.cache_clear()
+    assert not downloads, "it is there now"
 
 
-def test_a_full_disk_is_said(tmp_path, server):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    try:
-        with pytest.raises(UsageError, match=r"could not be downloaded \(.*File too large"):
-            load("c10", tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert len(load("c10", tmp_path).train) == 60
-
-
-def test_of_three_at_once_one_downloads_and_the_others_wait(tmp_path, server):
-    server.pause_s = 0.3
-    read: list[int] = []
-    ask = lambda: read.append(len(loading.read_published(DATASETS["c10"], tmp_path)[0]))  # noqa: E731
-    threads = [threading.Thread(target=ask) for _ in range(3)]
-    for act in (threading.Thread.start, threading.Thread.join):
-        for thread in threads:
-            act(thread)
-    assert read == [60, 60, 60] and server.asked == 2, "once where the file is and once for the file"
+def test_of_three_at_once_one_downloads_and_the_others_wait(tmp_path, downloads):
+    downloads += [None]
+    with ThreadPoolExecutor(3) as pool:
+        read = pool.map(lambda _: len(loading.read_published(DATASETS["c10"], tmp_path)[0]), range(3))
+    assert list(read) == [60, 60, 60]
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
