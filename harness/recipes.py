@@ -24,13 +24,12 @@ from variants.fields import (
 )
 
 # The augmentation steps; harness/data/augment/steps.py has the function of each.
-UINT8_NAMES = (
+AUGMENTATIONS = (
     *("crop", "resized-crop", "flip", "autoaugment-cifar", "autoaugment-svhn", "autoaugment-pil-cifar"),
-    *("autoaugment-pil-svhn", "randaugment", "trivialaugment"),
+    *("autoaugment-pil-svhn", "randaugment", "trivialaugment", "erase", "erase-lee", "crop-paste"),
 )
 # In a recipe, each is followed by the data set's own policy: AutoAugment as torchvision, and as DeepVoltaire, has it.
 POLICY_SHORTHANDS = ("autoaugment", "autoaugment-pil")
-FLOAT_NAMES = ("erase", "erase-lee", "crop-paste")
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Recipe:
             low, high = getattr(self, name)
             if low > high:
                 raise UsageError(f"{name}={low},{high}: the smaller number must come first")
-        known = (*UINT8_NAMES, *FLOAT_NAMES, *POLICY_SHORTHANDS, "flip-always")
+        known = (*AUGMENTATIONS, *POLICY_SHORTHANDS, "flip-always")
         if unknown := [name for name in self.augment if name not in known]:
             raise UsageError(f"unknown augmentation {unknown[0]!r}: {near_matches(unknown[0], known)}")
 

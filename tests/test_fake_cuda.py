@@ -14,7 +14,7 @@ from harness.data.augment import mixing
 from harness.data.load import ImageData
 from harness.data.pipeline import Batch, Scaling, scaling, to_device, training_batches
 from harness.datasets import CORRUPTION_NAMES, CORRUPTION_STRENGTHS, DATASETS
-from harness.recipes import FLOAT_NAMES, PUBLISHED, RECIPES, UINT8_NAMES, Recipe, fitted
+from harness.recipes import AUGMENTATIONS, PUBLISHED, RECIPES, Recipe, fitted
 from harness.training import loop, setup
 from harness.training.setup import Training, data_generator
 from tests.copies import random_split
@@ -27,8 +27,7 @@ SPLIT = random_split(10)
 DATA = ImageData(C10, SPLIT, SPLIT, "", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 RECIPES_AND_PARTS = {
     **{name: fitted(recipe, C10) for name, recipe in RECIPES.items()},
-    **{f"{name}, bilinear": Recipe(augment=(name,), interpolation="bilinear") for name in UINT8_NAMES},
-    **{name: Recipe(augment=(name,)) for name in FLOAT_NAMES},
+    **{f"{name}, bilinear": Recipe(augment=(name,), interpolation="bilinear") for name in AUGMENTATIONS},
     **{
         f"{name} for each image": Recipe(mix=name, mix_per_image=True) for name in ("none", "mixup", "cutmix", "either")
     },  # type: ignore[arg-type]
