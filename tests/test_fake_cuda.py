@@ -69,7 +69,7 @@ def test_a_planted_wait_in_the_pipeline_is_refused():
 
 @pytest.mark.parametrize(("options", "why"), [({}, "blocking copy"), ({"non_blocking": True}, "not pinned")])
 def test_a_planted_copy_that_waits_is_refused(monkeypatch, options, why):
-    monkeypatch.setattr(mixing, "tensor_to_device", lambda tensor, device: tensor.to(device, **options))
+    monkeypatch.setattr(mixing, "to_device", lambda tensor, device: tensor.to(device, **options))
     with pytest.raises(WaitsError, match=why):
         batches(RECIPES["common"])
 
