@@ -229,7 +229,7 @@ def test_resized_crop_equals_torchvision(recipe, size: tuple[int, int]):
     windows = draw_resized_crops(100, *size, recipe, np.random.default_rng(6))
     before, ours, together = images.clone(), resized_crop(images, windows), resized_together(images, windows)
     for image, window, our in zip(images, windows.tolist(), ours, strict=True):
-        assert torch.equal(our, F.resized_crop(image, *window, size, antialias=True)), window
+        assert torch.equal(our, F.resized_crop(image, *window, size=list(size), antialias=True)), window
     differences = (ours.int() - together.int()).abs()
     assert differences.max() <= 1 and (differences > 0).double().mean() < 1e-3
     assert torch.equal(images, before)
@@ -245,7 +245,7 @@ def test_every_window_shape_and_place():
     images = uint8_images(36**2, side, side)
     ours = resized_crop(images, windows)
     for image, window, our in zip(images, windows.tolist(), ours, strict=True):
-        assert torch.equal(our, F.resized_crop(image, *window, [side, side], antialias=True)), window
+        assert torch.equal(our, F.resized_crop(image, *window, size=[side, side], antialias=True)), window
     assert torch.equal(ours, resized_together(images, windows))
 
 
@@ -277,7 +277,7 @@ def windows_of_erasures(n: int, height: int, width: int, rng: np.random.Generato
 
 DRAWS: dict[str, tuple[Any, Any]] = {
     "resized crop": (
-        lambda *args: draw_resized_crops(*args[:3], WIDE, args[3]),
+        lambda n, height, width, rng: draw_resized_crops(n, height, width, WIDE, rng),
         lambda blank: RandomResizedCrop.get_params(blank, [0.08, 1.0], [3 / 4, 4 / 3]),
     ),
     "erasing": (
