@@ -83,7 +83,7 @@ def configs(args: Namespace) -> dict[str, Any]:
     changes = parse_settings(args.settings)
     if changes["recipe"]:
         raise UsageError("--set recipe.*: a recipe has no part in the cost of a variant")
-    dataset = dataset_facts(args.dataset, args.data_dir)
+    dataset = dataset_facts(args.dataset)
     chosen = {}
     for name in args.variant or CATALOG:
         check_known(name)

@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     if args.json and not args.dry_run:
         raise UsageError("--json prints what --dry-run finds out: add --dry-run")
-    dataset = dataset_facts(args.dataset, args.data_dir)
+    dataset = dataset_facts(args.dataset)
     config, device = configure(args, dataset)
     if args.dry_run:
         known = planned(config, dataset, device)

@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     args = parser().parse_args(words)
     study = chosen(args)
-    facts = {name: dataset_facts(name, args.data_dir) for name in study.datasets}
+    facts = {name: dataset_facts(name) for name in study.datasets}
     planned = plan(study, facts, args.epochs)
     if not planned:
         raise UsageError("nothing to do: no variant here has such a recipe")

@@ -139,4 +139,4 @@ def made_up(dataset: Dataset, count: int, tests: int = 64) -> ImageData:
     images = rng.integers(0, 256, shape, dtype=np.uint8)
     labels = rng.integers(dataset.num_classes, size=len(images))
     train, test = Split(images[:count], labels[:count]), Split(images[:tests], labels[:tests])
-    return ImageData(dataset, train, test, [str(i) for i in range(dataset.num_classes)], "made up", HALF, HALF)
+    return ImageData(dataset, train, test, "made up", HALF, HALF)
