@@ -61,9 +61,8 @@ class Run:
         return self.result["files"] is not None
 
     def epochs(self) -> list[dict[str, Any]]:
-        content = _content(self.folder, "epochs.jsonl", self.result["files"])
-        lines = enumerate(content.splitlines(), 1)
-        return [_object(f"epochs.jsonl, line {number}", line) for number, line in lines if line.strip()]
+        lines = _content(self.folder, "epochs.jsonl", self.result["files"]).splitlines()
+        return [_object(f"epochs.jsonl, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
 
     def predictions(self) -> dict[str, np.ndarray]:
         content = _content(self.folder, "predictions.npz", self.result["files"])

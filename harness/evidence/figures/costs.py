@@ -13,9 +13,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from harness.datasets import title
 from harness.evidence.cells import Cell, Costs, commonest_device, count, datasets_of
 from harness.evidence.figures.drawing import (
+    BLUE,
     COLORS,
     COLUMN_IN,
+    GRAY,
+    GREEN,
     PAGE_IN,
+    VERMILION,
     Looks,
     Plan,
     add_legend,
@@ -50,7 +54,7 @@ AXES = {
     "time": ("training minutes", "a time of its own", 60, "train_seconds"),
     "energy": ("GPU energy of a run (Wh)", "an energy of its own", 3600, "energy_joules"),
 }
-FRONT = {"color": "#888888", "linewidth": 0.8, "zorder": 1}
+FRONT = {"color": GRAY, "linewidth": 0.8, "zorder": 1}
 
 
 def tradeoff_data(cells: Sequence[Cell], against: str) -> dict[str, Any]:
@@ -147,7 +151,7 @@ def draw_sizes(data: dict[str, Any], looks: Looks) -> Figure:
     """Bars of parameters, the smallest model on top."""
     bars = data["bars"]
     own = COLORS | {variant: look.color for (variant, _), look in looks.items()}
-    colors = [own.get(bar["variant"].split(", ")[0], "#888888") for bar in bars]
+    colors = [own.get(bar["variant"].split(", ")[0], GRAY) for bar in bars]
     millions = [bar["params"] / 1e6 for bar in bars]
     figure, (axes,) = panels(1, 1, (COLUMN_IN, 0.6 + 0.2 * len(bars)))
     drawn = axes.barh(range(len(bars)), millions, height=0.62, color=colors, alpha=0.85)
@@ -169,7 +173,7 @@ def draw_sizes(data: dict[str, Any], looks: Looks) -> Figure:
 
 # --- benchmarks ------------------------------------------------------------------------------------------------------
 
-MET, MISSED, FREE = "#009E73", "#D55E00", "#0072B2"
+REACHED = {True: GREEN, False: VERMILION, None: BLUE}  # None: it has no goal
 
 
 def benchmark_data(measured: Measured) -> dict[str, Any]:
@@ -197,7 +201,7 @@ def draw_benchmarks(data: dict[str, Any], looks: Looks) -> Figure:
 def _benchmarks(axes: Axes, panel: dict[str, Any]) -> None:
     bars = panel["bars"]
     places = range(len(bars))
-    colors = [{None: FREE, True: MET, False: MISSED}[bar["reached"]] for bar in bars]
+    colors = [REACHED[bar["reached"]] for bar in bars]
     spread = [[bar["ratio"] - bar["ratio_low"] for bar in bars], [bar["ratio_high"] - bar["ratio"] for bar in bars]]
     axes.barh(places, [bar["ratio"] for bar in bars], height=0.65, color=colors, xerr=spread, error_kw={"lw": 0.8})
     beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 7}

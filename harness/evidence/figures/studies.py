@@ -12,6 +12,7 @@ from matplotlib.ticker import NullLocator
 
 from harness.evidence.effects import BETTER, WORSE, Effect, Line
 from harness.evidence.figures.drawing import (
+    BLUE,
     COLUMN_IN,
     Looks,
     Plan,
@@ -26,7 +27,6 @@ from harness.evidence.figures.drawing import (
 from harness.evidence.findings import Finding
 from harness.statistics.intervals import LEVEL, mean_interval
 
-COLOR = "#0072B2"
 LONGEST_LABEL = 26
 
 # What accuracy is drawn over on a logarithmic axis: the recipe's field, the axis's label, and what a tick shows.
@@ -73,9 +73,9 @@ def _row(effect: Effect) -> dict[str, Any]:
 def draw_forest(data: dict[str, Any], looks: Looks) -> Figure:
     rows = data["rows"]
     figure, (axes,) = panels(1, 1, (COLUMN_IN, 1.05 + 0.2 * len(rows)))
-    marker: dict[str, Any] = {"fmt": "o", "color": COLOR, "markersize": 4.5, "elinewidth": 1.1, "capsize": 2}
+    marker: dict[str, Any] = {"fmt": "o", "color": BLUE, "markersize": 4.5, "elinewidth": 1.1, "capsize": 2}
     beside: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "va": "center", "fontsize": 6.5}
-    for clear, face in ((True, COLOR), (False, "white")):
+    for clear, face in ((True, BLUE), (False, "white")):
         chosen = [
             (row["mean"], place, row["half"] or math.nan) for place, row in enumerate(rows) if row["clear"] == clear
         ]
