@@ -160,13 +160,8 @@ def calibration_adds_up(example: list[tuple[float, bool, bool]]) -> None:
         whole.calibration_error, abs=1e-12
     )
     if 0 < side.sum() < len(side):
-        halves = (images.calibration_bins(confidence[part], right[part]) for part in (side, ~side))
-        assert np.allclose(list(vars(sum_of(halves)).values()), list(vars(whole).values()))
-
-
-def sum_of(bins: Any) -> images.Bins:
-    first, second = bins
-    return first + second
+        first, second = (images.calibration_bins(confidence[part], right[part]) for part in (side, ~side))
+        assert np.allclose(list(vars(first + second).values()), list(vars(whole).values()))
 
 
 def improvement_is_a_share(example: tuple[list[float], list[float], int]) -> None:
