@@ -95,13 +95,12 @@ class RunWriter:
         missing = RESULT_FIELDS.keys() - result.keys() - set(BY_THE_WRITER)
         if missing:
             raise ValueError(f"the result lacks {', '.join(sorted(missing))}")
-        names = ["config.json", "env.json", "cost.json", "epochs.jsonl"]
         if predictions is not None:
             content = io.BytesIO()
             np.savez_compressed(content, **predictions)  # type: ignore[arg-type]
             write_atomically(self.folder / "predictions.npz", content.getvalue())
-            names.append("predictions.npz")
-        digests = {name: digest((self.folder / name).read_bytes()) for name in names}
+        written = [path for name in FILES if (path := self.folder / name).exists()]
+        digests = {path.name: digest(path.read_bytes()) for path in written}
         write_atomically(self.folder / "result.json", result_bytes(result, digests))
 
 
