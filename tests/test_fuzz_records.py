@@ -4,9 +4,7 @@ A record is misread if any reader gives what the run did not write, if a sweep c
 --records` has nothing to say. What readers may do is refuse, with OSError or ValueError and nothing else.
 """
 
-import json
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -153,39 +151,10 @@ def test_the_record_of_another_run_under_this_name_is_not_this_run(original, mon
     assert another_run_s(original) == ["run_state takes it for sound", "set_aside takes it for sound"]
 
 
-# --- the defects that the damage would get through by ----------------------------------------------------------------
-
-
-def unchecked(folder: Path, name: str, digests: dict[str, str] | None) -> bytes:
-    return (folder / name).read_bytes()
-
-
-def bare_json(name: str, content: bytes) -> Any:
-    return json.loads(content)
-
-
-def bare_predictions(run: Run) -> dict[str, np.ndarray]:
-    with np.load(run.folder / "predictions.npz", allow_pickle=True) as arrays:
-        return dict(arrays)
-
-
-# The file and the damage that gets through, and what is replaced in harness.records.read by what.
-DEFECTS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "digests are not compared": ("env.json", "a field of another run", {"_content": unchecked}),
-    "digests of epochs are not compared": ("epochs.jsonl", "a line of another run", {"_content": unchecked}),
-    "the seal is not looked at": ("result.json", "another likely number", {"is_sealed": lambda content: True}),
-    "NaN is taken as it comes": ("cost.json", "NaN or infinity", {"_content": unchecked, "parsed": bare_json}),
-    "an archive is taken as it comes": (
-        *("predictions.npz", "an array of pickles"),
-        {"_content": unchecked, "Run.predictions": bare_predictions},
-    ),
-}
-
-
-@pytest.mark.parametrize("defect", DEFECTS)
-def test_damage_is_seen_where_a_defect_lets_it_through(original, defect, monkeypatch, capsys):
-    name, sort, instead = DEFECTS[defect]
-    for where, what in instead.items():
-        monkeypatch.setattr(f"harness.records.read.{where}", what)
-    found = Counter(sort for sort, wrong in damaged(original, name, 2) if wrong)
-    assert sort in found and len(found) >= 3  # which others depends on the times in the record
+@pytest.mark.parametrize("name", sorted(SORTS.keys() - {"result.json"}))
+def test_damage_is_seen_where_digests_are_not_compared(original, name, monkeypatch, capsys):
+    """And so is a seal that nobody looks at: what is tried does get through."""
+    monkeypatch.setattr(read, "_content", lambda folder, name, digests: (folder / name).read_bytes())
+    monkeypatch.setattr(read, "is_sealed", lambda content: True)
+    assert sum(bool(wrong) for _, wrong in damaged(original, name, 2)) >= 3
+    assert any(wrong for _, wrong in damaged(original, "result.json", 2))
