@@ -20,7 +20,8 @@ MOST_SEEDS = 10_000  # nobody trains more; above, the answer is none
 FAR = 1e6  # spreads: nothing is missed there
 NO_DISTANCE = 1e-9  # from the null; closer to it, SciPy has a power of 0 for two seeds, where it is .05
 
-Values, Seed = Sequence[float] | np.ndarray, int | Sequence[int]
+Values = Sequence[float] | np.ndarray
+Seed = int | Sequence[int]
 Axes = tuple[int, ...]  # of a grid: the factors that act together; one alone is a main effect
 
 

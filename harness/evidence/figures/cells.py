@@ -60,7 +60,7 @@ def _rows_legend(figure: Figure, lines: Sequence[dict[str, Any]], looks: Looks) 
 def curves_data(cells: Sequence[Cell], dataset: str, split: str = "test") -> dict[str, Any]:
     names = {"accuracy": f"{split}_accuracy", "loss": f"{split}_loss", "train_loss": "train_loss"}
     lines = []
-    for cell in (cell for cell in cells if cell.dataset == dataset and cell.runs):
+    for cell in (cell for cell in cells if cell.dataset == dataset and cell.curves.n):
         series = {kind: cell.curves.series[name].to_plain() for kind, name in names.items()}
         if any(part["epoch"] for part in series.values()):
             lines.append({"row": list(cell.row), "n": cell.curves.n, **series})
@@ -77,7 +77,7 @@ def draw_curves(data: dict[str, Any], looks: Looks) -> Figure:
         right.plot(loss["epoch"], loss["mean"], color=look.color, linewidth=0.7, alpha=0.4, linestyle=look.line)
         for axes, series in ((left, line["accuracy"]), (right, line["loss"])):
             _curve(axes, series, look, share)
-    split = {"val": "validation"}.get(data["split"], data["split"])
+    split = "validation" if data["split"] == "val" else "test"
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epochs")

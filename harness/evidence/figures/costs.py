@@ -63,8 +63,7 @@ def tradeoff_data(cells: Sequence[Cell], against: str) -> dict[str, Any]:
     device = commonest_device(cells, field) if field else None
     found = []
     for dataset in datasets_of(cells):
-        here = [cell for cell in cells if cell.dataset == dataset]
-        points = [point for cell in here if (point := _point(cell, against, device))]
+        points = [point for cell in cells if cell.dataset == dataset and (point := _point(cell, against, device))]
         if points:
             found.append({"title": title(dataset), "points": points, "front": pareto_front(points)})
     elsewhere = sum(1 for cell in cells if device and cell.timed(field) and cell.timed_device != device)
@@ -100,10 +99,11 @@ def draw_tradeoff(data: dict[str, Any], looks: Looks) -> Figure:
     across = min(number, 3)
     size_in = {1: COLUMN_IN, 2: 5.0}.get(across, PAGE_IN), 2.3 * -(-number // across) + 0.2
     figure, grid = panels(number, across, size_in)
-    for place, (axes, panel) in enumerate(zip(grid, data["panels"])):
+    for axes, panel in zip(grid, data["panels"]):
         _tradeoff(axes, panel, looks)
-        first = place % across == 0
-        axes.set(xlabel=data["x_label"], ylabel="test accuracy (%), 95% interval" if first else "")
+        axes.set_xlabel(data["x_label"])
+    for axes in grid[::across]:
+        axes.set_ylabel("test accuracy (%), 95% interval")
     rows = sorted({tuple(point["row"]) for panel in data["panels"] for point in panel["points"]})
     handles, labels = [Line2D([], [], **looks[row].markers) for row in rows], [", ".join(row) for row in rows]
     if any(len(panel["front"]) > 1 for panel in data["panels"]):
@@ -178,19 +178,15 @@ REACHED = {True: GREEN, False: VERMILION, None: BLUE}  # None: it has no goal
 
 def benchmark_data(measured: Measured) -> dict[str, Any]:
     fields = ("name", "baseline_name", "ratio", "ratio_low", "ratio_high", "goal", "reached")
-    found = [
-        {"device": device, "bars": [{name: getattr(one, name) for name in fields} for one in comparisons]}
-        for device, comparisons in measured
-        if comparisons
-    ]
-    return {"panels": found}
+    bars = [(device, [{name: getattr(one, name) for name in fields} for one in found]) for device, found in measured]
+    return {"panels": [{"device": device, "bars": of} for device, of in bars if of]}
 
 
 def draw_benchmarks(data: dict[str, Any], looks: Looks) -> Figure:
     """A panel for each device."""
     counts = [len(panel["bars"]) for panel in data["panels"]]
-    size_in, heights = (PAGE_IN, sum(0.6 + 0.24 * count for count in counts)), [count + 1.5 for count in counts]
-    figure, grid = panels(len(counts), 1, size_in, height_ratios=heights)
+    height_in = sum(0.6 + 0.24 * count for count in counts)
+    figure, grid = panels(len(counts), 1, (PAGE_IN, height_in), height_ratios=[count + 1.5 for count in counts])
     for axes, panel in zip(grid, data["panels"]):
         _benchmarks(axes, panel)
     told = "times as fast as the baseline (1 = equally fast); bar: median, line: slowest to fastest round"

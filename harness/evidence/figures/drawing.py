@@ -2,13 +2,10 @@
 files that carry a digest of the data they show.
 """
 
-import gc
 import hashlib
 import io
 import json
 import re
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -145,14 +142,6 @@ def shortened(text: str, most: int = 52) -> str:
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
 
 
-def wrapped(title: str, most: int = 52) -> str:
-    """On two lines where one is too long, broken at the comma nearest to the end of the first."""
-    if len(title) <= most:
-        return title
-    head, comma, tail = title[:most].rpartition(", ")
-    return f"{head},\n{tail}{title[most:]}" if comma else title
-
-
 def panels(count: int, across: int, size_in: tuple[float, float], **more: Any) -> tuple[Figure, list[Axes]]:
     """A figure with so many panels, row by row; what is left of the last row stays blank."""
     figure = Figure(figsize=size_in)
@@ -184,15 +173,9 @@ def keep_accuracies(axes: Axes) -> None:
 def write_plans(plans: Sequence[Plan], looks: Looks, folder: Path) -> list[str]:
     """Each figure as PDF and PNG; one line of text for each one written, skipped or removed."""
     wanted = [plan for plan in plans if not plan.lacking]
-    gc.freeze()  # or every collection of what matplotlib leaves would walk through all records
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        for plan in wanted:
-            for suffix, content in zip(("pdf", "png"), drawn(plan, looks)):
-                write_atomically(folder / f"{plan.name}.{suffix}", content)
-    gc.unfreeze()
-    for text in dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, UserWarning)):
-        print(f"figures: {text}", file=sys.stderr)
+    for plan in wanted:
+        for suffix, content in zip(("pdf", "png"), drawn(plan, looks)):
+            write_atomically(folder / f"{plan.name}.{suffix}", content)
     return [
         *(f"figures/{plan.name}.pdf .png" for plan in wanted),
         *(f"figures/{plan.name}: skipped, {plan.lacking}" for plan in plans if plan.lacking),
