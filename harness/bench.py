@@ -71,8 +71,8 @@ real loop and its parts (pipeline, staged batches, host, evaluation, checkpoint)
 
 A dry run, in seconds: python -m harness.bench gpu --variant compact --device cpu --dataset digits --measure
 Each fact is a line of OUT/gpu-DEVICE.jsonl and a line on the screen; a profile's table is OUT/gpu-DEVICE-VARIANT.txt.
-A CPU has no energy or kernels to report, and by default nothing is compiled there. Exit code 1: something failed, or
-had to go on eager.
+A CPU has no energy, kernels or gaps to report, and by default nothing is compiled there. Exit code 1: something failed,
+or had to go on eager.
 """
 
 

@@ -363,7 +363,7 @@ def test_a_dry_run_of_the_first_look_measures_everything_but_what_needs_cuda(tmp
     assert loop["eval_s"] > 0 and loop["joules"] is None
     assert min(parts["host_step_ms"], parts["pipeline_host_s"], parts["staged_s"]) > 0
     assert parts["checkpoint_save_s"] > 0
-    assert profile["profiled_ms"] > 0 and "busy_ms" not in profile
+    assert profile["profiled_ms"] >= profile["host_ms"] > 0 and "busy_ms" not in profile
     assert "aten::" in (tmp_path / profile["table"]).read_text()
 
 
@@ -388,3 +388,9 @@ def test_what_fails_is_a_fact_and_the_next_part_goes_on(tmp_path, monkeypatch, c
     assert (parts["what"], parts["part"]) == ("failed", "parts") and "division by zero" in parts["error"]
     assert [fact["what"] for fact in (smoke, loop, profile)] == ["smoke", "loop", "profile"]
     assert [fact["what"] for fact in more] == ["environment", "smoke"]
+
+
+def test_busy_and_idle_times_by_hand():
+    """a and b overlap, c starts 15 later; a copy within b adds nothing."""
+    kernels = [(45.0, 50.0, "c"), (0.0, 10.0, "a"), (5.0, 30.0, "b"), (6.0, 8.0, "a")]
+    assert gpu.busy_and_gaps(kernels) == (35.0, [(15.0, "b", "c")])

@@ -3,12 +3,14 @@ loop, the loop's parts and 30 of its steps take. No baseline: facts, one JSON ob
 """
 
 import json
+import math
 import sys
 import tempfile
+import time
 import traceback
 from argparse import Namespace
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -29,23 +31,25 @@ from harness.timing.turns import configured, made_up, seconds_of
 from harness.training import device as devices
 from harness.training.checkpoint import Checkpoints, Position
 from harness.training.loop import train
+from harness.training.progress import Progress
 from harness.training.setup import Training, build_model, warm_up
 from variants.catalog import CATALOG
 
 HOST = torch.device("cpu")  # to time until the last launch, the GPU not waited for
 QUEUED = 20  # steps that fit into the queue of launches
+LONG_GAP_US = 10
 
 # How much is done: on a GPU as much as means something, on a CPU as little as shows that it works. `images` and `tests`
 # are those of the epoch that is measured.
-Sizes = namedtuple("Sizes", "smoke_steps images tests profiled_steps")
-SIZES = {"cuda": Sizes(12, 50_000, 10_000, 30), "cpu": Sizes(2, 517, 70, 2)}
+Sizes = namedtuple("Sizes", "smoke_steps images tests steps_before_profile profiled_steps")
+SIZES = {"cuda": Sizes(12, 50_000, 10_000, 100, 30), "cpu": Sizes(2, 517, 70, 2, 2)}
 
 
 def look_at_all(args: Namespace) -> int:
     """Exit code 1 if anything failed."""
     device, configs = configured(args, args.variant or CATALOG)
     if device.type == "cpu":
-        print("a dry run on the CPU: energy and kernels need CUDA, and its times say little", file=sys.stderr)
+        print("a dry run on the CPU: energy, kernels and gaps need CUDA, and its times say little", file=sys.stderr)
     prepare(args.out)
     env = {**environment(devices.describe(device), "made up"), "shared_device": devices.is_shared(device)}
     path = args.out / f"gpu-{file_stem(env['device_name'])}.jsonl"
@@ -159,22 +163,57 @@ class Look:
             }
 
     def profile(self) -> dict[str, Any]:
-        """The device's busy time and kernels in a short second epoch, evaluated on one image; the table goes into a
-        file."""
+        """The device's busy time in a few steps, its kernels, and the gaps between them; the tables go into a file."""
         steps, on_cuda = self.sizes.profiled_steps, self.device.type == "cuda"
-        training = self.prepared(steps * self.config.recipe.batch_size, tests=1)
-        epochs = train(training)
-        next(epochs)
-        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
-        with torch.profiler.profile(activities=activities) as profiler:
-            line = next(epochs).line
+        training = self.prepared((self.sizes.steps_before_profile + steps) * self.config.recipe.batch_size, tests=1)
+        window = Window(training, self.sizes)
+        next(train(training, window))
         order = "self_device_time_total" if on_cuda else "self_cpu_time_total"
-        path = self.path.with_name(f"{self.path.stem}-{file_stem(self.config.variant_name)}.txt")
-        path.write_text(profiler.key_averages().table(order, row_limit=60, max_name_column_width=110))
-        found = {"profiled_ms": 1000 * line["seconds"] / steps, "table": path.name}
+        text = window.profiler.key_averages().table(order, row_limit=60, max_name_column_width=110)
+        found = {"profiled_ms": 1000 * window.wall_s / steps, "host_ms": 1000 * window.host_s / steps}
         if on_cuda:
-            events = profiler.events() or ()
+            events = window.profiler.events() or ()
             kernels = [e for e in events if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
-            found["busy_ms"] = sum(kernel.time_range.elapsed_us() for kernel in kernels) / steps / 1000
-            found["kernels"] = len(kernels) / steps
-        return found
+            busy_us, gaps = busy_and_gaps((e.time_range.start, e.time_range.end, e.name) for e in kernels)
+            found |= {"busy_ms": busy_us / steps / 1000, "kernels": len(kernels) / steps}
+            found["gaps_over_10_us"] = sum(gap > LONG_GAP_US for gap, _, _ in gaps) / steps
+            text += "\nthe longest gaps: microseconds, after what, before what\n"
+            text += "".join(f"{gap:9.1f} {a[:60]} -> {b[:60]}\n" for gap, a, b in sorted(gaps, reverse=True)[:12])
+        path = self.path.with_name(f"{self.path.stem}-{file_stem(self.config.variant_name)}.txt")
+        path.write_text(text)
+        return found | {"table": path.name}
+
+
+class Window(Progress):
+    """Profiles the last steps of the first epoch: the loop reports every step to its Progress."""
+
+    def __init__(self, training: Training, sizes: Sizes):
+        super().__init__("", training.config.recipe.epochs, len(training.train_split), quiet=True)
+        self.device, self.sizes, self.seen = training.device, sizes, 0
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.device.type == "cuda" else [])]
+        self.profiler = torch.profiler.profile(activities=activities)
+
+    def batch(self, epoch: int, images: int, totals: torch.Tensor) -> None:
+        self.seen += 1
+        if self.seen == self.sizes.steps_before_profile:
+            devices.synchronise(self.device)
+            self.profiler.start()
+            self.from_s = time.perf_counter()
+        elif self.seen == self.sizes.steps_before_profile + self.sizes.profiled_steps:
+            self.host_s = time.perf_counter() - self.from_s
+            devices.synchronise(self.device)
+            self.wall_s = time.perf_counter() - self.from_s
+            self.profiler.stop()
+
+
+def busy_and_gaps(kernels: Iterable[tuple[float, float, str]]) -> tuple[float, list[tuple[float, str, str]]]:
+    """How long a device did anything, and when it did nothing: for how long, after what, before what. Of (start, end,
+    name); kernels may overlap."""
+    busy_us, gaps, end, before = 0.0, [], -math.inf, ""
+    for start, stop, name in sorted(kernels):
+        if before and start > end:
+            gaps.append((start - end, before, name))
+        if stop > end:
+            busy_us += stop - max(start, end)
+            end, before = stop, name
+    return busy_us, gaps
