@@ -171,7 +171,9 @@ def readme_commands() -> list[str]:
 
 
 def test_readme_is_short():
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+    """Without the results, which grow by a line a study."""
+    by_hand = re.sub(r"<!-- results:begin -->.*<!-- results:end -->", "", (ROOT / "README.md").read_text(), flags=re.S)
+    assert len(by_hand.splitlines()) <= 130
 
 
 def test_readme_names_both_commands():
@@ -194,7 +196,7 @@ def test_readme_commands_parse(command):
         if not name.startswith("my_"):
             config_of(name)
     if isinstance(getattr(args, "dataset", None), str) and not args.dataset.startswith("folder:"):
-        dataset_facts(args.dataset, Path("data"))
+        dataset_facts(args.dataset)
 
 
 def test_run_all_explains_itself():

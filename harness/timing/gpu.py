@@ -23,7 +23,6 @@ from torch.profiler import ProfilerActivity
 
 from harness.config import RunConfig
 from harness.datasets import DATASETS
-from harness.recipes import PUBLISHED
 from harness.records.benchmarks import fact_text, file_stem
 from harness.records.environment import environment
 from harness.records.write import prepare
@@ -35,12 +34,10 @@ from harness.training.loop import train
 from harness.training.progress import Progress
 from harness.training.setup import Training, build_model, warm_up
 from variants.catalog import CATALOG
-from variants.fields import UsageError
 
 HOST = torch.device("cpu")  # to time until the last launch, the GPU not waited for
 QUEUED = 20  # steps that fit into the queue of launches
 LONG_GAP_US = 10
-
 
 # How much is done: on a GPU as much as means something, on a CPU as little as shows that it works. `images` and `tests`
 # are those of the epoch that is measured.
@@ -50,20 +47,9 @@ SIZES = {"cuda": Sizes(12, 50_000, 10_000, 100, 30), "cpu": Sizes(2, 517, 70, 2,
 
 def look_at_all(args: Namespace) -> int:
     """Exit code 1 if anything failed."""
-    device, _ = configured(args, [])
+    device, configs = configured(args, args.variant or CATALOG)
     if device.type == "cpu":
         print("a dry run on the CPU: energy, kernels and gaps need CUDA, and its times say little", file=sys.stderr)
-    configs = []
-    for name in args.variant or CATALOG:
-        recipe = args.recipe or ("published" if name in PUBLISHED else "common")
-        try:
-            configs += configured(args, [name], recipe, args.batch_size)[1]
-        except UsageError as error:
-            if args.variant:
-                raise
-            print(f"skipped {name} on {args.dataset}: {error}", file=sys.stderr)
-    if not configs:
-        raise UsageError("no variant of the catalogue can be trained with these options")
     prepare(args.out)
     env = {**environment(devices.describe(device), "made up"), "shared_device": devices.is_shared(device)}
     path = args.out / f"gpu-{file_stem(env['device_name'])}.jsonl"
@@ -98,14 +84,13 @@ class Look:
 
     def worked(self, part: Callable[[], dict[str, Any]]) -> bool:
         """A failure is a fact too, and the next part goes on."""
-        name = part.__name__
         try:
-            self.add(name, part())
+            self.add(part.__name__, part())
             return True
         except Exception as error:  # compilers raise what they like
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}"[:400]
-            self.add("failed", {"part": name, "compiled": self.config.compile, "error": reason})
+            self.add("failed", {"part": part.__name__, "compiled": self.config.compile, "error": reason})
             return False
 
     def add(self, what: str, facts: dict[str, Any]) -> None:
@@ -115,9 +100,9 @@ class Look:
         known = (f"{name.replace('_', ' ')} {fact_text(value)}" for name, value in facts.items() if value is not None)
         print(f"{variant} {what}: {', '.join(known)}", flush=True)
 
-    def prepared(self, images: int) -> Training:
+    def prepared(self, images: int, tests: int) -> Training:
         """Warm for the shapes that so many images have."""
-        data = made_up(DATASETS[self.config.dataset], images, self.sizes.tests)
+        data = made_up(DATASETS[self.config.dataset], images, tests)
         training = prepared(self.config, self.model, data)
         self.compile_s = warm_up(training)
         return training
@@ -127,53 +112,60 @@ class Look:
         self.model, steps = build_model(self.config, self.device), self.sizes.smoke_steps
         counters.clear()
         devices.forget_peak_memory(self.device)
-        training = self.prepared(steps * self.config.recipe.batch_size)
+        training = self.prepared(steps * self.config.recipe.batch_size, self.sizes.tests)
         lines = [epoch.line for epoch in islice(train(training), 2)]
-        found: dict[str, Any] = {"batch_size": training.whole_batch, "precision": self.config.precision}
-        found |= {"compiled": self.config.compile, "compile_s": self.compile_s}
-        found |= {"losses": [line["train_loss"] for line in lines]}
-        found |= {"rough_step_ms": 1000 * lines[-1]["seconds"] / steps}
-        found |= {"peak_memory_bytes": devices.peak_memory_bytes(self.device)}
         of_torch = counters["inductor"].items()  # some of them explain a slow step
-        return found | {name: n for name, n in of_torch if name.startswith(("cudagraph", "fxgraph_cache"))}
+        return {
+            "batch_size": training.whole_batch,
+            "precision": self.config.precision,
+            "compiled": self.config.compile,
+            "compile_s": self.compile_s,
+            "losses": [line["train_loss"] for line in lines],
+            "rough_step_ms": 1000 * lines[-1]["seconds"] / steps,
+            "peak_memory_bytes": devices.peak_memory_bytes(self.device),
+            **{name: n for name, n in of_torch if name.startswith(("cudagraph", "fxgraph_cache"))},
+        }
 
     def loop(self) -> dict[str, Any]:
-        """The second epoch of the real loop."""
-        training = self.prepared(self.sizes.images)
-        epochs, steps = train(training), training.steps_per_epoch
+        """The second epoch of the real loop; its joules are the evaluation's too."""
+        training = self.prepared(self.sizes.images, self.sizes.tests)
+        epochs = train(training)
         next(epochs)
         meter = devices.Meter(self.device)
         line = next(epochs).line
-        joules = meter.joules()  # the evaluation's too
-        found = {"batch_size": training.whole_batch, "steps": steps, "step_ms": 1000 * line["seconds"] / steps}
-        found |= {"epoch_s": line["seconds"], "eval_s": line["eval_seconds"]}
-        return found | {"joules": joules, "epochs_of_a_run": self.config.recipe.epochs}
+        return {
+            "joules": meter.joules(),
+            "batch_size": training.whole_batch,
+            "steps": training.steps_per_epoch,
+            "step_ms": 1000 * line["seconds"] / training.steps_per_epoch,
+            "epoch_s": line["seconds"],
+            "eval_s": line["eval_seconds"],
+            "epochs_of_a_run": self.config.recipe.epochs,
+        }
 
     def parts(self) -> dict[str, Any]:
         """What an epoch takes without the rest of the loop. `host`: until the last launch."""
-        training, device = self.prepared(self.sizes.images), self.device
+        training, device = self.prepared(self.sizes.images, self.sizes.tests), self.device
         staged = Staged(training)
+        queued = min(QUEUED, len(staged.batches))
 
         def pipeline() -> None:
             drain(training.train_split, self.config.recipe, training.scale)
 
-        found = {"pipeline_s": min(seconds_of(pipeline, device) for _ in range(2))}
-        found["pipeline_host_s"] = seconds_of(pipeline, HOST)
-        staged.epoch()
-        found["staged_s"] = seconds_of(staged.epoch, device)
-        queued = min(QUEUED, len(staged.batches))
-        found["host_step_ms"] = 1000 * seconds_of(lambda: staged.steps(queued), HOST) / queued
-        devices.synchronise(device)
         with tempfile.TemporaryDirectory() as folder:
-            checkpoints, start_s = Checkpoints(Path(folder), {"run": "none"}), time.perf_counter()
-            checkpoints.save(Position(2), training)
-            found["checkpoint_save_s"] = time.perf_counter() - start_s
-        return found
+            checkpoints = Checkpoints(Path(folder), {"run": "none"})
+            return {
+                "pipeline_s": min(seconds_of(pipeline, device) for _ in range(2)),
+                "pipeline_host_s": seconds_of(pipeline, HOST),
+                "staged_s": [seconds_of(staged.steps, device) for _ in range(2)][1],
+                "host_step_ms": 1000 * seconds_of(lambda: staged.steps(queued), HOST) / queued,
+                "checkpoint_save_s": seconds_of(lambda: checkpoints.save(Position(2), training), device),
+            }
 
     def profile(self) -> dict[str, Any]:
         """The device's busy time in a few steps, its kernels, and the gaps between them; the tables go into a file."""
         steps, on_cuda = self.sizes.profiled_steps, self.device.type == "cuda"
-        training = self.prepared((self.sizes.steps_before_profile + steps) * self.config.recipe.batch_size)
+        training = self.prepared((self.sizes.steps_before_profile + steps) * self.config.recipe.batch_size, tests=1)
         window = Window(training, self.sizes)
         next(train(training, window))
         order = "self_device_time_total" if on_cuda else "self_cpu_time_total"
