@@ -126,7 +126,10 @@ def verify(run: Run, config: RunConfig, args: Namespace) -> int:
         for name in ("device_name", "threads", "torch", "source_digest", "data_digest"):
             if old.get(name) != now[name]:
                 print(f"note: {name} was {old.get(name)}, is {now[name]}", flush=True)
-        with contextlib.closing(trained_again(config, args.data_dir, device, first, args.quiet)) as epochs:
+        seeds = run.result["sessions"][0].get("seeds", ()) if run.result.get("sessions") else ()
+        if seeds:
+            print(f"note: with seeds {', '.join(map(str, seeds))} as one, as it was trained", flush=True)
+        with contextlib.closing(trained_again(config, args.data_dir, device, first, args.quiet, seeds)) as epochs:
             found = differences(run, epochs, first == config.recipe.epochs)
     outcome = "; ".join(found) or "equal to the last bit"
     print(f"{run.folder.name}, {first} of {config.recipe.epochs} epochs: {outcome}", flush=True)
