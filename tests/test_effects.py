@@ -10,8 +10,8 @@ import pytest
 
 from harness.config import RunConfig
 from harness.datasets import DATASETS
+from harness.evidence.captions import conclusions
 from harness.evidence.cells import read_evidence
-from harness.evidence.conclusions import conclusions
 from harness.evidence.effects import Best, best_of
 from harness.evidence.findings import Finding, findings
 from harness.evidence.tables.study import study_tables

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from harness.datasets import DATASETS
+from harness.evidence.captions import conclusions
 from harness.evidence.cells import read_evidence
-from harness.evidence.conclusions import conclusions
 from harness.evidence.findings import changes_text, findings
-from harness.evidence.prose import macros
+from harness.evidence.paper import macros
 from harness.studies import STUDIES
 from harness.studies import changes as study_of_changes
 from harness.study import Row, Study

@@ -14,9 +14,8 @@ from harness.evidence import paper as typesetting
 from harness.evidence.cells import read_evidence
 from harness.evidence.figures import drawing
 from harness.evidence.findings import findings
-from harness.evidence.paper import typeset
-from harness.evidence.prose import NONE_YET, macros, macros_text, studies_text
-from harness.evidence.tables.published import PUBLISHED_NUMBERS
+from harness.evidence.paper import NONE_YET, macros, macros_text, studies_text, typeset
+from harness.evidence.tables.results import PUBLISHED_NUMBERS
 from harness.report import main
 from harness.statistics.simulated import simulate
 from harness.studies import STUDIES

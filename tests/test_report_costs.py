@@ -140,18 +140,10 @@ def test_a_report_of_no_run_has_costs_and_the_figure_of_sizes(tmp_path: Path) ->
     assert (tmp_path / "figures" / "model-size.png").is_file()
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"{", "no JSON"),
-        (b"[]", "not that of compact on c10"),
-        (b'{"variant": "vanilla", "dataset": "c10"}', "not that of compact on c10"),
-        (b'{"variant": "compact", "dataset": "c10", "params": 1}', "it has no params_without_head, macs"),
-    ],
-)
-def test_a_file_that_holds_no_cost_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"variant": "compact", "dataset": "c10", "params": 1}'])
+def test_a_file_that_holds_no_cost_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "compact-c10.json").write_bytes(content)
-    with pytest.raises(UsageError, match=message) as told:
+    with pytest.raises(UsageError, match=r"compact-c10\.json holds no cost") as told:
         read_costs(tmp_path)
-    assert "compact-c10.json" in str(told.value) and "harness.cost --write" in str(told.value)
+    assert "harness.cost --write" in str(told.value)
     assert read_costs(tmp_path / "nowhere") == {}

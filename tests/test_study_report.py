@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.evidence.captions import RULE, made_with
 from harness.evidence.cells import read_evidence
-from harness.evidence.conclusions import RULE
 from harness.evidence.figures.drawing import data_digest, drawn, read_digest
 from harness.evidence.figures.studies import study_figures
 from harness.evidence.findings import findings
 from harness.evidence.paper import write_tables
-from harness.evidence.tables.captions import made_with
 from harness.evidence.tables.study import study_tables
 from harness.evidence.writing import Table
 from harness.report import main

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.datasets import title
+from harness.evidence.captions import best_sentence, conclusions, different_data, flag, made_with
 from harness.evidence.cells import commonest_device, count
-from harness.evidence.conclusions import best_sentence, conclusions
 from harness.evidence.effects import Effect, Gap, Line, Share
 from harness.evidence.findings import Finding, changes_text
-from harness.evidence.tables.captions import different_data, flag, made_with
 from harness.evidence.writing import (
     HOLE,
     Columns,
@@ -248,7 +247,9 @@ def _judged(finding: Finding, end: str) -> str:
         study.question,
         "The study's quick form." if finding.quick else "",
         f"On {finding.moved_to} instead of what the study plans." if finding.moved_to else "",
-        f"Every row was given {finding.budget} instead of those that the study plans." if finding.shortened else "",
+        f"Every row was given {finding.budget} instead of those that the study plans."
+        if finding.epochs is not None
+        else "",
         f"{split} accuracy on {title(finding.dataset)} after the last planned epoch{share}{end}",
     )
 
@@ -270,7 +271,7 @@ def _made(finding: Finding) -> str:
     absent = len(finding.study.rows) - len(finding.lines)
     return sentences(
         made_with(finding.cells),
-        "The training step was compiled." if finding.compile else "",
+        "The training step was compiled." if finding.setting[2] else "",
         f"{count(absent, 'row')} of the study cannot be run on so few epochs." if absent else "",
         f"The runs saw {len(digests)} different copies of the data." if len(digests) > 1 else "",
         different_data(finding.cells),
