@@ -4,14 +4,17 @@ import csv
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.evidence.cells import folders_of, read_evidence
+from harness.datasets import DATASETS
+from harness.evidence.cells import Costs, folders_of, read_costs, read_evidence
 from harness.evidence.figures import drawing
 from harness.evidence.figures.cells import curves_data
+from harness.evidence.figures.costs import sizes_data
 from harness.evidence.figures.drawing import data_digest, read_digest, styles
 from harness.evidence.paper import all_figures, all_tables, write_tables
 from harness.evidence.writing import Table, signed, spread
@@ -19,6 +22,7 @@ from harness.records.schema import RESULT_FIELDS
 from harness.records.write import RunWriter
 from harness.report import main
 from harness.studies import STUDIES
+from harness.study import Row, Study
 from tests.resealed import reseal
 from variants.catalog import CATALOG
 from variants.fields import UsageError
@@ -27,6 +31,9 @@ ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_NAMES = ("main.md", "main.tex", "main.csv", "cells.md", "cells.csv", "cost.md", "published.md")
 MAIN = STUDIES["main"]
+C10 = DATASETS["c10"]
+COSTS = read_costs(ROOT / "results" / "cost")
+SHAPES = len({(of.image_size, of.num_classes) for of in DATASETS.values()})
 
 
 def write_run(
@@ -102,8 +109,8 @@ def write_golden_runs(root: Path) -> None:
     write_run(root, "my_vits/x.py:MINE", "folder:/data/pets", 0, 0.8, recipe="common", epochs=200, cost=unknown)
 
 
-def table(root: Path, name: str, study: str = "main") -> Table:
-    return {t.name: t for t in all_tables(read_evidence([root]), STUDIES[study])}[name]
+def table(root: Path, name: str, study: Study = MAIN, costs: Costs | None = None) -> Table:
+    return {t.name: t for t in all_tables(read_evidence([root], costs), study)}[name]
 
 
 def cell_of(shown: Table, column: str, **where: str) -> str:
@@ -230,6 +237,88 @@ def test_unusable_records_are_named_and_missing_where_they_are_needed_alone(tmp_
     assert [line["row"][0] for line in curves_data(evidence.cells, "c10")["lines"]] == ["vanilla"]
     errors = capsys.readouterr().err
     assert "no usable cell_id" in errors and errors.count("its curve cannot be read") == 2
+
+
+# --- costs
+
+
+def test_the_main_table_has_every_cost_and_pass_before_anything_is_trained(tmp_path: Path) -> None:
+    shown = table(tmp_path, "main", costs=COSTS)
+    heads = {row[:2]: row[2:5] for row in shown.rows}
+    assert heads.keys() == {row.name for row in MAIN.rows}
+    assert all("—" not in head for head in heads.values())
+    assert heads["patch2", "common"] == ("200", "2.73", "0.916")
+    assert heads["vanilla", "published"][1:] == ("6.27", "0.428")
+    assert [heads[row.name][0] for row in MAIN.rows] == [str(row.resolve(C10).recipe.epochs) for row in MAIN.rows]
+    assert all(set(row[5:]) == {"—"} for row in shown.rows)
+
+
+@pytest.mark.parametrize(
+    ("variant", "overrides", "counted", "shown"),
+    [
+        ("vanilla", ["variant.width=96"], 1_234_567, "1.23"),  # an altered variant: never the catalogue's
+        ("patch2", ["variant.depth=2"], None, "—"),
+        ("vanilla", ["epochs=10", "recipe.lr=0.1"], None, "6.27"),  # the recipe's fields change no cost
+        ("compact", [], 222_000, "0.222"),  # of another size: the catalogue may have changed since
+        ("mine.py:NET", [], 777_000, "0.777"),  # no file of the catalogue's costs
+        ("mine.py:NET", [], None, "—"),
+    ],
+)
+def test_a_cell_has_the_cost_of_its_record_or_of_the_catalogue(tmp_path, variant, overrides, counted, shown) -> None:
+    cost = {"params": counted, "macs": counted}
+    write_run(tmp_path, variant, "c10", config={"overrides": overrides}, cost=cost)
+    recipe = ", ".join(["published", *overrides])
+    assert cell_of(table(tmp_path, "main", costs=COSTS), "params (M)", variant=variant, recipe=recipe) == shown
+    changed = [text.removeprefix("variant.") for text in overrides if text.startswith("variant.")]
+    lines = [row[4] for row in table(tmp_path, "cost", costs=COSTS).rows if row[0] == ", ".join([variant, *changed])]
+    assert counted is None or f"{counted:,}" in lines
+
+
+def test_a_planned_row_with_an_altered_variant_is_a_hole(tmp_path: Path) -> None:
+    study = replace(MAIN, rows=(Row("compact", "common", ("variant.pool=mean",)), Row("compact", "common")))
+    shown = table(tmp_path, "main", study, COSTS)
+    assert [row[3] for row in shown.rows] == ["—", "0.119"]
+
+
+def test_the_cost_table_lists_the_catalogue_once_a_shape(tmp_path: Path) -> None:
+    shown = table(tmp_path, "cost", costs=COSTS)
+    assert [row[0] for row in shown.rows].count("vanilla") == SHAPES
+    assert {row[0] for row in shown.rows} == set(CATALOG) and len(shown.rows) == SHAPES * len(CATALOG)
+    assert cell_of(shown, "data sets", variant="vanilla", pixels="32", classes="10") == "CIFAR-10, SVHN"
+    share = cell_of(shown, "attention share of MACs (%)", variant="patch2", pixels="32", classes="10")
+    assert share == f"{100 * 9 * 2 * 257**2 * 192 / 915_676_224:.1f}"
+    assert cell_of(shown, "activations without head", variant="patch2", pixels="32", classes="10") == "10,735,212"
+    first = [row[4] for row in shown.rows if row[1:3] == ("32", "10")]
+    assert first == sorted(first, key=lambda text: int(text.replace(",", "")))
+
+
+def test_a_run_of_a_catalogue_variant_adds_no_line(tmp_path: Path) -> None:
+    told = COSTS["vanilla", "c10"]
+    write_run(tmp_path, "vanilla", "c10", cost={"params": told["params"], "macs": None})
+    shown = table(tmp_path, "cost", costs=COSTS)
+    assert len(shown.rows) == SHAPES * len(CATALOG)
+    assert cell_of(shown, "MACs", variant="vanilla", pixels="32", classes="10") == f"{told['macs']:,}"
+
+
+def test_the_sizes_are_those_of_the_whole_catalogue_at_the_study_s_first_data_set(tmp_path: Path) -> None:
+    cost = {"params": 400_000, "macs": 5_000_000}
+    write_run(tmp_path, "compact", "c10", config={"overrides": ["variant.width=96"]}, cost=cost)
+    bars = sizes_data(read_evidence([tmp_path]).cells, COSTS, "c10")["bars"]
+    sizes = {bar["variant"]: bar["params"] for bar in bars}
+    assert sizes.keys() == {*CATALOG, "compact, width=96"} and [*sizes.values()] == sorted(sizes.values())
+    assert {(bar["pixels"], bar["classes"]) for bar in bars} == {(32, 10)}
+    assert sizes["resnet18"] == 11_173_962 and sizes["compact, width=96"] == 400_000
+    small = {bar["variant"]: bar["params"] for bar in sizes_data((), COSTS, "digits")["bars"]}
+    assert small["vanilla"] == 6_245_770
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"variant": "compact", "dataset": "c10", "params": 1}'])
+def test_a_file_that_holds_no_cost_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "compact-c10.json").write_bytes(content)
+    with pytest.raises(UsageError, match=r"compact-c10\.json holds no cost") as told:
+        read_costs(tmp_path)
+    assert "harness.cost --write" in str(told.value)
+    assert read_costs(tmp_path / "nowhere") == {}
 
 
 # --- figures

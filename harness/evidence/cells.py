@@ -25,6 +25,8 @@ from variants.fields import UsageError
 
 OWN_RUNS, REFERENCE_RUNS = Path("results/runs"), Path("results/reference")
 
+IDENTITY = ("compile", "holdout", "precision", "semantics", "variant_type")  # of a cell, beside variant and recipe
+
 Costs = Mapping[tuple[str, str], Mapping[str, float | None]]  # of the catalogue, by variant and data set
 Key = TypeVar("Key", bound=Hashable)
 
@@ -216,30 +218,18 @@ def _name(seeds: Sequence[Run]) -> Name:
 
 def _noted(namesakes: Sequence[Cell]) -> list[Cell]:
     """Cells that share a name, each with what differs where two of them meet on one data set."""
-    identities = [_identity(cell.all_runs[0].config) for cell in namesakes]
-    meeting = grouped(zip(namesakes, identities), lambda pair: pair[0].dataset).values()
-    varying = {name for of in meeting for name in of[0][1] if len({own.get(name) for _, own in of}) > 1}
-    notes = [", ".join(_value_text(name, own.get(name)) for name in sorted(varying)) for own in identities]
+    meeting = grouped(namesakes, lambda cell: cell.dataset).values()
+    varying = [name for name in IDENTITY if any(len({str(cell.setting(name)) for cell in of}) > 1 for of in meeting)]
+    notes = [", ".join(_setting_text(name, cell.setting(name)) for name in varying) for cell in namesakes]
     if len({(cell.dataset, note) for cell, note in zip(namesakes, notes)}) < len(notes):
-        tails = [cell.setting("cell_id").rsplit("-", 1)[-1] for cell in namesakes]  # no field of the records differs
+        tails = [cell.setting("cell_id").rsplit("-", 1)[-1] for cell in namesakes]  # something else differs
         notes = [", ".join(filter(None, pair)) for pair in zip(notes, tails)]
     return [replace(cell, note=note) for cell, note in zip(namesakes, notes)]
 
 
-def _identity(config: Mapping[str, Any]) -> dict[str, str]:
-    """The fields that set cells apart, as text: tuples and lists of a record cannot be compared as set members."""
-    own = {name: config.get(name) for name in ("precision", "compile", "semantics", "variant_type", "holdout")}
-    for part in ("recipe", "variant"):
-        own |= {f"{part}.{name}": value for name, value in (config.get(part) or {}).items()}
-    return {name: str(value) for name, value in own.items()}
-
-
-def _value_text(name: str, value: str | None) -> str:
-    if name == "precision":
-        return str(value)
-    if name == "compile":
-        return "compiled" if value == "True" else "not compiled"
-    return f"{name.rpartition('.')[2]}={value}"
+def _setting_text(name: str, value: Any) -> str:
+    told = {"precision": str(value), "compile": "compiled" if value else "not compiled"}
+    return told.get(name, f"{name}={value}")
 
 
 # --- what the catalogue costs ---------------------------------------------------------------------------------------

@@ -27,9 +27,8 @@ def name_of(config: Mapping[str, Any]) -> Name:
             return _nearest(run_config_from_plain(config), stored)
     except UsageError:  # it lacks fields, or has others than today's code
         kinds = {"variant": OWN_TYPES[config["variant_type"]], "recipe": Recipe}
-        parts = {part: config[part].keys() for part in kinds if isinstance(config.get(part), dict)}
-        found = ((part, name) for part, names in parts.items() for name in sorted(names - hints(kinds[part]).keys()))
-        if unknown := [f"{part}.{name}" for part, name in found]:
+        fields = {part: (config.get(part) or {}).keys() - hints(kind).keys() for part, kind in kinds.items()}
+        if unknown := [f"{part}.{name}" for part, names in fields.items() for name in sorted(names)]:
             stored = (*stored, f"other code's {', '.join(unknown)}")
     return config["variant_name"], config["recipe_name"], stored
 
