@@ -258,41 +258,37 @@ TUNED = replace(
 TUNED_ROWS = [(60.0, 61.0), (63.0, 63.4), (62.0, 63.0), (70.0, 72.0), (70.0, 72.0), (69.0, 69.0)]
 
 
+FAILED_ROWS = [(60.0, 61.0), (63.0, None), (62.0, 63.0), (None, None), (70.0, 72.0), (None, 69.0)]
+
+
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "chosen"),  # best cell, mean, seeds, cells that failed
     [
-        (
-            TUNED_ROWS,
-            [
-                "compact among 3 cells (n = 2): variant=compact, lr=0.003, with 63.20% on the validation images, "
-                "0.70 points ahead of variant=compact, lr=0.01. As a recipe: common, recipe.lr=0.003.",
-                "vanilla among 3 cells (n = 2): variant=vanilla, lr=0.001, with 71.00%",
-            ],
-        ),  # of a tie the first
-        (TUNED_ROWS[:-1], ["compact among 3 cells (n = 2): variant=compact, lr=0.003"]),  # not all of vanilla's tried
-        (
-            [*TUNED_ROWS[:-1], (69.0,)],
-            [
-                "compact among 3 cells (n = 1): variant=compact, lr=0.003, with 63.00%",
-                "vanilla among 3 cells (n = 1): variant=vanilla, lr=0.001, with 70.00%",
-            ],
-        ),  # seed 0 alone is everyone's
-        (
-            [(60.0, 61.0), (63.0, None), (62.0, 63.0), (None, None), (70.0, 72.0), (None, 69.0)],
-            [
-                "compact among 3 cells (n = 2), 1 of which failed: variant=compact, lr=0.01, with 62.50%",
-                "vanilla among 3 cells (n = 2), 2 of which failed: variant=vanilla, lr=0.003, with 71.00%",
-            ],
-        ),  # what failed was tried, and is not chosen
+        (TUNED_ROWS, [("compact, lr=0.003", 63.2, 2, 0), ("vanilla, lr=0.001", 71, 2, 0)]),  # of a tie the first
+        (TUNED_ROWS[:-1], [("compact, lr=0.003", 63.2, 2, 0)]),  # not all of vanilla's were tried
+        ([*TUNED_ROWS[:-1], (69.0,)], [("compact, lr=0.003", 63, 1, 0), ("vanilla, lr=0.001", 70, 1, 0)]),
+        (FAILED_ROWS, [("compact, lr=0.01", 62.5, 2, 1), ("vanilla, lr=0.003", 71, 2, 2)]),  # tried, and not chosen
     ],
 )
-def test_the_best_cell_of_each_variant_is_chosen_by_held_out_images(tmp_path: Path, rows, told) -> None:
-    """compact: means 60.5, 63.2, 62.5. vanilla: a tie, and the first wins."""
+def test_the_best_cell_of_each_variant_is_chosen_by_held_out_images(tmp_path: Path, rows, chosen) -> None:
     write_rows(tmp_path, TUNED, rows, holdout=0.1)
-    found = [sentence for sentence in conclusions(only(tmp_path, TUNED)) if sentence.startswith("Chosen for ")]
-    assert len(found) == len(told)
-    for sentence, wanted in zip(found, told):
-        assert sentence.startswith(f"Chosen for {wanted}")
+    found = only(tmp_path, TUNED).choices
+    assert [(f"variant={best}", *rest) for best, *rest in chosen] == [
+        (one.best.label, one.mean, one.seeds, one.failed) for one in found
+    ]
+
+
+def test_a_choice_says_how_clear_it_was(tmp_path: Path) -> None:
+    for name, rows in {"all": TUNED_ROWS, "failed": FAILED_ROWS}.items():
+        write_rows(tmp_path / name, TUNED, rows, holdout=0.1)
+    assert (
+        "Chosen for compact among 3 cells (n = 2): variant=compact, lr=0.003, with 63.20% on the validation images, "
+        "0.70 points ahead of variant=compact, lr=0.01. As a recipe: common, recipe.lr=0.003."
+    ) in conclusions(only(tmp_path / "all", TUNED))
+    assert (
+        "Chosen for vanilla among 3 cells (n = 2), 2 of which failed: variant=vanilla, lr=0.003, with 71.00% on the "
+        "validation images. As a recipe: common, recipe.lr=0.003."
+    ) in conclusions(only(tmp_path / "failed", TUNED))
 
 
 def test_sums_in_another_order_are_a_tie(tmp_path: Path) -> None:
