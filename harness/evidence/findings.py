@@ -122,13 +122,9 @@ def _forms(study: Study, cells: Iterable[Cell]) -> Iterator[tuple[Study, bool, s
             yield study.narrowed(variants, recipes), False, " ".join(others)
 
 
+@cache  # many studies have the same base, and each form is looked for at every budget
 def planned_on(row: Row, dataset: str, epochs: int | None, holdout: float) -> tuple[RunConfig | None, str]:
     """With its plan id. None for a row that cannot be run like this: more warm restarts than epochs, say."""
-    return _planned(replace(row, label="", levels=()), dataset, epochs, holdout)
-
-
-@cache  # many studies have the same base, and each form is looked for at every budget
-def _planned(row: Row, dataset: str, epochs: int | None, holdout: float) -> tuple[RunConfig | None, str]:
     try:
         config = row.resolve(DATASETS[dataset], epochs=epochs, holdout=holdout)
     except UsageError:
@@ -141,7 +137,7 @@ def _lines(study: Study, dataset: str, epochs: int | None, cells: Cells) -> tupl
     lines: list[Line] = []
     labels: dict[str, str] = {}  # under which a plan came up first
     for row, label in zip(study.rows, _labels(study.rows)):
-        config, plan = planned_on(row, dataset, epochs, study.holdout)
+        config, plan = planned_on(replace(row, label="", levels=()), dataset, epochs, study.holdout)
         cell = cells.get(plan)
         if cell is None and row is study.base and study.kind != "table":
             return ()
