@@ -3,7 +3,7 @@ matrix, learning curves and time to a target, robustness. One run is read at a t
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from harness.records.read import Run
 from harness.statistics.images import Bins, calibration_bins, class_accuracy, confusion
 
 Predictions = dict[str, np.ndarray]
-
 
 LARGEST = 1e300  # a whole number of JSON may have more digits than a float
 
@@ -99,7 +98,6 @@ LADDER = (50, 60, 70, 80, 85, 90, 94, 95)  # target accuracies, percent
 LOW_LADDER = (10, 20, 30, 40)  # for a data set on which nothing reaches the first of the others
 SCALES = {"test_accuracy": 100, "test_loss": 1, "val_accuracy": 100, "val_loss": 1, "train_loss": 1}
 
-
 Series = dict[str, list[Any]]  # epoch, mean, low and high over the seeds, at the epochs where every seed has a value
 
 
@@ -113,9 +111,9 @@ class Reached:
 
 @dataclass(frozen=True)
 class Curves:
-    n: int = 0  # runs whose epochs could be read
-    series: dict[str, Series] = field(default_factory=dict)  # of each name in SCALES
-    reached: list[dict[int, Reached]] = field(default_factory=list)  # of each run, by target
+    n: int  # runs whose epochs could be read
+    series: dict[str, Series]  # of each name in SCALES
+    reached: list[dict[int, Reached]]  # of each run, by target
 
 
 def curves_of(runs: Sequence[Run]) -> Curves:
