@@ -137,10 +137,11 @@ def test_a_small_form_is_found_as_itself_alone(name: str, tmp_path: Path) -> Non
 
 
 def test_cells_of_another_study_make_no_fragment(tmp_path):
-    """The main table on CIFAR-100 holds seven cells of a grid that is planned on CIFAR-10."""
+    """The main table on CIFAR-100 holds seven cells of a grid that is planned on CIFAR-10; with one more it is half."""
     for row in STUDIES["main"].rows:
         for dataset in ("c10", "c100"):
             write_row(tmp_path, row, (60.0, 61.0), dataset=dataset)
+    write_row(tmp_path, Row("compact", "s1"), (60.0, 61.0), dataset="c100")
     assert {one.study_name for one in findings(read_evidence([tmp_path]))} == {"main"}
     grid = STUDIES["recipe-vs-architecture"]
     for row in grid.rows:
