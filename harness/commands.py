@@ -87,6 +87,13 @@ SHARED: dict[str, dict[str, Any]] = {
     },
     "compile": {"choices": ("on", "off"), "help": "torch.compile (default: on for CUDA, off on the CPU)"},
     "deterministic": {"action": "store_true", "help": "the same bits each time on a GPU too; slower"},
+    "set": {
+        "nargs": "+",
+        "action": "extend",
+        "default": [],
+        "metavar": "KEY=VALUE",
+        "help": "any other field, as recipe.NAME=VALUE or variant.NAME=VALUE",
+    },
     "data-dir": {"type": directory, "default": Path("data"), "metavar": "DIR", "help": "(default: data)"},
     "out": {"type": directory, "default": Path("results/runs"), "metavar": "DIR", "help": "(default: results/runs)"},
 }

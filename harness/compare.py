@@ -11,8 +11,9 @@ examples:
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from harness.evidence.cells import Cell, cell_of, count, folders_of, unique, usa
 from harness.evidence.names import name_of
 from harness.evidence.quality import Predictions, predictions_of
 from harness.evidence.writing import HOLE, difference, minutes, p_value, signed, whole
-from harness.records.read import Run, load_runs, read_run
+from harness.records.read import Run, load_runs, read_run, reason
 from harness.statistics.images import (
     agreement,
     calibration_bins,
@@ -40,7 +41,7 @@ from variants.fields import UsageError, near_matches
 
 MOST_NAMES, MOST_CLASSES = 8, 10
 PARTS = ("variant", "recipe")
-SCALARS = ("variant_type", "precision", "compile", "holdout", "semantics")
+SCALARS = ("variant_type", "precision", "compile", "holdout", "semantics", "seed")
 MADE_WITH = ("device_name", "torch", "source_digest", "data_digest")
 
 Plain = dict[str, Any]
@@ -86,8 +87,8 @@ def contrast(a: Cell, b: Cell) -> Plain:
         "split": split,
         "a": _facts(a, split, predictions),
         "b": _facts(b, split, predictions),
-        "config": _config_difference(a, b),
-        "made_with": _differing(MADE_WITH, [run.env for run in a.runs], [run.env for run in b.runs]),
+        "config": _differing(a, b, _config),
+        "made_with": _differing(a, b, _made_with),
         "difference": asdict(paired_by_seed),
         "seeds_to_resolve": seeds_needed(paired_by_seed.mean or 0.0, paired_by_seed.spread or 0.0),
         "images": [_of_images(seeds, *pair) for seeds, pair in compared],
@@ -111,7 +112,7 @@ def _read(folder: Path) -> Run:
     except FileNotFoundError as error:
         raise UsageError(f"{folder}: unfinished, there is no {Path(str(error.filename)).name}") from None
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} cannot be read: {type(error).__name__}: {error}") from None
+        raise UsageError(f"{folder} cannot be read: {reason(error)}") from None
     if not usable(run):
         raise UsageError(f"{folder}: its record lacks what a comparison needs")
     return run
@@ -123,9 +124,9 @@ def _named(name: str, folders: Sequence[Path]) -> list[Run]:
         if chosen := [run for run in runs if run.config.get(field) == name]:
             return sorted(unique(chosen), key=lambda run: run.config["seed"])
     where = ", ".join(map(str, folders))
-    names = {str(run.config[field]) for run in runs for field in ("run_id", "cell_id") if run.config.get(field)}
-    if not names:
+    if not runs:
         raise UsageError(f"{name!r} is no run's folder, and there is no finished run under {where}")
+    names = {str(run.config[field]) for run in runs for field in ("run_id", "cell_id") if run.config.get(field)}
     near = near_matches(name, names)
     if not near.startswith("did you mean") and len(names) > MOST_NAMES:
         near = f"it holds {len(names)} others"  # a study has hundreds
@@ -165,32 +166,28 @@ def _mean(values: Sequence[float]) -> Plain | None:
     return dict(zip(("mean", "half", "n"), mean_interval(values))) if values else None
 
 
-def _config_difference(a: Cell, b: Cell) -> list[Plain]:
-    """Every field that can change a result and does not agree: the ablation, as the machine states it."""
-    flat_a, flat_b = ([_flat(side.runs[0])] for side in (a, b))
-    seeds_a, seeds_b = ([run.config["seed"] for run in side.runs] for side in (a, b))
-    seeds = [] if seeds_a == seeds_b else [{"field": "seed", "a": seeds_a, "b": seeds_b}]
-    return _differing(dict.fromkeys([*flat_a[0], *flat_b[0]]), flat_a, flat_b) + seeds
+def _config(run: Run) -> Plain:
+    """Every field that can change a result: where two sides differ, the ablation as the machine states it."""
+    fields = {f"{part}.{name}": value for part in PARTS for name, value in (run.config.get(part) or {}).items()}
+    return fields | {name: run.config[name] for name in SCALARS if name in run.config}
 
 
-def _flat(run: Run) -> Plain:
-    fields = {name: run.config[name] for name in SCALARS if name in run.config}
-    return {f"{part}.{name}": v for part in PARTS for name, v in (run.config.get(part) or {}).items()} | fields
+def _made_with(run: Run) -> Plain:
+    return {name: run.env[name] for name in MADE_WITH if name in run.env}
 
 
-def _differing(names: Iterable[str], a: Sequence[Plain], b: Sequence[Plain]) -> list[Plain]:
-    """A field with each side's values; none on a side whose records have no such field."""
-    rows = [{"field": name, "a": _values(name, a), "b": _values(name, b)} for name in names]
+def _differing(a: Cell, b: Cell, fields_of: Callable[[Run], Plain]) -> list[Plain]:
+    """A field with each side's different values, in the order in which they come."""
+    sides = [[fields_of(run) for run in side.runs] for side in (a, b)]
+    rows = []
+    for name in dict.fromkeys(name for side in sides for fields in side for name in fields):
+        values: tuple[list[Any], list[Any]] = ([], [])
+        for side, found in zip(sides, values):
+            for fields in side:
+                if name in fields and fields[name] not in found:  # some are lists, so that no set can hold them
+                    found.append(fields[name])
+        rows.append({"field": name, "a": values[0], "b": values[1]})
     return [row for row in rows if row["a"] != row["b"]]
-
-
-def _values(name: str, records: Sequence[Plain]) -> list[Any]:
-    """The different values in the order in which they come; some are lists, so that no set can hold them."""
-    values: list[Any] = []
-    for record in records:
-        if name in record and record[name] not in values:
-            values.append(record[name])
-    return values
 
 
 # --- image by image --------------------------------------------------------------------------------------------------
@@ -207,15 +204,15 @@ def _predictions(run: Run, remarks: list[str]) -> Predictions | None:
 def _same_images(a: Cell, b: Cell, predictions: ById, remarks: list[str]) -> list[tuple[Seeds, Pair]]:
     """Pairs of runs of one seed that judged the same images; two single runs are compared whatever their seeds, for
     then they are what was asked about."""
-    runs = [(one, other) for one in a.runs for other in b.runs if one.config["seed"] == other.config["seed"]]
-    if not runs and len(a.runs) == len(b.runs) == 1:
-        runs = [(a.runs[0], b.runs[0])]
-    kept = []
-    for first, second in runs:
+    single, kept = len(a.runs) == len(b.runs) == 1, []
+    for first, second in product(a.runs, b.runs):
+        seeds = first.config["seed"], second.config["seed"]
         of_first, of_second = predictions[run_id(first)], predictions[run_id(second)]
-        if of_first and of_second and np.array_equal(of_first["labels"], of_second["labels"]):
-            kept.append(((first.config["seed"], second.config["seed"]), (of_first, of_second)))
-        elif of_first and of_second:
+        if not (of_first and of_second and (single or seeds[0] == seeds[1])):
+            continue
+        if np.array_equal(of_first["labels"], of_second["labels"]):
+            kept.append((seeds, (of_first, of_second)))
+        else:
             remarks.append(f"{run_id(first)} and {run_id(second)}: the data differ, so no image is compared")
     return kept
 
@@ -255,15 +252,18 @@ def lines_of(found: Plain) -> list[str]:
     for name, side in (("A", a), ("B", b)):
         failed = f"; {side['failed']} failed, left out" if side["failed"] else ""
         lines += [f"{name}: {', '.join(side['run_ids'])}", f"   {side['label']}{failed}"]
-    blocks = {"differs in the config (A -> B)": [_change(row) for row in found["config"]] or ["nothing"]}
-    blocks["was made with (A -> B)"] = [_change(row) for row in found["made_with"]]
-    blocks["mean ± half-width of the 95% t-interval (number of runs)"] = _numbers(a, b)
-    blocks["accuracy, B - A, paired by seed (points)"] = _difference(found)
-    about = "image by image: about these trained models, not about their recipes"
-    blocks[about] = [line for pair in found["images"] for line in _images(pair)]
     some = f", {MOST_CLASSES} of {len(found['classes'])} classes" if len(found["classes"]) > MOST_CLASSES else ""
-    blocks[f"accuracy by class (%), largest difference first{some}"] = _classes(found["classes"])
-    blocks["not compared"] = found["remarks"]
+    blocks = {
+        "differs in the config (A -> B)": [_change(row) for row in found["config"]] or ["nothing"],
+        "was made with (A -> B)": [_change(row) for row in found["made_with"]],
+        "mean ± half-width of the 95% t-interval (number of runs)": _numbers(a, b),
+        "accuracy, B - A, paired by seed (points)": _difference(found),
+        "image by image: about these trained models, not about their recipes": [
+            line for pair in found["images"] for line in _images(pair)
+        ],
+        f"accuracy by class (%), largest difference first{some}": _classes(found["classes"]),
+        "not compared": found["remarks"],
+    }
     for head, block in blocks.items():
         if block:
             lines += ["", head, *(f"  {line}" for line in block)]

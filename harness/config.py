@@ -18,7 +18,7 @@ from harness.datasets import Dataset
 from harness.recipes import PUBLISHED, Recipe, canonical, fitted, recipe_of, shortened, with_policy
 from variants.catalog import config_of
 from variants.config import ViTConfig
-from variants.fields import Range, Rate, UsageError, check_fields, from_plain, from_text
+from variants.fields import Range, Rate, UsageError, check_fields, from_plain, from_text, hints
 from variants.timm_baseline import TimmConfig
 
 SEMANTICS = 1  # raised by hand when a change of the code changes results
@@ -146,26 +146,18 @@ def variant_type(variant: Any) -> str:
 def run_config_from_plain(plain: Mapping[str, Any]) -> RunConfig:
     """The RunConfig that a record's config.json holds; UsageError where it holds none. Nothing missing is filled in."""
     try:
-        return _from_plain(plain)
+        kind = plain["variant_type"]
+        own = OWN_TYPES[kind] if kind in OWN_TYPES else type(config_of(plain["variant_name"]))
+        parts = {"variant": own, "recipe": Recipe}
+        for part, record_type in parts.items():
+            if lacking := sorted(hints(record_type).keys() - plain[part].keys() - LATER_FIELDS.keys()):
+                raise UsageError(f"its {part} lacks {', '.join(lacking)}")
+        made = {part: from_plain(record_type, plain[part]) for part, record_type in parts.items()}
+        if variant_type(made["variant"]) != kind:
+            raise UsageError(f"{plain['variant_name']} is no longer the code that this run was made with")
+        return from_plain(RunConfig, {name: plain[name] for name in hints(RunConfig)} | made)
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"it holds no configuration of a run: {type(error).__name__}: {error}") from None
-
-
-def _from_plain(plain: Mapping[str, Any]) -> RunConfig:
-    kind = plain["variant_type"]
-    own = OWN_TYPES[kind] if kind in OWN_TYPES else type(config_of(plain["variant_name"]))
-    parts = {"variant": own, "recipe": Recipe}
-    for part, record_type in parts.items():
-        names = {f.name for f in dataclasses.fields(record_type)}
-        if lacking := sorted(names - plain[part].keys() - LATER_FIELDS.keys()):
-            raise UsageError(f"its {part} lacks {', '.join(lacking)}")
-    variant, recipe = (from_plain(record_type, plain[part]) for part, record_type in parts.items())
-    if variant_type(variant) != kind:
-        raise UsageError(f"{plain['variant_name']} is no longer the code that this run was made with")
-    rest = {f.name: plain[f.name] for f in dataclasses.fields(RunConfig) if f.name not in parts}
-    if isinstance(rest["overrides"], list):  # JSON has no tuples
-        rest["overrides"] = tuple(rest["overrides"])
-    return RunConfig(**rest, variant=variant, recipe=recipe)
 
 
 def resolve(
@@ -193,11 +185,8 @@ def resolve(
     changes = parse_settings(settings)
     variant = from_text(variant, changes["variant"])
     recipe = with_policy(from_text(recipe, changes["recipe"]), dataset)
-    size, classes = dataset.image_size, dataset.num_classes
-    if (variant.image_size, variant.num_classes) != (size, classes):
-        raise UsageError(
-            f"image_size={size} and num_classes={classes} are the data set's; variant.resize scales images"
-        )
+    if {"image_size", "num_classes"} & changes["variant"].keys():
+        raise UsageError("image_size and num_classes are the data set's; variant.resize scales images")
     return RunConfig(
         variant_name=variant_name,
         variant=regularised(variant, recipe),
@@ -227,9 +216,8 @@ def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, str]]:
 def regularised(variant: Any, recipe: Recipe) -> Any:
     """The variant with the rates that the recipe decides; a rate it leaves at None stays the variant's own."""
     rates = {name: value for name in RATES if (value := getattr(recipe, name)) is not None}
-    known = {f.name for f in dataclasses.fields(variant)}
-    for name in rates.keys() - known:
+    own = {name: rate for name, rate in rates.items() if name in hints(type(variant))}
+    for name in rates.keys() - own.keys():
         if rates[name]:
             raise UsageError(f"the recipe sets {name}={rates[name]}, which {type(variant).__name__} does not have")
-    own = {name: rate for name, rate in rates.items() if name in known}
     return dataclasses.replace(variant, **own) if own else variant

@@ -31,46 +31,25 @@ if TYPE_CHECKING:
     import torch
 
 WAIT_S = 1.0
+HOLDOUT_HELP = "judge on this share cut from train instead of test: for choosing anything"
+SAVE_HELP = "how much at most is lost when the process is killed: the same command goes on (default: 60)"
 
 
 def parser() -> Parser:
     p = Parser("harness.run", __doc__ or "")
     p.add_argument("--variant", required=True, help=f"{', '.join(CATALOG)}; timm:MODEL; path/to/file.py:NAME")
-    p.add_argument(
-        "--dataset", required=True, help=f"{', '.join(DATASETS)}; folder:PATH (PATH/train, PATH/test or PATH/val)"
-    )
+    p.add_argument("--dataset", required=True, help=f"{', '.join(DATASETS)}; folder:PATH with train and test or val")
     p.add_argument("--recipe", type=canonical, default="common", help=f"{RECIPE_HELP} (default: common)")
     p.add_argument("--seed", type=int, default=0, help="of weights, data order and augmentation (default: 0)")
-    p.add_argument(
-        "--epochs", type=int, help="passes over the training images; warm-up keeps its share (default: the recipe's)"
-    )
+    p.add_argument("--epochs", type=int, help="warm-up keeps its share (default: the recipe's)")
     p.add_argument("--batch-size", type=int, help="(default: the recipe's)")
     p.add_shared(*DEVICE_OPTIONS)
-    p.add_argument(
-        "--holdout",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="judge on this share cut from train instead of test: for choosing anything",
-    )
-    p.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any other field, as recipe.NAME=VALUE or variant.NAME=VALUE",
-    )
+    p.add_argument("--holdout", type=float, default=0.0, metavar="SHARE", help=HOLDOUT_HELP)
+    p.add_shared("set")
     p.add_argument("--name", default="", help="a label for the record; no part of the run's identity")
     p.add_shared("data-dir", "out")
     p.add_argument("--fresh", action="store_true", help="train again what is done; its record is kept as replaced-...")
-    p.add_argument(
-        "--save-every",
-        type=seconds,
-        default=60.0,
-        metavar="SECONDS",
-        help="how much at most is lost when the process is killed: the same command goes on (default: 60)",
-    )
+    p.add_argument("--save-every", type=seconds, default=60.0, metavar="SECONDS", help=SAVE_HELP)
     p.add_argument("--dry-run", action="store_true", help="print what would be done, its cost and a guess of its time")
     p.add_argument("--json", action="store_true", help="of --dry-run: one JSON object, with the learning rates too")
     p.add_argument("--quiet", action="store_true", help="no progress")
@@ -104,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     if args.json and not args.dry_run:
         raise UsageError("--json prints what --dry-run finds out: add --dry-run")
-    dataset = dataset_facts(args.dataset, args.data_dir)
+    dataset = dataset_facts(args.dataset)
     config, device = configure(args, dataset)
     if args.dry_run:
         known = planned(config, dataset, device)
@@ -127,8 +106,7 @@ def train(config: RunConfig, device: "torch.device", args: Namespace) -> Run:
     is_announced = False
     while True:
         try:
-            resume = Resume(args.fresh, args.save_every)
-            return run_cell(config, args.data_dir, args.out, device, args.quiet, resume)
+            return run_cell(config, args.data_dir, args.out, device, args.quiet, Resume(args.fresh, args.save_every))
         except BusyError as busy:
             if not is_announced:
                 print(f"{busy}; waiting for it", flush=True)
@@ -144,15 +122,14 @@ def conclude(run: Run) -> int:
     if not run.ok:
         print(f"FAILED: {result['reason']}\nrecord: {run.folder}", file=sys.stderr)
         return 1
-    accuracy = result[f"{result['split']}_accuracy"]
-    print(
-        f"{result['split']} accuracy {accuracy:.2%} after {result['epochs']} epochs, {result['images_seen']:,} images"
-    )
+    split, trained, judged = result["split"], duration(result["train_seconds"]), duration(result["eval_seconds"])
     compiling = f" + compilation {duration(result['compile_seconds'])}" if result["compile_seconds"] else ""
     print(
-        f"time: training {duration(result['train_seconds'])} + evaluation {duration(result['eval_seconds'])}{compiling}"
+        f"{split} accuracy {result[f'{split}_accuracy']:.2%} after {result['epochs']} epochs, "
+        f"{result['images_seen']:,} images\n"
+        f"time: training {trained} + evaluation {judged}{compiling}\n"
+        f"record: {run.folder}"
     )
-    print(f"record: {run.folder}")
     return 0
 
 

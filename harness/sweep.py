@@ -18,36 +18,37 @@ import argparse
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from tabulate import tabulate
 
 from harness.commands import DEVICE_OPTIONS, Parser, asked_for, run_command, whole
 from harness.data.load import dataset_facts
-from harness.datasets import EMBEDDED
+from harness.datasets import EMBEDDED, Dataset
 from harness.recipes import RECIPE_HELP, canonical
 from harness.records.schema import ASIDE
 from harness.studies import STUDIES
 from harness.study import Study
-from harness.sweeping.plan import Guesser, PlannedRun, about, on_device, plan
-from harness.sweeping.status import status_text, statuses, with_time_left
+from harness.sweeping.plan import PlannedRun, about, on_device, plan
+from harness.sweeping.status import status_text, statuses
 from harness.sweeping.train import outcome, to_train, train_at_once, train_in_turn
 from harness.sweeping.workers import default_jobs, place_of
 from harness.training.signals import listening
 from variants.catalog import check_known, config_of
 from variants.fields import UsageError, near_matches
 
-MOST_SEEDS, MOST_JOBS = 10_000, 1024  # a plan lists every run, and each job is a process
+SEEDS, JOBS = partial(whole, most=10_000), partial(whole, most=1024)  # a plan lists every run; each job is a process
+JOBS_HELP = """N runs at once, each in a process of its own, which holds the data and has its share of the threads
+(default: 1; of small forms on a CPU as many, on one thread each, as there are cores and memory for)"""
 
 
 def parser() -> Parser:
     p = Parser("harness.sweep", __doc__ or "")
     p.add_argument("study", help=f"one of {', '.join(STUDIES)}")
     seeds = p.add_mutually_exclusive_group()
-    seeds.add_argument(
-        "--seeds", type=seed_count, metavar="N", help="the first N seeds, 0 to N-1 (default: the study's)"
-    )
+    seeds.add_argument("--seeds", type=SEEDS, metavar="N", help="the first N seeds, 0 to N-1 (default: the study's)")
     seeds.add_argument("--seed", type=int, nargs="+", metavar="S", help="these seeds")
     p.add_argument("--dataset", "--datasets", nargs="+", metavar="NAME", help="(default: the study's)")
     p.add_argument("--variants", nargs="+", metavar="NAME", help="(default: the study's)")
@@ -57,16 +58,8 @@ def parser() -> Parser:
     p.add_argument("--quick", action="store_true", help="the study's small form on embedded data")
     act = p.add_mutually_exclusive_group()
     act.add_argument("--status", action="store_true", help="the state of each run and how long is left; trains nothing")
-    act.add_argument(
-        "--cell", type=int, metavar="K", help="only the run with this number; --dry-run shows each row's first"
-    )
-    act.add_argument(
-        "--jobs",
-        type=lambda text: whole(text, most=MOST_JOBS),
-        metavar="N",
-        help="N runs at once, each in a process of its own, which holds the data and has its share of the threads "
-        "(default: 1; of small forms on a CPU as many, on one thread each, as there are cores and memory for)",
-    )
+    act.add_argument("--cell", type=int, metavar="K", help="only the run of this number, as --dry-run shows it")
+    act.add_argument("--jobs", type=JOBS, metavar="N", help=JOBS_HELP)
     p.add_argument("--dry-run", action="store_true", help="print how many runs, which, and a guess of the time")
     p.add_shared(*DEVICE_OPTIONS, "data-dir", "out")
     return p
@@ -80,24 +73,15 @@ class ListStudies(argparse.Action):
             [name, study.run_count, study.quick.run_count if study.quick else "", study.question]
             for name, study in STUDIES.items()
         ]
-        align = ("left", "right", "right", "left")
-        print(tabulate(rows, headers=["study", "runs", "--quick", "question"], colalign=align))
+        print(tabulate(rows, headers=["study", "runs", "--quick", "question"]))
         parser.exit()
-
-
-def seed_count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_SEEDS:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no number of seeds, 1 to {MOST_SEEDS:,}; seeds by name are --seed 0 1"
-        )
-    return int(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     args = parser().parse_args(words)
     study = chosen(args)
-    facts = {name: dataset_facts(name, args.data_dir) for name in study.datasets}
+    facts = {name: dataset_facts(name) for name in study.datasets}
     planned = plan(study, facts, args.epochs)
     if not planned:
         raise UsageError("nothing to do: no variant here has such a recipe")
@@ -105,11 +89,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"note: {name} is left out, no recipe was published for it", file=sys.stderr)
     if args.cell is not None and not 0 <= args.cell < len(planned):
         raise UsageError(f"--cell {args.cell}: this plan has the runs 0 to {len(planned) - 1}")
-    guess = Guesser(args.device, facts)
     if args.status:
-        return show_status(args, planned, guess)
+        return show_status(args, planned)
     code = at_once(args, planned, words) if may_be_several(args, study) else None
-    return in_turn(args, planned, guess) if code is None else code
+    return in_turn(args, planned, facts) if code is None else code
 
 
 def chosen(args: Namespace) -> Study:
@@ -128,10 +111,10 @@ def chosen(args: Namespace) -> Study:
     return study.narrowed(args.variants, args.recipes, args.dataset, seeds)
 
 
-def show_status(args: Namespace, planned: Sequence[PlannedRun], guess: Guesser) -> int:
+def show_status(args: Namespace, planned: Sequence[PlannedRun]) -> int:
     found = statuses(planned, args.out, *asked_for(args, None, None))
     print(f"{args.study}: {len(found)} runs in {args.out}\n")
-    print(status_text(*with_time_left(found, guess)))
+    print(status_text(found))
     if aside := sorted(path.name for path in args.out.glob(f"{ASIDE}*")):
         print(f"set aside, since what they hold is no record: {', '.join(aside)}")
     return 0
@@ -140,22 +123,23 @@ def show_status(args: Namespace, planned: Sequence[PlannedRun], guess: Guesser) 
 # --- training --------------------------------------------------------------------------------------------------------
 
 
-def in_turn(args: Namespace, planned: Sequence[PlannedRun], guess: Guesser) -> int:
+def in_turn(args: Namespace, planned: Sequence[PlannedRun], facts: Mapping[str, Dataset]) -> int:
     from harness.training import device as devices
 
     if args.deterministic:
         devices.make_deterministic()
-    runs = on_device(planned, *asked_for(args, *devices.defaults(guess.device)))
+    device = devices.choose(args.device)
+    runs = on_device(planned, *asked_for(args, *devices.defaults(device)))
     if args.cell is not None:
         runs = [runs[args.cell]]
     todo = to_train(args, runs)
     if args.cell is None or args.dry_run:
         announce(runs, todo)
         if todo:
-            announce_time(todo, guess, args.dry_run)
+            announce_time(todo, facts, device, args.dry_run)
     elif not todo:
         print(f"run {args.cell} is done already: {runs[0].title}, {outcome(args.out / runs[0].config.run_id)}")
-    return 0 if args.dry_run else train_in_turn(todo, args, guess.device)
+    return 0 if args.dry_run else train_in_turn(todo, args, device)
 
 
 def may_be_several(args: Namespace, study: Study) -> bool:
@@ -185,18 +169,22 @@ def announce(runs: Sequence[PlannedRun], todo: Sequence[PlannedRun], how: str = 
     )
 
 
-def announce_time(todo: Sequence[PlannedRun], guess: Guesser, each: bool) -> None:
-    """Of `each` cell too, with the number of its first run."""
-    first: dict[str, PlannedRun] = {}
+def announce_time(todo: Sequence[PlannedRun], facts: Mapping[str, Dataset], device: Any, each: bool) -> None:
+    """A guess for all, and of `each` cell, with the number of its first run."""
+    from harness.training.device import describe
+    from harness.training.estimate import seconds_of
+
+    guesses: dict[str, float | None] = {}  # None where a step of the model fails
     for run in todo:
-        first.setdefault(run.plan_id, run)
-    for run in first.values() if each else ():
-        seconds = guess.seconds(run)
-        time = "unknown" if seconds is None else f"about {about(seconds)} for each seed"
-        print(f"  {run.number:>5}  {run.cell}: {time}")
-    known = [guess.seconds(run) for run in todo]
+        if run.plan_id not in guesses:
+            seconds = guesses[run.plan_id] = seconds_of(run.config, facts[run.config.dataset], device)
+            time = "unknown" if seconds is None else f"about {about(seconds)} for each seed"
+            if each:
+                print(f"  {run.number:>5}  {run.cell}: {time}")
+    known = [guesses[run.plan_id] for run in todo]
     total, more = about(sum(seconds or 0 for seconds in known)), " and what could not be guessed" * (None in known)
-    print(f"about {total}{more} on {guess.device_name} (a guess from a few uncompiled steps of each model)", flush=True)
+    name = describe(device)["device_name"]
+    print(f"about {total}{more} on {name} (a guess from a few uncompiled steps of each model)", flush=True)
 
 
 if __name__ == "__main__":

@@ -137,9 +137,8 @@ def differences(run: Run, epochs: "Iterator[Epoch]", is_whole: bool) -> list[str
     """Stops at the first epoch that differs: all that follow would."""
     fresh: Any = None
     for was, now in zip(run.epochs(), epochs):
-        names = {**now.line, **was}
-        differing = [name for name in names if name not in CLOCKS and was.get(name) != now.line.get(name)]
-        if differing:
+        names = [name for name in {**now.line, **was} if name not in CLOCKS]
+        if differing := [name for name in names if was.get(name) != now.line.get(name)]:
             pairs = ", ".join(f"{name} {was.get(name)} against {now.line.get(name)}" for name in differing)
             return [f"epoch {was.get('epoch')} differs: {pairs}"]
         fresh = now.evaluation

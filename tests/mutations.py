@@ -16,62 +16,50 @@ NOT_FINITE = (float("nan"), float("inf"), -float("inf"))
 DONE: list[str] = []
 
 
-def do() -> None:
-    DONE.append("what a file holds was executed")
-
-
 class Deed:
-    """Runs `do` when it is unpickled."""
+    """Grows that list when it is unpickled."""
 
-    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
-        return do, ()
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return do, ("what a file holds was executed",)
+
+
+def do(deed: str) -> None:
+    DONE.append(deed)
 
 
 def done() -> list[str]:
     """What was executed since the last call."""
-    deeds, DONE[:] = list(DONE), []
-    return deeds[:1]
+    deeds = DONE[:1]
+    DONE.clear()
+    return deeds
 
 
 # --- any file
 
 
-def truncated(draw: random.Random, content: bytes, _: bytes) -> bytes:
-    return content[: draw.randrange(max(1, len(content)))]
+def within(change: Callable[[random.Random, bytes, int, bytes], bytes]) -> Change:
+    """`change(draw, content, at, other)` alters what stands at a place drawn in the file."""
+    return lambda draw, content, other: change(draw, content, draw.randrange(max(1, len(content))), other)
 
 
-def flipped(draw: random.Random, content: bytes, _: bytes) -> bytes:
-    changed = bytearray(content)
-    changed[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
-    return bytes(changed)
+def flipped(draw: random.Random, content: bytes, at: int, _: bytes) -> bytes:
+    return content[:at] + bytes([content[at] ^ 1 << draw.randrange(8)]) + content[at + 1 :]
 
 
-def zeroed(draw: random.Random, content: bytes, _: bytes) -> bytes:
-    start = draw.randrange(len(content))
-    end = start + draw.randint(1, 4096)
-    return content[:start] + bytes(len(content[start:end])) + content[end:]
-
-
-def mixed(draw: random.Random, content: bytes, other: bytes) -> bytes:
-    """The beginning of one run's file and the rest of another's, as two writers at once would leave it."""
-    at = draw.randrange(max(1, len(content)))
-    return content[:at] + other[at:]
-
-
-def no_utf8(draw: random.Random, content: bytes, _: bytes) -> bytes:
-    at = draw.randrange(max(1, len(content)))
-    return content[:at] + b"\xff" + content[at:]
+def zeroed(draw: random.Random, content: bytes, at: int, _: bytes) -> bytes:
+    end = min(len(content), at + draw.randint(1, 4096))
+    return content[:at] + bytes(end - at) + content[end:]
 
 
 BYTES: dict[str, Change] = {
-    "cut off": truncated,
+    "cut off": within(lambda draw, content, at, _: content[:at]),
     "emptied": lambda *_: b"",
-    "a bit flipped": flipped,
-    "a block of zeros": zeroed,
-    "half of another run's": mixed,
+    "a bit flipped": within(flipped),
+    "a block of zeros": within(zeroed),
+    "half of another run's": within(lambda draw, content, at, other: content[:at] + other[at:]),
     "another run's": lambda draw, content, other: other,
     "only noise": lambda draw, content, _: draw.randbytes(draw.randint(1, 200)),
-    "bytes that are no text": no_utf8,
+    "bytes that are no text": within(lambda draw, content, at, _: content[:at] + b"\xff" + content[at:]),
 }
 
 
@@ -95,19 +83,23 @@ def on_json(change: Callable[[random.Random, Any, Any], Any]) -> Change:
     return changed
 
 
+def at_a_place(replacement: Callable[[random.Random, Any], Any]) -> Change:
+    """Puts another value in the place of one anywhere in it."""
+
+    def change(draw: random.Random, value: Any, _: Any) -> None:
+        owner, key = draw.choice(places(value))
+        owner[key] = replacement(draw, owner[key])
+
+    return on_json(change)
+
+
 def key_dropped(draw: random.Random, value: Any, _: Any) -> None:
     owner, key = draw.choice(places(value))
     del owner[key]
 
 
-def another_kind(draw: random.Random, value: Any, _: Any) -> None:
-    owner, key = draw.choice(places(value))
-    owner[key] = draw.choice([other for other in OTHER_VALUES if type(other) is not type(owner[key])])
-
-
-def no_finite_number(draw: random.Random, value: Any, _: Any) -> None:
-    owner, key = draw.choice(places(value))
-    owner[key] = draw.choice(NOT_FINITE)
+def another_kind(draw: random.Random, value: Any) -> Any:
+    return draw.choice([other for other in OTHER_VALUES if type(other) is not type(value)])
 
 
 def likely_number(draw: random.Random, value: Any, _: Any) -> None:
@@ -124,10 +116,13 @@ def from_the_other(draw: random.Random, value: Any, other: Any) -> None:
     value[key] = other.get(key)
 
 
+# --- lines of JSON
+
+
 FIELDS: dict[str, Change] = {
     "a field dropped": on_json(key_dropped),
-    "a field of another kind": on_json(another_kind),
-    "NaN or infinity": on_json(no_finite_number),
+    "a field of another kind": at_a_place(another_kind),
+    "NaN or infinity": at_a_place(lambda draw, _: draw.choice(NOT_FINITE)),
     "another likely number": on_json(likely_number),
     "a field of another run": on_json(from_the_other),
 }
@@ -140,38 +135,31 @@ JSON: dict[str, Change] = {
 # --- lines of JSON
 
 
-def on_lines(change: Callable[[random.Random, list[bytes], list[bytes]], None]) -> Change:
+def on_lines(change: Callable[[random.Random, list[bytes], int, list[bytes]], None]) -> Change:
+    """`change(draw, lines, at, others)` alters the lines in place, at one that was drawn."""
+
     def changed(draw: random.Random, content: bytes, other: bytes) -> bytes:
-        lines = content.splitlines(keepends=True)
-        change(draw, lines, other.splitlines(keepends=True))
-        return b"".join(lines)
+        lines = content.splitlines()
+        change(draw, lines, draw.randrange(len(lines)), other.splitlines())
+        return b"".join(line + b"\n" for line in lines)
 
     return changed
-
-
-def any_line(draw: random.Random, lines: list[bytes]) -> int:
-    return draw.randrange(len(lines))
 
 
 def in_a_line(change: Change) -> Change:
     """Damage to one line as if it were a JSON file of its own."""
 
-    def changed(draw: random.Random, content: bytes, other: bytes) -> bytes:
-        lines, others = content.splitlines(), other.splitlines()
-        at = any_line(draw, lines)
+    def change_line(draw: random.Random, lines: list[bytes], at: int, others: list[bytes]) -> None:
         lines[at] = b" ".join(change(draw, lines[at], others[min(at, len(others) - 1)]).splitlines())
-        return b"\n".join(lines) + b"\n"
 
-    return changed
+    return on_lines(change_line)
 
 
 LINES: dict[str, Change] = {
-    "a line dropped": on_lines(lambda draw, lines, _: lines.__delitem__(any_line(draw, lines))),
-    "a line twice": on_lines(lambda draw, lines, _: lines.insert(any_line(draw, lines), lines[any_line(draw, lines)])),
-    "lines in another order": on_lines(lambda draw, lines, _: draw.shuffle(lines)),
-    "a line of another run": on_lines(
-        lambda draw, lines, others: lines.__setitem__(any_line(draw, lines), draw.choice(others))
-    ),
+    "a line dropped": on_lines(lambda draw, lines, at, _: lines.__delitem__(at)),
+    "a line twice": on_lines(lambda draw, lines, at, _: lines.insert(at, lines[at])),
+    "lines in another order": on_lines(lambda draw, lines, *_: draw.shuffle(lines)),
+    "a line of another run": on_lines(lambda draw, lines, at, others: lines.__setitem__(at, draw.choice(others))),
     **{f"{name} in a line": in_a_line(change) for name, change in FIELDS.items()},
 }
 
@@ -179,45 +167,42 @@ LINES: dict[str, Change] = {
 # --- archives of arrays
 
 
-def on_arrays(change: Callable[[random.Random, dict[str, np.ndarray], str], None]) -> Change:
-    """`change(draw, arrays, name)` alters the array of that name."""
+def on_arrays(change: Callable[[random.Random, np.ndarray], np.ndarray | None]) -> Change:
+    """`change(draw, array)` gives another array in the place of one; None: it goes missing."""
 
     def changed(draw: random.Random, content: bytes, _: bytes) -> bytes:
         with np.load(io.BytesIO(content)) as stored:
             arrays = dict(stored)
-        change(draw, arrays, draw.choice(sorted(arrays)))
+        name = draw.choice(sorted(arrays))
+        again = change(draw, arrays.pop(name))
         out = io.BytesIO()
-        np.savez(out, **arrays)  # type: ignore[arg-type]
+        np.savez(out, **arrays, **({} if again is None else {name: again}))  # type: ignore[arg-type]
         return out.getvalue()
 
     return changed
 
 
-def recast(draw: random.Random, arrays: dict[str, np.ndarray], name: str) -> None:
-    kinds = [kind for kind in ("float64", "int8", "complex64", "U3", "?") if np.dtype(kind) != arrays[name].dtype]
-    arrays[name] = arrays[name].astype(draw.choice(kinds))
+def recast(draw: random.Random, values: np.ndarray) -> np.ndarray:
+    kinds = [kind for kind in ("float64", "int8", "complex64", "U3", "?") if np.dtype(kind) != values.dtype]
+    return values.astype(draw.choice(kinds))
 
 
-def reshaped(draw: random.Random, arrays: dict[str, np.ndarray], name: str) -> None:
-    values = arrays[name]
-    arrays[name] = draw.choice([values[:-1], values[:0], values[None], values.reshape(-1, 2), np.array(1)])
+def reshaped(draw: random.Random, values: np.ndarray) -> np.ndarray:
+    return draw.choice([values[:-1], values[:0], values[None], values.reshape(-1, 2), np.array(1)])
 
 
-def pickled(draw: random.Random, arrays: dict[str, np.ndarray], name: str) -> None:
-    arrays[name] = np.full(arrays[name].shape, Deed())
-
-
-def one_changed(draw: random.Random, arrays: dict[str, np.ndarray], name: str) -> None:
-    arrays[name] = arrays[name].copy()
-    arrays[name][draw.randrange(arrays[name].size)] += 1
+def one_changed(draw: random.Random, values: np.ndarray) -> np.ndarray:
+    values = values.copy()
+    values[draw.randrange(values.size)] += 1
+    return values
 
 
 ARRAYS: dict[str, Change] = {
     "an array of another kind": on_arrays(recast),
     "an array of another shape": on_arrays(reshaped),
     "one element changed": on_arrays(one_changed),
-    "an array missing": on_arrays(lambda draw, arrays, name: arrays.__delitem__(name)),
-    "an array of pickles": on_arrays(pickled),
+    "an array missing": on_arrays(lambda *_: None),
+    "an array of pickles": on_arrays(lambda draw, values: np.full(values.shape, Deed())),
 }
 
 

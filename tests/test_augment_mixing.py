@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 
 from harness.data.augment.mixing import Mix, cutmix_boxes, draw_mix, mix_images
 from harness.recipes import Recipe
+from tests.test_augment_steps import p_value
 
 CLASSES = 5
 
@@ -20,16 +21,15 @@ def _images(n: int, height: int = 32, width: int = 32) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(1).standard_normal((n, 3, height, width)).astype(np.float32))
 
 
-def _draw(n: int, recipe: Recipe, seed: int = 0, height: int = 32, width: int = 32) -> Mix:
-    return draw_mix(n, height, width, recipe, np.random.default_rng(seed))
+def _draw(n: int, recipe: Recipe, height: int = 32, width: int = 32) -> Mix:
+    return draw_mix(n, height, width, recipe, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 @pytest.mark.parametrize("size", [(32, 32), (20, 33)])
-@pytest.mark.parametrize("seed", range(3))
-def test_mixing_equals_torchvision(seed: int, size: tuple[int, int], kind: Any) -> None:
+def test_mixing_equals_torchvision(size: tuple[int, int], kind: Any) -> None:
     images, labels = _images(16, *size), torch.arange(16) % CLASSES
-    mix = _draw(16, Recipe(mix=kind), seed, *size)
+    mix = _draw(16, Recipe(mix=kind), *size)
     y1, x1, y2, x2 = mix.box[0].tolist()
     lam = float(mix.own[0]) if kind == "mixup" else 1.0 - (x2 - x1) * (y2 - y1) / (size[0] * size[1])
     transform: Any = v2.MixUp(num_classes=CLASSES) if kind == "mixup" else v2.CutMix(num_classes=CLASSES)
@@ -64,7 +64,8 @@ def test_cutmix_boxes_follow_torchvisions_rule(monkeypatch: pytest.MonkeyPatch) 
 def test_each_pixel_is_the_weighted_sum_of_the_two_images(kind: Any, per_image: bool) -> None:
     images = _images(40)
     mix = _draw(40, Recipe(mix=kind, mix_per_image=per_image))
-    ours = mix_images(images, mix)
+    ours, ways = mix_images(images, mix), torch.cat([mix.own[:, None], mix.box], dim=1).unique(dim=0)
+    assert len(ways) > 20 if per_image else len(ways) == 1
     for i in range(40):
         y1, x1, y2, x2 = mix.box[i].tolist()
         expected = images[i] * mix.own[i] + images[i - 1] * (1 - mix.own[i])
@@ -72,17 +73,6 @@ def test_each_pixel_is_the_weighted_sum_of_the_two_images(kind: Any, per_image: 
         assert torch.equal(ours[i], expected)
         own_share = float(mix.own[i]) * (1 - (y2 - y1) * (x2 - x1) / 1024)
         assert float(mix.label_weight[i]) == pytest.approx(own_share, abs=1e-6)
-
-
-def test_one_draw_for_the_batch_or_one_for_each_image() -> None:
-    for kind in ("mixup", "cutmix", "either"):
-        shared = _draw(64, Recipe(mix=kind))
-        assert shared.own.unique().numel() == 1 and len(shared.box.unique(dim=0)) == 1
-        own = _draw(64, Recipe(mix=kind, mix_per_image=True))
-        if kind != "cutmix":
-            assert own.own.unique().numel() > 20
-        if kind != "mixup":
-            assert len(own.box.unique(dim=0)) > 20
 
 
 @pytest.mark.parametrize("per_image", [False, True])
@@ -107,12 +97,11 @@ def test_kinds_and_weights_follow_the_recipe() -> None:
     inner = mix.box.numpy()[is_cutmix]
     inner = inner[(inner[:, :2] > 0).all(1) & (inner[:, 2:] < 32).all(1)]
     assert (inner[:, 2] - inner[:, 0] == inner[:, 3] - inner[:, 1]).all()
-    only_cutmix = _draw(n, Recipe(mix="cutmix", cutmix_alpha=8.0, mix_per_image=True))
-    half = 0.5 * np.sqrt(1 - np.random.default_rng(3).beta(8.0, 8.0, n))
-    centre = np.random.default_rng(4).integers(32, size=(2, n))
-    expected = cutmix_boxes(half, centre[0], centre[1], 32, 32)
-    drawn_area = (1 - only_cutmix.label_weight.double()).mean() * 1024
-    assert abs(float(drawn_area) - ((expected[:, 2:] - expected[:, :2]).prod(1)).mean()) < 5
+    rng = np.random.default_rng(3)
+    half, (y, x) = 0.5 * np.sqrt(1 - rng.beta(2.0, 2.0, n)), rng.integers(32, size=(2, n))
+    expected = cutmix_boxes(half, y, x, 32, 32)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (mix.box.numpy()[is_cutmix], expected)]
+    assert p_value(areas[0], areas[1][areas[1] > 0]) > 1e-3
 
 
 def test_mixing_is_one_graph() -> None:

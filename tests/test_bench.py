@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from harness import bench, report
-from harness.commands import run_command
 from harness.config import resolve, run_config_from_plain
 from harness.counting.cost import cost_of
 from harness.data.load import Split
@@ -26,12 +25,12 @@ from harness.recipes import RECIPES, fitted
 from harness.records.benchmarks import RECKONED, Comparison, read_comparisons, write_comparisons
 from harness.records.read import load_runs, run_state
 from harness.timing import commands, gpu, training
-from harness.timing.commands import A_RUN, BUSY, SPIN, busy, spent
+from harness.timing.commands import BUSY, busy, spent
 from harness.timing.conventional import Loop, conventional_batches, transforms
 from harness.timing.models import BODY, timms
 from harness.timing.synthetic import cells, write_records
 from harness.timing.training import Staged, prepared, step_bytes, step_flops
-from harness.timing.turns import GOALS, Rounds, Way, made_up, take_turns
+from harness.timing.turns import Rounds, Way, made_up, take_turns
 from harness.training.loop import train
 from harness.training.setup import build_model
 from tests.mutations import NOT_FINITE, OTHER_VALUES
@@ -49,15 +48,14 @@ ONE = Comparison(
 def compared(*words: str) -> list[Comparison]:
     """What a benchmark yields, before it is shown and kept."""
     args = bench.parser().parse_args([*words, "--rounds", "1"])
-    module, function = bench.BENCHMARKS[args.kind].function.split(".")
+    module, function = bench.BENCHMARKS[args.kind][0].split(".")
     return list(getattr(import_module(f"harness.timing.{module}"), function)(args))
 
 
 # --- taking turns ---
 
 
-def test_ways_take_turns_and_the_first_round_does_not_count(capsys, monkeypatch):
-    monkeypatch.setitem(GOALS, ("cpu", "x"), 7.0)
+def test_ways_take_turns_and_the_first_round_does_not_count(capsys):
     called, clocks = [], {"a": iter([9.0, 1.0, 2.0, 6.0]), "b": iter([9.0, 2.0, 8.0, 6.0])}
 
     def way(name, amount):
@@ -68,15 +66,14 @@ def test_ways_take_turns_and_the_first_round_does_not_count(capsys, monkeypatch)
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 4 and "warmed up" in told[0] and told[3].startswith("round 3 of 3, about 0 s")
     assert rounds == Rounds(rounds.ways, {"a": [1.0, 2.0, 6.0], "b": [2.0, 8.0, 6.0]})
-    one = rounds.compare("x", "images/s", ("a", "b"))
+    one = rounds.compare("x", "images/s", "a", "b")
     assert (one.ours, one.baseline) == (15.0, pytest.approx(10 / 6))  # medians of 2 and 6 seconds
     assert (one.ratio, one.ratio_low, one.ratio_high, one.rounds) == (6.0, 3.0, 12.0, 3)  # of speeds, round by round
-    assert one.reached is False and replace(one, goal=5.9).reached is True and replace(one, goal=None).reached is None
+    assert one.reached is None and replace(one, goal=5.9).reached is True and replace(one, goal=6.1).reached is False
 
 
 def test_every_goal_belongs_to_a_benchmark_that_can_be_run():
-    assert GOALS["cpu", "pipeline s1"] == 25
-    assert {name.split()[0] for _, name in GOALS} <= {*bench.BENCHMARKS, "loop"}
+    assert {name.split()[0] for _, name in bench.GOALS} <= {*bench.BENCHMARKS, "loop"}
 
 
 # --- what is kept ---
@@ -102,14 +99,9 @@ def damaged(**changes) -> str:
 
 BROKEN = {
     "": "no JSON: Expecting value",
-    "[]": "it has no schema",
     '{"schema": 99}': "schema 99, this version reads 1",
     '{"schema": 1, "device_name": 3}': "it has no usable device_name or comparisons",
-    '{"schema": 1, "device_name": "x", "comparisons": ["x"]}': "comparison 1 is no object",
-    damaged(ratio=float("nan")): "no JSON: NaN is no number",
-    damaged(name=None, ratio=None): "comparison 1 has no usable name, ratio",
     damaged(ours=True, rounds=2.5, goal="high", facts=[]): "comparison 1 has no usable ours, rounds, goal, facts",
-    damaged(baseline=-1): "comparison 1 has no usable baseline",
     damaged(ratio_low=21.0): "comparison 1 has a ratio of 20.0, from 21.0 to 22.0",
     damaged(facts={"step_ms": "x"}): "comparison 1 has no usable facts.step_ms",
 }
@@ -121,18 +113,14 @@ def test_a_broken_file_is_named(tmp_path, text, words):
     with pytest.raises(UsageError) as caught:
         read_comparisons(tmp_path / "x.json")
     assert str(caught.value).startswith(f"{tmp_path}/x.json is not a file of benchmarks: {words}")
-    assert "\n" not in str(caught.value)
 
 
-def test_a_broken_file_is_refused_before_anything_is_written(tmp_path, capsys):
-    for name in ("bench", "runs"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "bench" / "x.json").write_text(damaged(facts={"step_ms": "x"}))
-    words = ["--results", str(tmp_path / "runs"), "--bench", str(tmp_path / "bench"), "--out", str(tmp_path / "paper")]
-    with pytest.raises(SystemExit) as caught:
-        run_command(report.main, words)
-    error = capsys.readouterr().err.splitlines()
-    assert caught.value.code == 2 and len(error) == 1 and error[0].startswith(f"{tmp_path}/bench/x.json is not")
+def test_a_broken_file_is_refused_before_anything_is_written(tmp_path):
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "x.json").write_text("[]")
+    words = ["--results", str(tmp_path), "--bench", str(tmp_path / "bench"), "--out", str(tmp_path / "paper")]
+    with pytest.raises(UsageError, match=r"bench/x.json is not a file of benchmarks: it has no schema$"):
+        report.main(words)
     assert not (tmp_path / "paper").exists()
 
 
@@ -227,7 +215,7 @@ def test_the_rates_of_the_device_are_measured(monkeypatch):
 def test_pipelines_are_compared_over_the_same_images():
     words = ["--images", "40", "--batch-size", "16", "--workers", "1", "--device", "cpu"]
     (one,) = compared("pipeline", *words)
-    assert one.name == "pipeline s1" and one.goal == 25 and one.ours > 0 and one.baseline > 0
+    assert one.name == "pipeline s1" and one.ours > 0 and one.baseline > 0
     assert one.facts["images"] == 40 and one.facts["augment"] == ["crop", "flip", "autoaugment-pil-cifar"]
 
 
@@ -258,7 +246,7 @@ def test_the_staged_steps_are_those_of_the_real_loop(precision):
     for staged in (False, True):
         of = prepared(config, build_model(config, CPU), made_up(DATASETS["digits"], 20))
         if staged:
-            Staged(of).epoch()
+            Staged(of).steps()
         else:
             next(train(of))
         weights.append([*of.model.parameters(), *of.judged.parameters()])
@@ -285,39 +273,21 @@ def test_a_command_is_measured_from_outside():
 
 
 def test_a_run_is_timed_alone_and_beside_busy_processes(monkeypatch):
-    """Asleep 2 s and 4 s, spinning 1 s and 10 s."""
-    beside, called = [0], []
+    """2 s and 4 s; each warms up, and so a second time."""
+    beside = []
 
     @contextlib.contextmanager
     def counted(count):
         with busy(count) as others:
             assert len(others) == count and all(other.poll() is None for other in others)
-            beside[0] = count
+            beside.append(count)
             yield
         assert all(other.poll() is not None for other in others)
 
-    def fake(command):
-        called.append((command[0] == "-c", beside[0]))
-        assert command[2 : 2 + len(A_RUN)] == list(A_RUN) and command[-2] == "--out"
-        return {(False, 0): 2.0, (False, BUSY): 4.0, (True, 0): 1.0, (True, BUSY): 10.0}[called[-1]], 0
-
     monkeypatch.setattr(commands, "busy", counted)
-    monkeypatch.setattr(commands, "spent", fake)
-    found = compared("beside")
-    assert set(called) == {(False, 0), (False, BUSY), (True, 0), (True, BUSY)}
-    assert [(one.name, one.ratio, one.ours, one.reached) for one in found] == [
-        ("beside 2 busy processes", 0.5, 15.0, True),
-        ("beside 2 busy processes against spinning", 2.5, 15.0, None),
-        ("beside nobody against spinning", 0.5, 30.0, None),
-    ]
-
-
-def test_the_run_that_spins_is_as_openmp_has_it(monkeypatch):
-    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    begin = "from harness.run import main"
-    code = SPIN.replace(begin, f"assert 'OMP_WAIT_POLICY' not in os.environ\n{begin}")
-    assert code != SPIN
-    spent(["-c", code, *A_RUN, "--help"])
+    monkeypatch.setattr(commands, "spent", lambda command: ({0: 2.0, BUSY: 4.0}[beside[-1]], 0))
+    (one,) = compared("beside")
+    assert (one.name, one.ratio, one.ours, beside) == ("beside 2 busy processes", 0.5, 15.0, [0, BUSY, BUSY, 0])
 
 
 def test_a_report_is_measured_against_a_tenth_and_against_its_goal(monkeypatch):
@@ -332,7 +302,7 @@ def test_a_report_is_measured_against_a_tenth_and_against_its_goal(monkeypatch):
     assert (tenth.name, tenth.ratio, tenth.ours, tenth.baseline) == ("report 10", 5.0, 5.0, 1.0)
     assert tenth.facts == {"seconds": 2.0, "epochs": 2, "peak_memory_bytes": 1000}
     assert (goal.baseline_name, goal.baseline, goal.ratio) == ("1,000 records in 10 s", 100.0, 0.05)
-    assert GOALS["cpu", goal.name.replace("10", "1000", 1)] == 1.0
+    assert bench.GOALS["cpu", goal.name.replace("10", "1000", 1)] == 1.0
 
 
 def test_made_up_records_are_sound_runs_and_always_the_same(tmp_path):
@@ -355,33 +325,17 @@ def test_no_two_made_up_cells_are_one():
     assert len({config.cell_id for config in islice(cells(1), 130)}) == 130
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["pipeline", "--rounds", "0"], "1 or more"),
-        (["start", "--device", "cpu"], "--device"),
-        (["gpu", "--device", "cpu", "--variant", "compct"], "compact"),
-        (["gpu", "--device", "cpu", "--set", "recipe.lrate=1"], "can be trained with these options"),
-    ],
-)
-def test_bad_input_is_one_sentence(arguments, words, tmp_path, capsys):
-    with pytest.raises(SystemExit) as caught:
-        run_command(bench.main, [*arguments, "--out", str(tmp_path / "out")])
-    error = capsys.readouterr().err.splitlines()
-    assert caught.value.code == 2 and any(words in line for line in error[-2:])
-    assert len([line for line in error if not line.startswith(("skipped", "a dry run"))]) <= 3
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_command_measures_prints_and_keeps(tmp_path, capsys):
+def test_the_command_measures_prints_and_keeps(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(bench.GOALS, ("cpu", "infer compact batch 1, digits"), 1e9)
     arguments = ["infer", "--dataset", "digits", "--batch-sizes", "1", "2", "--rounds", "1", "--device", "cpu"]
     assert bench.main([*arguments, "--out", str(tmp_path), "--json"]) == 0
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["name"] for one in printed] == ["infer compact batch 1, digits", "infer compact batch 2, digits"]
+    assert [one["goal"] for one in printed] == [1e9, None]
     assert printed[0]["env"]["source_digest"] and "shared_device" in printed[0]["env"]
     assert printed[1]["facts"]["latency_ms"] == pytest.approx(2000 / printed[1]["ours"])
     assert bench.main([*arguments, "--out", str(tmp_path)]) == 0
-    assert "times as fast" in capsys.readouterr().out
+    assert "times as fast" in (out := capsys.readouterr().out) and "missed" in out
     assert len(read_measured(tmp_path)[0][1]) == 2
 
 
@@ -409,7 +363,7 @@ def test_a_dry_run_of_the_first_look_measures_everything_but_what_needs_cuda(tmp
     assert loop["eval_s"] > 0 and loop["joules"] is None
     assert min(parts["host_step_ms"], parts["pipeline_host_s"], parts["staged_s"]) > 0
     assert parts["checkpoint_save_s"] > 0
-    assert profile["profiled_ms"] >= profile["host_ms"] > 0 and "busy_ms" not in profile
+    assert profile["profiled_ms"] > 0 and "busy_ms" not in profile
     assert "aten::" in (tmp_path / profile["table"]).read_text()
 
 
@@ -434,24 +388,3 @@ def test_what_fails_is_a_fact_and_the_next_part_goes_on(tmp_path, monkeypatch, c
     assert (parts["what"], parts["part"]) == ("failed", "parts") and "division by zero" in parts["error"]
     assert [fact["what"] for fact in (smoke, loop, profile)] == ["smoke", "loop", "profile"]
     assert [fact["what"] for fact in more] == ["environment", "smoke"]
-
-
-def test_a_first_look_leaves_out_what_cannot_be_built(tmp_path, monkeypatch, capsys):
-    looked, real = [], gpu.configured
-    monkeypatch.setattr(gpu, "CATALOG", dict.fromkeys(["compact", "vit-224"]))
-    monkeypatch.setattr(gpu.Look, "look", lambda self, measure: looked.append(self.config.variant_name) or True)
-
-    def configured_or_not(args, names, *rest):
-        if names == ["vit-224"]:
-            raise UsageError("too large")
-        return real(args, names, *rest)
-
-    monkeypatch.setattr(gpu, "configured", configured_or_not)
-    assert bench.main([*DRY, "--out", str(tmp_path)]) == 0
-    assert looked == ["compact"] and "skipped vit-224 on digits: too large" in capsys.readouterr().err
-
-
-def test_busy_and_idle_times_by_hand():
-    """a and b overlap, c starts 15 later; a copy within b adds nothing."""
-    kernels = [(45.0, 50.0, "c"), (0.0, 10.0, "a"), (5.0, 30.0, "b"), (6.0, 8.0, "a")]
-    assert gpu.busy_and_gaps(kernels) == (35.0, [(15.0, "b", "c")])

@@ -2,7 +2,6 @@
 are the reference runs."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,27 +68,26 @@ def plain(capsys, *words: Any) -> dict[str, Any]:
 
 def test_two_cells_by_hand(cells, capsys):
     """Differences 1, 2, 3 by seed: 2 +- 2.4841, p = .07418, sign-flip 2 of 8; d = mean / sd = 2: 5 seeds.
-    A alone: 50, 60, 70, 10: mean 47.5, squares add up to 2075, se sqrt(2075 / 3 / 4) = 13.15, t(3) = 3.1824: 41.85."""
+    A alone: 50, 60, 70, 10: mean 47.5, squares add up to 2075, se sqrt(2075 / 3 / 4) = 13.15, t(3) = 3.1824: 41.85.
+    B is sure at .8 and right in .51, .62, .73: off by 29, 18, 7 points; mean 18. 120 s are 2 minutes."""
     found = plain(capsys, A.cell_id, B.cell_id, "--results", cells)
-    difference = found["difference"]
+    difference, a, b = found["difference"], found["a"], found["b"]
     assert (difference["n"], difference["dropped"]) == (3, 1)
     assert difference["mean"] == pytest.approx(2) and difference["half"] == pytest.approx(2.4841, abs=1e-4)
     assert difference["t_p"] == pytest.approx(0.07418, abs=1e-5)
     assert difference["sign_flip_p"] == difference["smallest_sign_flip_p"] == 0.25
     assert found["seeds_to_resolve"] == 5
-    assert found["a"]["accuracy"] == {"mean": 47.5, "half": pytest.approx(41.85, abs=0.01), "n": 4}
-    assert found["b"]["seeds"] == [0, 1, 2] and found["b"]["failed"] == 1
-    text = told(capsys, A.cell_id, B.cell_id, "--results", cells)
-    assert "+2.00 ± 2.48 (n = 3), paired t: p = 0.074" in text and "80 % power needs 5 seeds" in text
-    assert "on one side alone: 1 seed\n" in text and "1 failed, left out" in text and "47.50 ± 41.85 (4)" in text
-
-
-def test_what_differs_is_stated(cells, capsys):
-    found = plain(capsys, A.cell_id, B.cell_id, "--results", cells)
+    assert a["accuracy"] == {"mean": 47.5, "half": pytest.approx(41.85, abs=0.01), "n": 4}
+    assert b["seeds"] == [0, 1, 2] and b["failed"] == 1
+    assert b["calibration_error"]["mean"] == pytest.approx(18, abs=1e-4) and b["train_minutes"]["mean"] == 2
+    assert (b["params"], b["macs"], b["device"]) == (1_000_000, 2_000_000, "CPU A")
     stated = {row["field"]: (row["a"], row["b"]) for row in found["config"]}
     assert stated["variant.pool"] == (["seq"], ["mean"]) and stated["recipe.lr"] == ([0.001], [0.002])
     assert set(stated) == {"variant.pool", "recipe.lr", "seed"} and found["made_with"] == []
-    assert "variant.pool: seq -> mean" in told(capsys, A.cell_id, B.cell_id, "--results", cells)
+    text = told(capsys, A.cell_id, B.cell_id, "--results", cells)
+    assert "+2.00 ± 2.48 (n = 3), paired t: p = 0.074" in text and "80 % power needs 5 seeds" in text
+    assert "on one side alone: 1 seed\n" in text and "1 failed, left out" in text and "47.50 ± 41.85 (4)" in text
+    assert "variant.pool: seq -> mean" in text
 
 
 def test_images_by_hand(cells, capsys):
@@ -107,23 +105,11 @@ def test_images_by_hand(cells, capsys):
     assert [row["label"] for row in found["classes"]][:3] == [7, 6, 5]
 
 
-def test_calibration_and_cost_by_hand(cells, capsys):
-    """Sure at .8 and right in .51, .62, .73: off by 29, 18, 7 points; mean 18. 120 s are 2 minutes."""
-    found = plain(capsys, A.cell_id, B.cell_id, "--results", cells)["b"]
-    assert found["calibration_error"]["mean"] == pytest.approx(18, abs=1e-4)
-    assert (found["params"], found["macs"], found["device"]) == (1_000_000, 2_000_000, "CPU A")
-    assert found["train_minutes"]["mean"] == 2
-
-
-def test_one_seed_is_undecided(tmp_path, capsys):
-    folders = [write(tmp_path, config, accuracy) for config, accuracy in ((A, 0.5), (B, 0.51))]
+def test_one_seed_is_undecided_and_a_shared_device_gives_no_minutes(tmp_path, capsys):
+    folders = [write(tmp_path, A, 0.5, shared_device=True), write(tmp_path, B, 0.51, device_name="CPU B")]
     text = told(capsys, *folders)
     assert "+1.00 (n = 1), undecided" in text and "p =" not in text and "power" not in text
     assert "no predictions to compare (there is no predictions.npz)" in text
-
-
-def test_a_shared_device_gives_no_minutes(tmp_path, capsys):
-    folders = [write(tmp_path, A, 0.5, shared_device=True), write(tmp_path, B, 0.5, device_name="CPU B")]
     found = plain(capsys, *folders)
     assert found["a"]["train_minutes"] is None and found["b"]["train_minutes"]["mean"] == 2
     assert [row["field"] for row in found["made_with"]] == ["device_name"]
@@ -135,15 +121,6 @@ def test_other_labels_are_said_to_be_other_data(tmp_path, capsys):
     text = told(capsys, first, second)
     assert "the data differ, so no image is compared" in text and "image by image" not in text
     assert "data_digest: dddddddddddd -> eeeeeeeeeeee" in text
-
-
-def test_equal_accuracies(tmp_path, capsys):
-    for number in (0, 1):
-        for config in (A, B):
-            write(tmp_path, replace(config, seed=number), 0.5)
-    found = plain(capsys, A.cell_id, B.cell_id, "--results", tmp_path)
-    assert found["difference"]["mean"] == 0 == found["difference"]["half"] and found["difference"]["t_p"] == 1
-    assert found["seeds_to_resolve"] is None
 
 
 def test_refused(cells, tmp_path, capsys):
@@ -161,25 +138,16 @@ def test_refused(cells, tmp_path, capsys):
         ((A.run_id, B.cell_id[:-2]), f"did you mean .*{B.cell_id}"),
         ((A.run_id, "?"), "it holds 14 others"),
         ((A.run_id, "x", "--results", tmp_path / "none"), "no such folder"),
+        (("a", "b", "--results", tmp_path / "half"), "there is no finished run"),
     ):
         with pytest.raises(UsageError, match=reason) as refusal:
             main([*map(str, words), *([] if "--results" in words else ["--results", str(cells)])])
         assert "\n" not in str(refusal.value)
 
 
-def test_no_run_at_all(tmp_path):
-    with pytest.raises(UsageError, match="there is no finished run"):
-        main(["a", "b", "--results", str(tmp_path)])
-
-
-def test_a_copy_of_a_cell_counts_once(cells, tmp_path, capsys):
-    shutil.copytree(cells / A.run_id, tmp_path / "more" / A.run_id)
-    found = plain(capsys, A.cell_id, B.cell_id, "--results", cells, tmp_path / "more")
-    assert found["a"]["seeds"] == [0, 1, 2, 7]
-
-
 @pytest.mark.parametrize(("accuracy", "shown"), [(None, 50), (0.2, 20)])
 def test_of_two_records_of_a_run_the_first_that_is_done_counts(cells, tmp_path, capsys, accuracy, shown):
+    """Or of two copies: each seed counts once."""
     write(tmp_path / "a", A, accuracy, accuracy and predicted(20))
     found = plain(capsys, A.run_id, B.cell_id, "--results", tmp_path / "a", cells)
     assert found["a"]["accuracy"]["mean"] == shown

@@ -193,7 +193,7 @@ def test_readme_commands_parse(command):
         if not name.startswith("my_"):
             config_of(name)
     if isinstance(getattr(args, "dataset", None), str) and not args.dataset.startswith("folder:"):
-        dataset_facts(args.dataset, Path("data"))
+        dataset_facts(args.dataset)
 
 
 def test_run_all_explains_itself():

@@ -14,7 +14,7 @@ from harness.data.augment import mixing
 from harness.data.load import ImageData
 from harness.data.pipeline import Batch, Scaling, scaling, to_device, training_batches
 from harness.datasets import CORRUPTION_NAMES, CORRUPTION_STRENGTHS, DATASETS
-from harness.recipes import FLOAT_NAMES, PUBLISHED, RECIPES, UINT8_NAMES, Recipe, fitted
+from harness.recipes import AUGMENTATIONS, PUBLISHED, RECIPES, Recipe, fitted
 from harness.training import loop, setup
 from harness.training.setup import Training, data_generator
 from tests.copies import random_split
@@ -24,11 +24,10 @@ from variants.config import ViTConfig
 
 C10 = DATASETS["c10"]
 SPLIT = random_split(10)
-DATA = ImageData(C10, SPLIT, SPLIT, [], "", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+DATA = ImageData(C10, SPLIT, SPLIT, "", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 RECIPES_AND_PARTS = {
     **{name: fitted(recipe, C10) for name, recipe in RECIPES.items()},
-    **{f"{name}, bilinear": Recipe(augment=(name,), interpolation="bilinear") for name in UINT8_NAMES},
-    **{name: Recipe(augment=(name,)) for name in FLOAT_NAMES},
+    **{f"{name}, bilinear": Recipe(augment=(name,), interpolation="bilinear") for name in AUGMENTATIONS},
     **{
         f"{name} for each image": Recipe(mix=name, mix_per_image=True) for name in ("none", "mixup", "cutmix", "either")
     },  # type: ignore[arg-type]
@@ -70,7 +69,7 @@ def test_a_planted_wait_in_the_pipeline_is_refused():
 
 @pytest.mark.parametrize(("options", "why"), [({}, "blocking copy"), ({"non_blocking": True}, "not pinned")])
 def test_a_planted_copy_that_waits_is_refused(monkeypatch, options, why):
-    monkeypatch.setattr(mixing, "tensor_to_device", lambda tensor, device: tensor.to(device, **options))
+    monkeypatch.setattr(mixing, "to_device", lambda tensor, device: tensor.to(device, **options))
     with pytest.raises(WaitsError, match=why):
         batches(RECIPES["common"])
 

@@ -100,9 +100,9 @@ def test_a_folder_without_a_name_is_refused_although_it_holds_images(name, tmp_p
         for place in (tmp_path / "x", tmp_path):
             Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(place / part / "1.png")
     monkeypatch.chdir(tmp_path / "x" if name == ".." else tmp_path)
-    assert dataset_facts(f"folder:{tmp_path / 'x'}", Path("data")).image_size == 8
+    assert dataset_facts(f"folder:{tmp_path / 'x'}").image_size == 8
     with pytest.raises(UsageError, match="name"):
-        dataset_facts(f"folder:{name}", Path("data"))
+        dataset_facts(f"folder:{name}")
 
 
 def test_studies_have_names_that_files_can_have():

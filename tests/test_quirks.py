@@ -28,11 +28,11 @@ def norm(x, layer, eps=1e-5):
     return centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt() * layer.weight + layer.bias
 
 
-def attend(x, layer, scale, bias: Any = None):
+def attend(x, layer, scales, bias: Any = None):
     """Softmax attention, one head at a time from slices of the merged weights: 32 wide, 4 heads of 8."""
     q, k, v = (x @ layer.qkv.weight.T + (0 if layer.qkv.bias is None else layer.qkv.bias)).split(32, dim=-1)
     heads = []
-    for h in range(4):
+    for h, scale in enumerate(scales):
         part = slice(8 * h, 8 * h + 8)
         scores = q[..., part] @ k[..., part].transpose(1, 2) * scale + (0.0 if bias is None else bias[h])
         heads.append(scores.softmax(-1) @ v[..., part])
@@ -51,7 +51,7 @@ def test_vanilla_by_hand():
     x = patches(images, model.tokenizer.conv, 4)
     x = torch.cat([model.class_token.expand(2, 1, 32), x], 1) + model.position.table
     for block in model.blocks:
-        x = x + attend(norm(x, block.norm_attention), block.attention, 32**-0.5)
+        x = x + attend(norm(x, block.norm_attention), block.attention, [32**-0.5] * 4)
         x = x + F.gelu(block.mlp.contract(F.gelu(block.mlp.expand(norm(x, block.norm_mlp)))))
     torch.testing.assert_close(model(images), model.head(norm(x[:, 0], model.norm)), rtol=1e-4, atol=1e-4)
 
@@ -65,7 +65,7 @@ def test_patch2_conv_by_hand():
     offset = torch.tensor([[(a - c + 15) * 31 + b - d + 15 for c, d in cells] for a, b in cells])
     for block in model.blocks:
         bias = block.attention.relative_bias.table[:, offset]
-        x = x + block.gain_attention * attend(norm(x, block.norm_attention), block.attention, 8**-0.5, bias)
+        x = x + block.gain_attention * attend(norm(x, block.norm_attention), block.attention, [8**-0.5] * 4, bias)
         x = x + block.gain_mlp * block.mlp.contract(F.gelu(block.mlp.expand(norm(x, block.norm_mlp))))
     pooled = F.gelu(norm(x, model.norm)).mean(1)
     torch.testing.assert_close(model(images), model.head(pooled), rtol=1e-4, atol=1e-4)
@@ -77,7 +77,7 @@ def test_cct_by_hand():
     x = F.max_pool2d(F.relu(F.conv2d(images, model.tokenizer.convs[0].weight, padding=1)), 3, 2, 1)
     x = x.flatten(2).transpose(1, 2) + model.position.table
     for block in model.blocks:
-        x = norm(x + attend(norm(x, block.norm_attention), block.attention, 8**-0.5), block.norm_mlp)
+        x = norm(x + attend(norm(x, block.norm_attention), block.attention, [8**-0.5] * 4), block.norm_mlp)
         x = x + block.mlp.contract(F.gelu(block.mlp.expand(x)))
     x = norm(x, model.norm)
     weights = (x @ model.pool.score.weight.T + model.pool.score.bias).softmax(1)
@@ -89,13 +89,7 @@ def test_locality_attention_by_hand():
     model = shrunk(ViTConfig(patch=8, attention_scale="learned", mask_diagonal=True))
     x, layer = torch.randn(2, 17, 32), model.blocks[0].attention
     diagonal = torch.zeros(4, 17, 17).masked_fill(torch.eye(17, dtype=torch.bool), float("-inf"))
-    q, k, v = layer.qkv(x).split(32, dim=-1)
-    heads = []
-    for h in range(4):
-        part = slice(8 * h, 8 * h + 8)
-        scores = q[..., part] @ k[..., part].transpose(1, 2) * layer.temperature[h] + diagonal[h]
-        heads.append(scores.softmax(-1) @ v[..., part])
-    torch.testing.assert_close(layer(x), layer.proj(torch.cat(heads, -1)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(layer(x), attend(x, layer, layer.temperature, diagonal), rtol=1e-4, atol=1e-4)
     assert torch.equal(layer.probabilities(x).diagonal(dim1=-2, dim2=-1), torch.zeros(2, 4, 17))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import run, sweep
+from harness import sweep
 from harness.config import RunConfig, plan_id, resolve, run_config_from_plain
 from harness.datasets import DATASETS
 from harness.records import write as writing
@@ -67,20 +67,19 @@ def test_a_line_that_is_no_epoch_is_refused(tmp_path, line):
         read_run(folder).epochs()
 
 
-@pytest.mark.parametrize("name", ["vanilla", "timm", "vit-224", "timm:resnet18"])
-def test_a_run_can_be_repeated_from_its_config_alone(name):
-    config = resolve(name, DATASETS["svhn"], "common", settings=["recipe.crop_scale=.5,1"], seed=3, label="mine")
-    plain = json.loads(json.dumps(config.to_plain()))
-    again = run_config_from_plain(plain)
-    assert again == config and again.run_id == plain["run_id"] and again.plan_id == plan_id(plain)
-
-
 def test_a_run_exists_when_its_result_does(tmp_path):
     folder = tmp_path / CONFIG.run_id
-    assert run_state(folder) == "missing"
-    writer = RunWriter(folder)
-    writer.begin(CONFIG.to_plain(), {}, {})
+    with owned(folder):
+        assert run_state(folder) == "missing"
+        writer = RunWriter(folder)
+        writer.begin(CONFIG.to_plain(), {}, {})
+        assert run_state(folder) == "running"
     assert run_state(folder) == "unfinished" and load_runs([tmp_path]) == []
+    with pytest.raises(ValueError, match="params"):
+        writer.finish({k: v for k, v in result().items() if k != "params"})
+    with pytest.raises(ValueError):
+        writer.finish(result(test_nll=float("nan")))
+    assert run_state(folder) == "unfinished"
     writer.finish(result(outcome="failed", reason="why"))
     assert run_state(folder) == "failed"
     writer.begin(CONFIG.to_plain(), {}, {})
@@ -89,16 +88,6 @@ def test_a_run_exists_when_its_result_does(tmp_path):
     assert run_state(folder) == "done"
     (folder / "cost.json").unlink()
     assert run_state(folder) == "failed", "what cannot be read must be trained again"
-
-
-def test_incomplete_results_and_nan_are_refused(tmp_path):
-    writer = RunWriter(tmp_path / "x")
-    writer.begin(CONFIG.to_plain(), {}, {})
-    with pytest.raises(ValueError, match="params"):
-        writer.finish({k: v for k, v in result().items() if k != "params"})
-    with pytest.raises(ValueError):
-        writer.finish(result(test_nll=float("nan")))
-    assert run_state(tmp_path / "x") == "unfinished"
 
 
 def test_a_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
@@ -110,34 +99,7 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_unreadable_runs_are_named_and_do_not_stop_the_others(tmp_path, capsys):
-    write(tmp_path)
-    for name, text in {"broken": "{", "old": json.dumps({"schema": 99})}.items():
-        folder = write(tmp_path / name).rename(tmp_path / f"{name}-run")
-        (folder / "result.json").write_text(text)
-    assert len(load_runs([tmp_path])) == 1
-    errors = capsys.readouterr().err
-    assert "broken-run" in errors and "old-run" in errors and "schema 99" in errors
-
-
-IDENTICAL = [{"label": "other"}, {"variant_name": "renamed"}, {"recipe_name": "published"}, {"overrides": ("a",)}]
-DIFFERENT = [{"seed": 1}, {"precision": "bf16"}, {"compile": True}, {"holdout": 0.1}, {"dataset": "c100"}]
-
-
-@pytest.mark.parametrize("changes", IDENTICAL)
-def test_labels_are_no_part_of_the_identity(changes):
-    assert replace(CONFIG, **changes).run_id == CONFIG.run_id
-
-
-@pytest.mark.parametrize("changes", DIFFERENT)
-def test_what_can_change_a_result_is_part_of_the_identity(changes):
-    assert replace(CONFIG, **changes).run_id != CONFIG.run_id
-
-
-def test_a_whole_number_for_a_float_is_the_same_experiment():
-    ids = {resolve("compact", DATASETS["c10"], "common", settings=[f"recipe.clip={v}"]).run_id for v in ("1", "1.0")}
-    ids.add(replace(CONFIG, recipe=replace(CONFIG.recipe, clip=1)).run_id)
-    assert ids == {CONFIG.run_id}
+# --- identity and what a request becomes -----------------------------------------------------------------------------
 
 
 def test_a_folder_s_place_is_no_part_of_the_identity():
@@ -146,86 +108,44 @@ def test_a_folder_s_place_is_no_part_of_the_identity():
 
 
 def test_a_person_s_own_class_is_identified_by_its_code(tmp_path):
-    file = tmp_path / "own.py"
-    ids = []
+    file, ids = tmp_path / "own.py", []
     for code in (OWN, OWN, OWN + "# changed\n"):
         file.write_text(code)
         ids.append(resolve(f"{file}:OWN", DATASETS["c10"]).run_id)
     assert ids[0] == ids[1] != ids[2]
+    with pytest.raises(UsageError, match="head_dropout"):  # a rate of the recipe that it has no field for
+        resolve(f"{file}:OWN", DATASETS["c10"], "s0n")
+
+
+def resolved(*settings, dataset="c10", recipe="common", **changes):
+    return resolve("compact", DATASETS[dataset], recipe, settings=list(settings), **changes)
 
 
 def test_overrides_have_the_last_word_and_are_kept():
-    config = resolve(
-        "compact", DATASETS["svhn"], "s1", epochs=20, settings=["recipe.augment=crop,flip", "recipe.lr=.5"]
-    )
+    config = resolved("recipe.augment=crop,flip", "recipe.lr=.5", dataset="svhn", recipe="s1", epochs=20)
     assert config.recipe.augment == ("crop", "flip") and config.recipe.lr == 0.5
     assert (config.recipe.epochs, config.recipe.warmup_epochs, config.recipe.schedule_epochs) == (20, 5, 200)
     assert config.overrides == ("epochs=20", "recipe.augment=crop,flip", "recipe.lr=.5")
+    # autoaugment by hand is the data set's policy
+    assert resolved("recipe.augment=autoaugment", dataset="svhn").recipe.augment == ("autoaugment-svhn",)
+    assert resolved("recipe.augment=autoaugment-pil").recipe.augment == ("autoaugment-pil-cifar",)
 
 
-def test_autoaugment_by_hand_is_the_data_set_s_policy():
-    config = resolve("compact", DATASETS["svhn"], settings=["recipe.augment=crop,autoaugment"])
-    assert config.recipe.augment == ("crop", "autoaugment-svhn")
-    config = resolve("compact", DATASETS["c10"], settings=["recipe.augment=autoaugment-pil,crop"])
-    assert config.recipe.augment == ("autoaugment-pil-cifar", "crop")
-
-
-def test_the_recipe_s_rates_reach_the_variant():
+def test_what_a_variant_takes_from_its_recipe_and_a_recipe_from_its_source():
     assert resolve("patch2", DATASETS["c10"], "published").variant.drop_path == 0.1
     assert resolve("vit-224", DATASETS["c10"], "published").variant.dropout == 0.1
     assert resolve("timm", DATASETS["c10"], "s0n").variant.head_dropout == 0.3
-
-
-def test_a_rate_that_the_variant_does_not_have_is_refused(tmp_path):
-    (tmp_path / "own.py").write_text(OWN)
-    with pytest.raises(UsageError, match="head_dropout"):
-        resolve(f"{tmp_path / 'own.py'}:OWN", DATASETS["c10"], "s0n")
-
-
-def test_the_recipe_of_a_source_is_called_published():
-    assert resolve("vanilla", DATASETS["c10"], "s1").recipe_name == "published"
-    assert resolve("compact", DATASETS["c10"], "s1").recipe_name == "s1"
-
-
-BAD = [
-    ({"recipe_name": "comon"}, "common"),
-    ({"settings": ["recipe.lrr=1"]}, "lr"),
-    ({"settings": ["variant.pol=mean"]}, "pool"),
-    ({"settings": ["recipe.lr=fast"]}, "float is needed"),
-    ({"settings": ["recipe.lr"]}, "recipe.NAME=VALUE"),
-    ({"settings": ["lr=1"]}, "recipe.NAME=VALUE"),
-    ({"settings": ["recipe.lr=-1"]}, "above 0"),
-    ({"settings": ["recipe.mix=cutmixx"]}, "cutmix"),
-    ({"settings": ["recipe.augment=flip,cropp"]}, "crop"),
-    ({"settings": ["recipe.mix_per_image=maybe"]}, "true or false"),
-    ({"settings": ["variant.patch=5"]}, "does not divide"),
-    ({"settings": ["variant.heads=5"]}, "does not divide"),
-    ({"settings": ["recipe.lr=1", "recipe.lr=2"]}, "twice"),
-    ({"settings": ["variant.num_classes=5"]}, "data set's"),
-    ({"settings": ["variant.image_size=16"]}, "data set's"),
-    ({"epochs": 0}, "at least 1"),
-    ({"batch_size": 0}, "at least 1"),
-    ({"seed": -1}, "seed"),
-    ({"holdout": 1.0}, "below 1"),
-    ({"precision": "fp8"}, "fp32"),
-]
-
-
-@pytest.mark.parametrize(("changes", "words"), BAD)
-def test_bad_requests_name_the_reason(changes, words):
-    with pytest.raises(UsageError, match=words):
-        resolve("compact", DATASETS["c10"], **changes)
+    names = [resolve(variant, DATASETS["c10"], "s1").recipe_name for variant in ("vanilla", "compact")]
+    assert names == ["published", "s1"], "the recipe of a source is called published"
 
 
 def test_source_digest_follows_the_code(tmp_path):
-    for part in ("variants", "harness"):
-        (tmp_path / part).mkdir()
-        (tmp_path / part / "a.py").write_text("x = 1\n")
-    first = source_digest(tmp_path)
-    (tmp_path / "other.py").write_text("y = 2\n")
-    assert source_digest(tmp_path) == first
-    (tmp_path / "harness" / "a.py").write_text("x = 2\n")
-    assert source_digest(tmp_path) != first
+    path, digests = tmp_path / "harness" / "a.py", []
+    path.parent.mkdir()
+    for where, text in ((path, "x = 1"), (tmp_path / "other.py", "y = 2"), (path, "x = 2")):
+        where.write_text(text)
+        digests.append(source_digest(tmp_path))
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_fields_that_came_later_leave_older_identities_alone():
@@ -237,13 +157,7 @@ def test_fields_that_came_later_leave_older_identities_alone():
     assert replace(CONFIG, precision="bf16").plan_id == CONFIG.plan_id
 
 
-def test_a_run_is_running_while_its_lock_is_held(tmp_path):
-    folder = tmp_path / "a"
-    with owned(folder):
-        assert run_state(folder) == "missing", "nothing is written yet"
-        RunWriter(folder).begin(CONFIG.to_plain(), {}, {})
-        assert run_state(folder) == "running"
-    assert run_state(folder) == "unfinished"
+# --- locks and disks --------------------------------------------------------------------------------------------------
 
 
 def test_a_run_whose_lock_was_removed_stops_before_it_writes(tmp_path):
@@ -254,7 +168,7 @@ def test_a_run_whose_lock_was_removed_stops_before_it_writes(tmp_path):
             lock.check()
 
 
-def test_a_folder_that_another_process_removes_is_made_again(tmp_path, monkeypatch):
+def test_a_folder_that_another_process_removes_is_made_again_and_a_file_in_its_place_is_said(tmp_path, monkeypatch):
     real, times = os.open, iter([FileNotFoundError(errno.ENOENT, "gone"), FileExistsError(errno.EEXIST, "there")])
 
     def opened(path, *rest):
@@ -265,19 +179,26 @@ def test_a_folder_that_another_process_removes_is_made_again(tmp_path, monkeypat
     monkeypatch.setattr("harness.records.lock.os.open", opened)
     with owned(tmp_path / "run") as lock:
         lock.check()
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot write into .*file"), owned(tmp_path / "file"):
+        pass
 
 
-def test_a_disk_that_does_not_answer_is_no_answer(tmp_path, monkeypatch):
-    folder = write(tmp_path)
-    found = done_run(folder)
+def test_a_disk_that_does_not_answer_is_no_damage(tmp_path, monkeypatch):
+    """What cannot be read for now may be sound, and may be done."""
+    folder = write(tmp_path, SMALL)
+    before, found = files_in(folder), done_run(folder)
     assert found is not None and found.config == read_run(folder).config
 
-    def silent(path):
-        raise OSError(errno.EIO, "Input/output error")
+    def silent(path: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", silent)
-    with pytest.raises(OSError, match="Input/output"):
-        done_run(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", silent)
+        for ask in (done_run, set_aside):
+            with pytest.raises(OSError, match="Input/output"):
+                ask(folder)
+    assert files_in(folder) == before and run_state(folder) == "done"
 
 
 def test_where_the_system_refuses_to_lock_the_run_goes_on_and_says_so(tmp_path, monkeypatch, capsys):
@@ -310,7 +231,6 @@ def test_a_record_of_schema_1_is_read_with_nulls_and_one_to_come_is_refused(tmp_
 
 # --- records that are set aside: named, kept byte for byte, never counted ---------------------------------------------
 
-RUN_WORDS = ["--variant", "compact", "--dataset", "digits", "--recipe", "quick", "--epochs", "1", "--device", "cpu"]
 SWEEP_WORDS = ["quick", "--variants", "compact", "--epochs", "1", "--device", "cpu"]
 
 
@@ -374,35 +294,16 @@ def test_what_is_done_makes_way_and_a_failed_an_unfinished_run_and_an_empty_fold
     assert run_state(failed) == "failed" and run_state(done) == "missing"
 
 
-def test_a_second_one_gets_a_number(tmp_path):
+def test_each_gets_a_place_of_its_own_and_what_belongs_to_no_record_stays(tmp_path):
     places = []
     for _ in range(3):
-        places.append(set_aside(cut(write(tmp_path, SMALL), "env.json")))
+        folder = cut(write(tmp_path, SMALL), "env.json")
+        (folder / "checkpoint-000001-00000001.pt").write_bytes(b"state")
+        places.append(set_aside(folder))
+        assert files_in(folder) == {"checkpoint-000001-00000001.pt": b"state"}
     name = f"unreadable-{SMALL.run_id}"
     assert [place and place.name for place in places] == [name, f"{name}-2", f"{name}-3"]
     assert all(place and set(files_in(place)) == set(FILES) for place in places)
-
-
-def test_what_belongs_to_no_record_stays_where_it_is(tmp_path):
-    folder = cut(write(tmp_path, SMALL), "cost.json")
-    (folder / "checkpoint-000001-00000001.pt").write_bytes(b"state")
-    assert set_aside(folder) is not None
-    assert files_in(folder) == {"checkpoint-000001-00000001.pt": b"state"}
-
-
-def test_a_disk_that_does_not_answer_is_no_damage(tmp_path, monkeypatch):
-    """What cannot be read for now may be sound."""
-    folder = write(tmp_path, SMALL)
-    before = files_in(folder)
-
-    def deaf(path: Path) -> bytes:
-        raise OSError(5, "Input/output error", str(path))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", deaf)
-        with pytest.raises(OSError, match="Input/output"):
-            set_aside(folder)
-    assert files_in(folder) == before and run_state(folder) == "done"
 
 
 @pytest.mark.parametrize("moment", range(1, len(FILES) + 1))
@@ -441,12 +342,6 @@ def test_nobody_sets_aside_what_another_process_is_at(tmp_path):
     healed = files_in(folder)
     assert run_cell(SMALL, Path("data"), tmp_path, choose("cpu"), quiet=True).ok
     assert files_in(folder) == healed and list(tmp_path.glob("unreadable-*")) == []
-
-
-def test_a_file_in_the_place_of_a_run_s_folder_is_said(tmp_path):
-    (tmp_path / SMALL.run_id).write_text("no folder")
-    with pytest.raises(UsageError, match="cannot write into"):
-        run.main([*RUN_WORDS, "--quiet", "--out", str(tmp_path)])
 
 
 @pytest.mark.parametrize("named", [{"schema": 2}, {"schema": 2, "files": None}])

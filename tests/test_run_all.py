@@ -36,14 +36,10 @@ def checkout(folder: Path, python: str) -> Path:
     return Path(shutil.copy(ROOT / "run_all.sh", folder))
 
 
-def environment(**own: str) -> dict[str, str]:
-    narrowing = ("SEEDS", "VARIANTS", "DATASETS", "RECIPES", "EPOCHS", "OUT", "DATA_DIR", "JOBS")
-    return {name: value for name, value in os.environ.items() if name not in narrowing} | own
-
-
 def ran(folder: Path, *words: str, code: int = 0, **own: str) -> list[str]:
+    env = {"PATH": os.environ["PATH"], **own}
     script = checkout(folder, NOTING)
-    done = subprocess.run(["bash", script, *words], env=environment(**own), capture_output=True, text=True)
+    done = subprocess.run(["bash", script, *words], env=env, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     return (folder / "ran").read_text().splitlines()
 
@@ -95,43 +91,31 @@ def test_what_it_needs_is_what_the_project_requires():
 # --- training and reporting in one process ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def reported(monkeypatch) -> list[list[str]]:
-    """The words of each report that was asked for; it ends well."""
-    words = []
-    monkeypatch.setattr(report, "main", lambda arguments: words.append(arguments) or 0)
-    return words
-
-
 @pytest.mark.parametrize("code", [0, 1])
-def test_a_sweep_that_ended_by_itself_is_reported(monkeypatch, reported, code):
+def test_a_sweep_that_ended_by_itself_is_reported(monkeypatch, code):
     """With failed runs too; the exit code is then the sweep's."""
-    swept = []
-    monkeypatch.setattr(sweep, "main", lambda arguments: swept.append(arguments) or code)
+    called = []
+    monkeypatch.setattr(sweep, "main", lambda words: called.append(words) or code)
+    monkeypatch.setattr(report, "main", lambda words: called.append(words) or 0)
     assert reproduce.main(["main", "--seed", "0", "report", "--results", "x"]) == code
-    assert (swept, reported) == ([["main", "--seed", "0"]], [["--results", "x"]])
+    assert called == [["main", "--seed", "0"], ["--results", "x"]]
 
 
-def test_nothing_is_reported_of_a_sweep_that_was_stopped(monkeypatch, reported, capsys):
-    def stopped(arguments):
+def test_nothing_is_reported_of_a_sweep_that_was_refused_or_stopped(monkeypatch, capsys):
+    def stopped(words):
         raise StoppedError(signal.SIGUSR1)
 
+    monkeypatch.setattr(report, "main", lambda words: pytest.fail("it was reported"))
+    for words in (["mian", "report"], ["--seeds=0", "report"], ["main"]):
+        with pytest.raises((SystemExit, UsageError)):
+            reproduce.main(words)
     monkeypatch.setattr(sweep, "main", stopped)
-    assert reproduce.main(["main", "report"]) == 128 + signal.SIGUSR1 and not reported
-    assert capsys.readouterr().err == (
-        "stopped by SIGUSR1; nothing is lost; no report was written; the same command goes on\n"
-    )
-
-
-@pytest.mark.parametrize("words", [["mian", "report"], ["--seeds=0", "report"], ["main"]])
-def test_nothing_is_reported_of_a_sweep_that_was_refused(reported, words):
-    with pytest.raises((SystemExit, UsageError)):
-        reproduce.main(words)
-    assert not reported
+    assert reproduce.main(["main", "report"]) == 128 + signal.SIGUSR1
+    assert capsys.readouterr().err.endswith("nothing is lost; no report was written; the same command goes on\n")
 
 
 def test_a_signal_for_the_script_is_one_for_its_sweep(tmp_path):
     """Its process becomes the sweep's, which saves: test_sweep.py."""
     script = checkout(tmp_path, "#!/bin/bash\n[[ $1 == -m ]] && echo $$ > pid\nexit 0\n")
-    process = subprocess.Popen(["bash", script, "--quick"], env=environment())
+    process = subprocess.Popen(["bash", script, "--quick"])
     assert process.wait() == 0 and int((tmp_path / "pid").read_text()) == process.pid

@@ -4,6 +4,7 @@ the same. The short form always runs, the full one with -m long.
 
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,16 @@ P_VALUES = st.lists(st.one_of(st.none(), st.sampled_from((0.0, 0.01, 0.05, 0.5, 
 near = pytest.approx
 
 
+PROPERTIES: dict[str, Property] = {}
+
+
+def of(examples: st.SearchStrategy[Any], number: int = 100, telling: Sequence[Any] = ()) -> Callable[[Any], None]:
+    def register(holds: Callable[[Any], None]) -> None:
+        PROPERTIES[holds.__name__] = Property(examples, holds, number, telling)
+
+    return register
+
+
 def numbers_in(found: Any) -> list[float]:
     """Every number in a result, however deep."""
     if isinstance(found, (bool, int, float)):
@@ -42,6 +53,7 @@ def numbers_in(found: Any) -> list[float]:
     return [number for part in parts for number in numbers_in(part)]
 
 
+@of(st.tuples(SOME, POINT, st.integers(-3, 3)))
 def mean_interval_fits(example: tuple[list[float], float, int]) -> None:
     sample, shift, power_of_two = example
     mean, half, n = intervals.mean_interval(sample)
@@ -57,6 +69,7 @@ def mean_interval_fits(example: tuple[list[float], float, int]) -> None:
         assert half == near(stats.t.ppf(0.975, n - 1) * np.std(sample, ddof=1) / math.sqrt(n), abs=1e-9)
 
 
+@of(st.tuples(SAMPLE, POINT, st.integers(-3, 3), st.integers(0, 9)))
 def bootstrap_fits(example: tuple[list[float], float, int, int]) -> None:
     sample, shift, power_of_two, seed = example
     found = intervals.bca_interval(sample, seed, resamples=200)
@@ -71,6 +84,7 @@ def bootstrap_fits(example: tuple[list[float], float, int, int]) -> None:
     assert moved == near(tuple(end + round(shift) for end in found), rel=1e-9, abs=1e-9)
 
 
+@of(st.tuples(BY_SEED, BY_SEED))
 def pairing_is_antisymmetric(example: tuple[dict[int, float], dict[int, float]]) -> None:
     a, b = example
     found, turned = paired.paired(a, b), paired.paired(b, a)
@@ -84,6 +98,7 @@ def pairing_is_antisymmetric(example: tuple[dict[int, float], dict[int, float]])
     assert (found.sign_flip_p, found.smallest_sign_flip_p) == (turned.sign_flip_p, turned.smallest_sign_flip_p)
 
 
+@of(SAMPLE)
 def differences_are_judged(differences: list[float]) -> None:
     """As documented where there is nothing to judge, as SciPy's paired test where there is."""
     found = paired.of_differences(differences)
@@ -99,6 +114,7 @@ def differences_are_judged(differences: list[float]) -> None:
     assert numbers_in(again) == near(numbers_in(found), rel=1e-12)
 
 
+@of(SAMPLE.map(lambda sample: sample[:7]))
 def signs_are_counted(differences: list[float]) -> None:
     found = paired.sign_flip_p(differences)
     assert (found is None) == (len(differences) < 2)
@@ -111,6 +127,7 @@ def signs_are_counted(differences: list[float]) -> None:
     assert found == sum(one >= sums[0] for one in sums) / len(sums)
 
 
+@of(st.tuples(P_VALUES, st.integers(0, 8)))
 def holm_is_in_order(example: tuple[list[float | None], int]) -> None:
     p_values, turn = example
     found = paired.holm(p_values)
@@ -126,6 +143,7 @@ def holm_is_in_order(example: tuple[list[float | None], int]) -> None:
         assert q == max(steps)
 
 
+@of(st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1, max_size=30))
 def images_are_symmetric(example: list[tuple[int, int, int]]) -> None:
     labels, first, second = (np.array(column, dtype=np.int64) for column in zip(*example))
     found, turned = images.agreement(labels, first, second), images.agreement(labels, second, first)
@@ -143,6 +161,7 @@ def images_are_symmetric(example: list[tuple[int, int, int]]) -> None:
         assert share == near(100 * of_class.mean()) if of_class.size else math.isnan(share)
 
 
+@of(st.tuples(st.integers(0, 60), st.integers(0, 60)))
 def mcnemar_is_symmetric(example: tuple[int, int]) -> None:
     a, b = example
     p = images.mcnemar_p(a, b)
@@ -151,6 +170,7 @@ def mcnemar_is_symmetric(example: tuple[int, int]) -> None:
     assert images.mcnemar_p(min(a, b), max(a, b) + 1) <= p or a == b
 
 
+@of(st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.booleans()), min_size=1, max_size=30))
 def calibration_adds_up(example: list[tuple[float, bool, bool]]) -> None:
     confidence, right, side = (np.array(column) for column in zip(*example))
     whole = images.calibration_bins(confidence, right)
@@ -160,15 +180,11 @@ def calibration_adds_up(example: list[tuple[float, bool, bool]]) -> None:
         whole.calibration_error, abs=1e-12
     )
     if 0 < side.sum() < len(side):
-        halves = (images.calibration_bins(confidence[part], right[part]) for part in (side, ~side))
-        assert np.allclose(list(vars(sum_of(halves)).values()), list(vars(whole).values()))
+        first, second = (images.calibration_bins(confidence[part], right[part]) for part in (side, ~side))
+        assert np.allclose(list(vars(first + second).values()), list(vars(whole).values()))
 
 
-def sum_of(bins: Any) -> images.Bins:
-    first, second = bins
-    return first + second
-
-
+@of(st.tuples(SOME, SOME, st.integers(0, 9)))
 def improvement_is_a_share(example: tuple[list[float], list[float], int]) -> None:
     x, y, seed = example
     found, turned = (probability_of_improvement(*pair, seed, 200) for pair in ((x, y), (y, x)))
@@ -186,6 +202,7 @@ def grids(draw: st.DrawFn) -> np.ndarray:
     return np.array(values).reshape(shape)
 
 
+@of(grids())
 def shares_add_up(grid: np.ndarray) -> None:
     found = variance_shares(grid)
     assert (found is None) == bool((grid == grid.flat[0]).all())
@@ -205,6 +222,7 @@ def shares_add_up(grid: np.ndarray) -> None:
     assert residual == near(((grid - cells) ** 2).sum() / ((grid - grid.mean()) ** 2).sum(), abs=1e-9)
 
 
+@of(st.tuples(st.integers(2, 50), st.integers(1, 50), st.floats(0, 5), st.floats(0.01, 5)))
 def power_rises(example: tuple[int, int, float, float]) -> None:
     seeds, more, difference, spread = example
     found = power(seeds, difference, spread)
@@ -214,6 +232,7 @@ def power_rises(example: tuple[int, int, float, float]) -> None:
     assert power(seeds, difference, 1.5 * spread) <= found + 1e-7
 
 
+@of(st.tuples(st.one_of(st.just(0.0), st.floats(0.001, 5)), st.floats(0, 5)))
 def seeds_are_the_fewest(example: tuple[float, float]) -> None:
     difference, spread = example
     found = seeds_needed(difference, spread)
@@ -224,6 +243,7 @@ def seeds_are_the_fewest(example: tuple[float, float]) -> None:
     assert found == 2 or power(found - 1, difference, spread) < WANTED
 
 
+@of(ROUGH, 200, [[1e-162, 2e-162], [5e-324, 0.0], [1e-200, 3e-200, 1.0]])
 def nothing_is_nan(sample: list[float]) -> None:
     """Whatever finite numbers come, down to the smallest: a number, None, or the documented refusal of nothing."""
     found: list[Any] = [
@@ -237,32 +257,6 @@ def nothing_is_nan(sample: list[float]) -> None:
     assert all(math.isfinite(number) for number in numbers_in(found))
     known = [number for number in (found[0].t_p, found[0].sign_flip_p) if number is not None]
     assert all(0 <= p <= 1 for p in known) and (found[0].half is None or found[0].half >= 0)
-
-
-PROPERTIES = {
-    "the t-interval": Property(st.tuples(SOME, POINT, st.integers(-3, 3)), mean_interval_fits),
-    "the bootstrap interval": Property(st.tuples(SAMPLE, POINT, st.integers(-3, 3), st.integers(0, 9)), bootstrap_fits),
-    "pairs are antisymmetric": Property(st.tuples(BY_SEED, BY_SEED), pairing_is_antisymmetric),
-    "differences and SciPy's test": Property(SAMPLE, differences_are_judged),
-    "sign flips, all counted": Property(SAMPLE.map(lambda sample: sample[:7]), signs_are_counted),
-    "Holm's adjustment": Property(st.tuples(P_VALUES, st.integers(0, 8)), holm_is_in_order),
-    "agreement, confusion, accuracy by class": Property(
-        st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1, max_size=30), images_are_symmetric
-    ),
-    "McNemar's test": Property(st.tuples(st.integers(0, 60), st.integers(0, 60)), mcnemar_is_symmetric),
-    "calibration": Property(
-        st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.booleans()), min_size=1, max_size=30), calibration_adds_up
-    ),
-    "probability of improvement": Property(st.tuples(SOME, SOME, st.integers(0, 9)), improvement_is_a_share),
-    "shares of variance": Property(grids(), shares_add_up),
-    "power": Property(
-        st.tuples(st.integers(2, 50), st.integers(1, 50), st.floats(0, 5), st.floats(0.01, 5)), power_rises
-    ),
-    "seeds needed": Property(
-        st.tuples(st.one_of(st.just(0.0), st.floats(0.001, 5)), st.floats(0, 5)), seeds_are_the_fewest
-    ),
-    "nothing is NaN": Property(ROUGH, nothing_is_nan, 200, [[1e-162, 2e-162], [5e-324, 0.0], [1e-200, 3e-200, 1.0]]),
-}
 
 
 @pytest.mark.parametrize("name", PROPERTIES)

@@ -48,14 +48,14 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x_BND).unflatten(-1, (3, self.heads, self.head_width)).permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v  # unbound at once, their gradients are stacked once, not added up from three full tensors
 
-    def _bias(self, x_BND: torch.Tensor) -> torch.Tensor | None:
-        """What is added to the scaled scores (H or 1, N, N): relative positions, and -inf on a masked diagonal."""
-        tokens = x_BND.shape[1]
-        bias = self.relative_bias(tokens) if self.relative_bias is not None else None
+    def _bias(self, x: torch.Tensor) -> torch.Tensor | None:
+        """What is added to the scaled scores of x (..., N, width): relative positions, and -inf on a masked diagonal;
+        H or 1 x N x N."""
+        bias = self.relative_bias() if self.relative_bias is not None else None
         if self.mask_diagonal:
-            own = torch.eye(tokens, dtype=torch.bool, device=x_BND.device)
-            base = x_BND.new_zeros(1, tokens, tokens) if bias is None else bias
-            bias = base.masked_fill(own, float("-inf"))
+            tokens = x.shape[-2]
+            own = torch.eye(tokens, dtype=torch.bool, device=x.device)
+            bias = (x.new_zeros(1, tokens, tokens) if bias is None else bias).masked_fill(own, float("-inf"))
         return bias
 
     def _scores(self, q: torch.Tensor, k: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -66,8 +66,7 @@ class Attention(nn.Module):
         return self.scale if self.temperature is None else self.temperature[:, None, None]
 
     def _fused(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        bias = self._bias(v.transpose(1, 2).flatten(2))
-        scale = self.scale
+        bias, scale = self._bias(q), self.scale
         if self.temperature is not None:  # SDPA takes one number, so a learned scale goes into the queries
             q, scale = q * self._scale_H11(), 1.0
         rate = self.dropout_rate if self.training else 0.0
@@ -75,12 +74,13 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=rate, scale=scale)
 
     def _merged(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        weights = self._scores(q, k, self._bias(v.transpose(1, 2).flatten(2))).softmax(dim=-1)
+        weights = self._scores(q, k, self._bias(q)).softmax(dim=-1)
         return F.dropout(weights, self.dropout_rate, self.training) @ v
 
     def _per_head(self, x_BND: torch.Tensor) -> torch.Tensor:
-        weight = self.qkv.weight.unflatten(0, (3, self.heads, self.head_width))
-        qkv_bias = None if self.qkv.bias is None else self.qkv.bias.unflatten(0, (3, self.heads, self.head_width))
+        shape = (3, self.heads, self.head_width)
+        weight = self.qkv.weight.unflatten(0, shape)
+        qkv_bias = None if self.qkv.bias is None else self.qkv.bias.unflatten(0, shape)
         bias, mixed = self._bias(x_BND), []
         for head in range(self.heads):
             q, k, v = (

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from variants.compact import COMPACT, COMPACT_CLS
-from variants.fields import UsageError, near_matches
+from variants.fields import UsageError, first_line, near_matches
 from variants.neighbours import CCT, CVT, SMALL_P4, VIT_224, VIT_LITE
 from variants.patch2 import PATCH2, PATCH2_CONV
 from variants.timm_baseline import RESNET18, TIMM_TINY, TimmConfig
@@ -55,7 +55,8 @@ def config_of(name: str, image_size: int = 32, num_classes: int = 10) -> Any:
     except UsageError:
         raise
     except Exception as error:  # a user's own class may refuse in any way
-        raise UsageError(f"{name} cannot be for {image_size} pixels, {num_classes} classes: {_told(error)}") from None
+        told = f"{type(error).__name__}: {first_line(error)}"
+        raise UsageError(f"{name} cannot be for {image_size} pixels, {num_classes} classes: {told}") from None
 
 
 def check_known(name: str) -> None:
@@ -81,9 +82,10 @@ def _from_file(path: str, name: str) -> Any:
     module.__file__ = str(file)
     sys.modules[module.__name__] = module  # dataclasses look their module up by name
     try:  # compiled each time: a __pycache__ is told from a changed file by whole seconds, and is clutter beside it
-        exec(compile(file.read_bytes(), str(file), "exec", dont_inherit=True), vars(module))
+        exec(compile(file.read_bytes(), str(file), "exec", dont_inherit=True), vars(module))  # noqa: S102
     except (Exception, SystemExit) as error:
-        raise UsageError(f"variant file {path} cannot be imported: {_told(error)}") from None
+        told = f"{type(error).__name__}: {first_line(error)}"
+        raise UsageError(f"variant file {path} cannot be imported: {told}") from None
     if not hasattr(module, name):
         raise UsageError(f"{path} defines no {name!r}: {near_matches(name, [n for n in vars(module) if n[0] != '_'])}")
     config = getattr(module, name)
@@ -93,8 +95,3 @@ def _from_file(path: str, name: str) -> Any:
             f"{path}:{name} is no config: neither a ViTConfig nor a dataclass with image_size, num_classes and module()"
         )
     return config
-
-
-def _told(error: BaseException) -> str:
-    """What kind of error, and the first line of what it says."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"

@@ -49,6 +49,11 @@ Share = Annotated[float, Range(above=0, most=1)]
 Rate = Annotated[float, Range(least=0, below=1)]
 
 
+def first_line(error: BaseException) -> str:
+    """Of what an error says; its kind, where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def near_matches(word: str, choices: Iterable[str]) -> str:
     """A clause that names what may have been meant, or every choice when nothing is near."""
     choices = sorted(choices)
@@ -129,7 +134,7 @@ def from_text(record: Record, changes: Mapping[str, str]) -> Record:
     except UsageError:
         raise
     except ValueError as error:  # the natural way for a user's own class to refuse
-        raise UsageError(f"{', '.join(changes)}: {(str(error).splitlines() or ['no reason given'])[0]}") from None
+        raise UsageError(f"{', '.join(changes)}: {first_line(error)}") from None
 
 
 def _parse(name: str, text: str, hint: Any) -> Any:

@@ -1,6 +1,4 @@
-"""Positions: learned, sine-cosine and relative ones, and how they stretch to other image sizes."""
-
-import math
+"""Positions: learned, sine-cosine and relative ones."""
 
 import torch
 import torch.nn.functional as F
@@ -10,31 +8,17 @@ from variants.config import ViTConfig
 
 
 class Position(nn.Module):
-    """Adds a position to every token; a grid of another size is reached by bicubic interpolation."""
+    """Adds a position to every token."""
 
     def __init__(self, config: ViTConfig):
         super().__init__()
-        self.extra = config.tokens - config.grid**2  # the class token, if any, comes first
         if config.position == "learned":
             self.table = nn.Parameter(torch.zeros(1, config.tokens, config.width))
         else:
             self.register_buffer("table", sincos(config), persistent=False)
 
     def forward(self, tokens_BND: torch.Tensor) -> torch.Tensor:
-        return tokens_BND + self._table_for(tokens_BND.shape[1])
-
-    def _table_for(self, tokens: int) -> torch.Tensor:
-        if tokens == self.table.shape[1]:
-            return self.table
-        extra, cells = self.table[:, : self.extra], self.table[:, self.extra :]
-        return torch.cat([extra, resize_grid(cells, math.isqrt(tokens - self.extra))], dim=1)
-
-
-def resize_grid(cells_1ND: torch.Tensor, side: int) -> torch.Tensor:
-    """A square grid of vectors, flattened row by row, at another side length."""
-    old = math.isqrt(cells_1ND.shape[1])
-    image = cells_1ND.transpose(1, 2).unflatten(-1, (old, old))
-    return F.interpolate(image, size=(side, side), mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
+        return tokens_BND + self.table
 
 
 def sincos(config: ViTConfig) -> torch.Tensor:
@@ -57,17 +41,12 @@ class RelativeBias(nn.Module):
 
     def __init__(self, config: ViTConfig):
         super().__init__()
-        self.grid, self.extra = config.grid, config.tokens - config.grid**2
+        self.extra = config.tokens - config.grid**2  # the class token, if any, comes first
         self.table = nn.Parameter(torch.zeros(config.heads, (2 * config.grid - 1) ** 2))
         self.register_buffer("offsets", cell_offsets(config.grid), persistent=False)
 
-    def forward(self, tokens: int) -> torch.Tensor:
-        side = math.isqrt(tokens - self.extra)
-        table, offsets = self.table, self.offsets
-        if side != self.grid:
-            table = resize_grid(self.table[None].transpose(1, 2), 2 * side - 1).transpose(1, 2)[0]
-            offsets = cell_offsets(side).to(table.device)
-        bias_HNN = table[:, offsets.flatten()].unflatten(-1, offsets.shape)
+    def forward(self) -> torch.Tensor:
+        bias_HNN = self.table[:, self.offsets.flatten()].unflatten(-1, self.offsets.shape)
         return F.pad(bias_HNN, (self.extra, 0, self.extra, 0))
 
 

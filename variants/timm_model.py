@@ -9,7 +9,7 @@ import torch
 from timm.models import is_model
 from torch import nn
 
-from variants.fields import UsageError, near_matches
+from variants.fields import UsageError, first_line, near_matches
 from variants.timm_baseline import TimmConfig
 from variants.tokenizer import resized
 
@@ -64,7 +64,7 @@ def probe(model: nn.Module, config: TimmConfig) -> None:
 
 
 def refusal(config: TimmConfig, error: Exception) -> UsageError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     if "unknown model" in reason.lower():
         reason += f"; {near_matches(config.model, timm.list_models())[:300]}"
     return UsageError(f"timm refuses {config.model!r} at {config.input_size} pixels: {reason}")

@@ -5,9 +5,8 @@ that all ways of counting agree. Also the files of results/cost, which a report 
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import importlib.util
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,10 +49,10 @@ def cost_of(variant_name: str, config: Any, dataset_name: str, check: bool = Tru
 
 
 def _counted(variant_name: str, config: Any, dataset_name: str, check: bool) -> tuple[Cost, Rows]:
-    heads: list[str] | None
+    heads: list[str] | None = ["head"]
     if type(config) is ViTConfig:
         layers = list(items(config))
-        rows, heads = by_module(layers), ["head"]
+        rows = by_module(layers)
         attention = total([layer for layer in layers if layer.kind == "attention"], "macs")
         if check:
             _check_closed_form(f"{variant_name}: the closed form", layers, _subject(config))
@@ -63,16 +62,13 @@ def _counted(variant_name: str, config: Any, dataset_name: str, check: bool) -> 
         if check and has_fvcore():
             counted = subject.fvcore_product_macs
             _agree("MACs without norms", f"{variant_name}: fvcore", counted, "FlopCounterMode", subject.product_macs)
-
-    def with_and_without_head(column: str) -> tuple[int | None, int | None]:
-        whole = rows[""].get(column)
-        if whole is None or heads is None:
-            return whole, None
-        return whole, whole - sum(rows[path][column] for path in heads if path in rows)
-
-    params, macs, activations = map(with_and_without_head, ("params", "macs", "activations"))
-    macs_by_module = {path: row["macs"] for path, row in rows.items() if row.get("macs")} or None
-    return Cost(variant_name, dataset_name, *params, *macs, attention, *activations, macs_by_module), rows
+    counts: dict[str, Any] = {"attention_macs": attention}
+    for column, whole in rows[""].items():
+        counts[column] = whole
+        if heads is not None:
+            counts[f"{column}_without_head"] = whole - sum(rows[path][column] for path in heads if path in rows)
+    macs = {path: row["macs"] for path, row in rows.items() if row.get("macs")} or None
+    return Cost(variant_name, dataset_name, **counts, by_module=macs), rows
 
 
 def _check_closed_form(ours: str, layers: Sequence[Item], subject: Subject) -> None:
@@ -95,17 +91,12 @@ def _subject(config: Any) -> Subject:
     return Subject(config)
 
 
-def importable(package: str) -> bool:
-    try:
-        with warnings.catch_warnings(record=True):  # fvcore imports what torch calls deprecated
-            importlib.import_module(package)
-    except ImportError:
-        return False
-    return True
+def installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def has_fvcore() -> bool:
-    return importable("fvcore.nn")
+    return installed("fvcore")
 
 
 # --- the files of results/cost ----------------------------------------------------------------------------------------

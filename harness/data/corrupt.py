@@ -7,12 +7,14 @@ what is measured cannot be compared digit by digit with that data set.
 """
 
 import functools
+import io
 import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from harness.data.augment.transfer import to_device
 from harness.datasets import CORRUPTION_STRENGTHS
@@ -28,24 +30,6 @@ PIXELATION = (0.9, 0.8, 0.6, 0.4, 0.3)  # side of the small image
 JPEG_QUALITY = (80, 65, 58, 50, 40)
 OCCLUSION_SIDES = (0.2, 0.3, 0.4, 0.5, 0.6)  # of the grey square
 
-# The quantisation tables of the JPEG standard, Annex K.
-LUMINANCE = (
-    (16, 11, 10, 16, 24, 40, 51, 61),
-    (12, 12, 14, 19, 26, 58, 60, 55),
-    (14, 13, 16, 24, 40, 57, 69, 56),
-    (14, 17, 22, 29, 51, 87, 80, 62),
-    (18, 22, 37, 56, 68, 109, 103, 77),
-    (24, 35, 55, 64, 81, 104, 113, 92),
-    (49, 64, 78, 87, 103, 121, 120, 101),
-    (72, 92, 95, 98, 112, 100, 103, 99),
-)
-CHROMINANCE = (
-    (17, 18, 24, 47, 99, 99, 99, 99),
-    (18, 21, 26, 66, 99, 99, 99, 99),
-    (24, 26, 56, 99, 99, 99, 99, 99),
-    (47, 66, 99, 99, 99, 99, 99, 99),
-    *((99, 99, 99, 99, 99, 99, 99, 99),) * 4,
-)
 TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
@@ -141,10 +125,10 @@ def jpeg_constants(quality: int, device: torch.device) -> tuple[torch.Tensor, to
     at = torch.arange(8, dtype=torch.float32)
     dct = torch.cos((2 * at + 1) * at[:, None] * (math.pi / 16)) / 2
     dct[0] /= math.sqrt(2)
-    # Scaled as the Independent JPEG Group's library does.
-    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-    tables = torch.tensor((LUMINANCE, CHROMINANCE, CHROMINANCE))
-    steps = ((tables * scale + 50) // 100).clamp(1, 255).float()
+    written = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(written, "JPEG", quality=quality)
+    luminance, chrominance = Image.open(written).quantization.values()  # type: ignore[attr-defined]
+    steps = torch.tensor((luminance, chrominance, chrominance)).view(3, 8, 8).float()
     to_ycc = torch.tensor(TO_YCC)
     parts = to_ycc, torch.linalg.inv(to_ycc), dct, steps[:, None, None]
     return tuple(part.to(device) for part in parts)  # type: ignore[return-value]  # it is of four

@@ -1,16 +1,16 @@
 """Image folders as data sets: PATH/train/CLASS/... and PATH/test/CLASS/... (or PATH/val), decoded once into arrays."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from harness.datasets import Dataset
-from variants.fields import UsageError
+from variants.fields import UsageError, first_line
 
 ANNOTATIONS = "val_annotations.txt"
 Arrays = tuple[np.ndarray, np.ndarray]  # images N x H x W x 3 (uint8) and their labels N (int64)
+Files = list[tuple[Path, int]]  # every image with its label
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff"}
 
 
@@ -26,92 +26,64 @@ def parse(name: str) -> tuple[Path, int]:
 def facts(name: str) -> Dataset:
     """What a folder says of itself without decoding it all."""
     path, size = parse(name)
-    train, test = _split_folders(path)
-    classes = class_names(train)
-    files = image_files(train, classes)
-    return Dataset(
-        name=name,
-        title=path.name,
-        image_size=size or _open(files[0][0]).size[0],
-        num_classes=len(classes),
-        flips=True,
-        policy="cifar",
-        train_count=len(files),
-        test_count=len(image_files(test, classes)),
-    )
+    train, test = _listed(path)
+    side, classes = size or _open(train[0][0]).size[0], {label for _, label in train}
+    return Dataset(name, path.name, side, len(classes), True, "cifar", len(train), len(test))
 
 
-def read(dataset: Dataset) -> tuple[Arrays, Arrays, list[str]]:
-    """Train, test and the names of the classes."""
+def read(dataset: Dataset) -> list[Arrays]:
+    """Train and test."""
     path, size = parse(dataset.name)
-    train, test = _split_folders(path)
-    classes = class_names(train)
-    splits = [_decode(image_files(folder, classes), dataset.image_size, bool(size)) for folder in (train, test)]
-    return splits[0], splits[1], classes
+    return [_decode(files, dataset.image_size, bool(size)) for files in _listed(path)]
 
 
-def class_names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _listed(path: Path) -> list[Files]:
+    """The files of train and test."""
+    classes = _class_names(path / "train")
+    if not classes:
+        raise UsageError(f"{path}/train has no class folders: PATH/train/CLASS/... and PATH/test or val are needed")
+    for test in (path / name for name in ("test", "val", "valid")):
+        if (test / ANNOTATIONS).is_file() or _class_names(test) == classes:
+            return [_files(folder, classes) for folder in (path / "train", test)]
+    raise UsageError(f"{path} has neither test/ nor val/ with the same {len(classes)} class folders as train/")
 
 
-def _split_folders(path: Path) -> tuple[Path, Path]:
-    train = path / "train"
-    if not train.is_dir() or not class_names(train):
-        raise UsageError(f"{train} has no class folders; needed are PATH/train/CLASS/... and PATH/test or PATH/val")
-    for name in ("test", "val", "valid"):
-        if (path / name / ANNOTATIONS).is_file():
-            return train, path / name
-        if (path / name).is_dir() and class_names(path / name) == class_names(train):
-            return train, path / name
-    count = len(class_names(train))
-    raise UsageError(f"{path} has neither test/ nor val/ with the same {count} class folders as train/")
+def _class_names(folder: Path) -> list[str]:
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(p.name for p in found if p.is_dir() and not p.name.startswith("."))
 
 
-def image_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
-    """Every image with its label."""
+def _files(folder: Path, classes: list[str]) -> Files:
     if (folder / ANNOTATIONS).is_file():
         return _annotated_files(folder, classes)
     found = []
     for label, name in enumerate(classes):
-        walk = os.walk(folder / name, onerror=_fail)
-        files = [Path(parent, file) for parent, _, names in walk for file in names]
-        files = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+        files = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES)
         if not files:
             raise UsageError(f"{folder / name} holds no image")
         found += [(path, label) for path in files]
     return found
 
 
-def _fail(error: OSError) -> None:
-    """A folder that cannot be listed would otherwise count as an empty one."""
-    raise error
-
-
-def _annotated_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
+def _annotated_files(folder: Path, classes: list[str]) -> Files:
     """Tiny-ImageNet's way: all images in one folder, and a file that says the class of each."""
-    text = (folder / ANNOTATIONS).read_text(encoding="utf-8", errors="replace")
-    lines = [line.split("\t") for line in text.splitlines() if line.strip()]
-    unknown = [line[0] for line in lines if len(line) < 2 or line[1] not in classes]
-    if unknown or not lines:
-        raise UsageError(f"{folder / ANNOTATIONS} gives no class of train/ to {(unknown or ['any image'])[0]}")
-    if empty := set(classes) - {line[1] for line in lines}:
-        raise UsageError(f"{folder / ANNOTATIONS} gives no image to class {min(empty)}")
+    text = (folder / ANNOTATIONS).read_text(encoding="utf-8")
+    lines = [line.split("\t") for line in text.splitlines() if "\t" in line]
+    if {line[1] for line in lines} != set(classes):
+        raise UsageError(f"{folder / ANNOTATIONS} names other classes than train/ has")
     return [(folder / "images" / line[0], classes.index(line[1])) for line in lines]
 
 
-def _decode(files: list[tuple[Path, int]], side: int, resize: bool) -> Arrays:
+def _decode(files: Files, side: int, resize: bool) -> Arrays:
     images = np.empty((len(files), side, side, 3), np.uint8)
     for i, (path, _) in enumerate(files):
         image = _open(path)
-        if image.size != (side, side):
-            if not resize:
-                width, height = image.size
-                raise UsageError(
-                    f"{path} is {width} x {height}, the first image {side} pixels wide; all must be square and equal"
-                    f"\nor give a size: folder:PATH@{side} crops and resizes while decoding"
-                )
-            image = _square(image, side)
-        images[i] = np.asarray(image)
+        if image.size != (side, side) and not resize:
+            raise UsageError(
+                f"{path} is {image.width} x {image.height}, the first image {side} pixels wide; all must be square and "
+                f"equal\nor give a size: folder:PATH@{side} crops and resizes while decoding"
+            )
+        images[i] = np.asarray(image if image.size == (side, side) else _square(image, side))
     return images, np.array([label for _, label in files], np.int64)
 
 
@@ -121,11 +93,10 @@ def _open(path: Path) -> Image.Image:
             if image.mode.startswith(("I", "F")):  # 16 or 32 bits of grey, or fractions: Pillow cuts them off at 255
                 raise UsageError(f"{path} has pixels of kind {image.mode}; eight bits a channel are needed")
             return image.convert("RGB")
-    except (UsageError, MemoryError):
+    except UsageError:
         raise
     except Exception as error:  # a broken image fails in many ways
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{path} cannot be decoded as an image: {reason}") from None
+        raise UsageError(f"{path} cannot be decoded as an image: {first_line(error)}") from None
 
 
 def _square(image: Image.Image, side: int) -> Image.Image:

@@ -4,22 +4,18 @@ scikit-learn's digits; image folders. Whatever the copy, its images come into on
 import contextlib
 import functools
 import hashlib
-import os
 import socket
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError, URLError
 
 import numpy as np
 
 from harness.data import folder
 from harness.datasets import DATASETS, EMBEDDED, Dataset, check_name
-from variants.fields import UsageError
+from variants.fields import UsageError, first_line
 
-DIGITS = [str(digit) for digit in range(10)]
 PUBLISHED = {
     "c10": "cifar-10-python.tar.gz",
     "c100": "cifar-100-python.tar.gz",
@@ -43,9 +39,6 @@ class Split:
         return Split(self.images[index], self.labels[index])
 
 
-Source = tuple[Split, Split, list[str]]  # train, test, names of the classes
-
-
 @dataclass(frozen=True)
 class ImageData:
     """A whole data set in memory, each split in canonical order."""
@@ -53,45 +46,25 @@ class ImageData:
     dataset: Dataset
     train: Split
     test: Split
-    classes: list[str]
     digest: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
-@contextlib.contextmanager
-def _readable() -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as error:  # it is there, and fetching would not help
-        raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from None
-
-
-@_readable()
-def dataset_facts(name: str, data_dir: Path) -> Dataset:
+def dataset_facts(name: str) -> Dataset:
     """What can be known without reading images."""
     check_name(name)
     return DATASETS[name] if name in DATASETS else folder.facts(name)
 
 
 @functools.lru_cache(maxsize=4)  # the cells of a sweep share their data
-@_readable()
 def load(name: str, data_dir: Path) -> ImageData:
-    dataset = dataset_facts(name, data_dir)
-    try:
-        train, test, classes = read(dataset, data_dir)
-        train, test = canonical(train), canonical(test)
-    except MemoryError:
-        count, side = dataset.train_count + dataset.test_count, dataset.image_size
-        raise UsageError(
-            f"too little memory for {dataset.name}: {count:,} images of {side} x {side} x 3 take "
-            f"{count * side**2 * 3 / 1e9:.2f} GB, twice while they are sorted\n"
-            f"end other programs, ask for more memory, or try a smaller data set (folder:PATH@32 resizes)"
-        ) from None
+    dataset = dataset_facts(name)
+    train, test = map(canonical, read(dataset, data_dir))
     mean, std = dataset.mean, dataset.std
     if mean is None or std is None:
         mean, std = channel_statistics(train.images)
-    return ImageData(dataset, train, test, classes, digest(train, test), mean, std)
+    return ImageData(dataset, train, test, digest(train, test), mean, std)
 
 
 def image_hashes(images: np.ndarray) -> np.ndarray:
@@ -124,15 +97,15 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
     return tuple(round(float(m), 4) for m in mean), tuple(max(round(float(s), 4), 1e-4) for s in std)
 
 
-def read(dataset: Dataset, data_dir: Path) -> Source:
+def read(dataset: Dataset, data_dir: Path) -> tuple[Split, Split]:
     if dataset.name not in DATASETS:
-        train, test, classes = folder.read(dataset)
-        return Split(*train), Split(*test), classes
+        train, test = (Split(*arrays) for arrays in folder.read(dataset))
+        return train, test
     if dataset.name == EMBEDDED:
-        return *read_digits(dataset), DIGITS
+        return read_digits(dataset)
     arrays = data_dir / dataset.name
     # One of the files is enough: what is missing is then named, and nothing is downloaded instead.
-    if arrays.is_dir() and {"train_images.npy", "test_images.npy"} & set(os.listdir(arrays)):
+    if any((arrays / f"{split}_images.npy").exists() for split in ("train", "test")):
         return read_arrays(arrays, dataset)
     return read_published(dataset, data_dir)
 
@@ -151,10 +124,8 @@ def read_digits(dataset: Dataset) -> tuple[Split, Split]:
 # --- the published files ---------------------------------------------------------------------------------------------
 
 
-def read_published(dataset: Dataset, data_dir: Path) -> Source:
+def read_published(dataset: Dataset, data_dir: Path) -> tuple[Split, Split]:
     """CIFAR's files are pickles: torchvision compares the MD5 of each before it unpickles it."""
-    if dataset.name not in PUBLISHED:
-        raise UsageError(f"{dataset.name} is not in {data_dir}/.\n{_as_arrays(dataset, data_dir)}")
     with contextlib.suppress(RuntimeError):  # not all there, or with another MD5
         return by_torchvision(dataset.name, data_dir, download=False)
     from filelock import FileLock
@@ -165,12 +136,21 @@ def read_published(dataset: Dataset, data_dir: Path) -> Source:
             socket.setdefaulttimeout(SILENCE_S)  # torchvision's own requests would wait forever
             return by_torchvision(dataset.name, data_dir, download=True)
     except (OSError, HTTPException, RuntimeError) as error:
-        raise UsageError(_missing(dataset, data_dir, error)) from None
+        side, reason = dataset.image_size, first_line(error)
+        raise UsageError(
+            f"{dataset.name} is not in {data_dir}/, or damaged there, and could not be downloaded ({reason}). "
+            f"Ways to provide it:\n"
+            f"  connect to the network and run the same command again,\n"
+            f"  copy {PUBLISHED[dataset.name]} into {data_dir}/ (torchvision's layout),\n"
+            f"  put plain arrays into {data_dir}/{dataset.name}/: train_images.npy, train_labels.npy, test_images.npy, "
+            f"test_labels.npy (uint8, N x {side} x {side} x 3),\n"
+            f"  or name the folder that has them: --data-dir DIR"
+        ) from None
     finally:
         socket.setdefaulttimeout(None)
 
 
-def by_torchvision(name: str, data_dir: Path, download: bool) -> Source:
+def by_torchvision(name: str, data_dir: Path, download: bool) -> tuple[Split, Split]:
     from torchvision import datasets
 
     with warnings.catch_warnings():
@@ -178,83 +158,46 @@ def by_torchvision(name: str, data_dir: Path, download: bool) -> Source:
         if name == "svhn":
             halves = [datasets.SVHN(data_dir, split, download=download) for split in ("train", "test")]
             train, test = (Split(half.data.transpose(0, 2, 3, 1), half.labels.astype(np.int64)) for half in halves)
-            return train, test, DIGITS
+            return train, test
         kind = {"c10": datasets.CIFAR10, "c100": datasets.CIFAR100}[name]
-        halves = [kind(data_dir, train=is_train, download=download) for is_train in (True, False)]
+        halves = (kind(data_dir, train=is_train, download=download) for is_train in (True, False))
         train, test = (Split(half.data, np.array(half.targets, np.int64)) for half in halves)
-        return train, test, halves[0].classes
-
-
-def _missing(dataset: Dataset, data_dir: Path, error: Exception) -> str:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    if isinstance(error, URLError) and not isinstance(error, HTTPError):
-        reason = f"no connection: {error.reason}"
-    elif isinstance(error, RuntimeError) and "not found or corrupted" in str(error):  # torchvision's words
-        reason = "what came does not have the published checksum"
-    return (
-        f"{dataset.name} is not in {data_dir}/, or damaged there, and could not be downloaded ({reason}). "
-        f"Ways to provide it:\n"
-        f"  connect to the network and run the same command again,\n"
-        f"  copy {PUBLISHED[dataset.name]} into {data_dir}/ (torchvision's layout),\n"
-        f"  {_as_arrays(dataset, data_dir)},\n"
-        f"  or name the folder that has them: --data-dir DIR"
-    )
-
-
-def _as_arrays(dataset: Dataset, data_dir: Path) -> str:
-    return (
-        f"put plain arrays into {data_dir}/{dataset.name}/: train_images.npy, train_labels.npy, test_images.npy, "
-        f"test_labels.npy (uint8, N x {dataset.image_size} x {dataset.image_size} x 3)"
-    )
+        return train, test
 
 
 # --- plain arrays ----------------------------------------------------------------------------------------------------
 
 
-def read_arrays(folder: Path, dataset: Dataset) -> Source:
-    """`{train,test}_{images,labels}.npy` in one folder; the names of the classes in `classes.txt`, if it is there."""
+def read_arrays(arrays: Path, dataset: Dataset) -> tuple[Split, Split]:
+    """`{train,test}_{images,labels}.npy` in one folder."""
     counts = {"train": dataset.train_count, "test": dataset.test_count}
-    train, test = (_read_split(folder, name, dataset, count) for name, count in counts.items())
-    path = folder / "classes.txt"
-    names = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
-    names = [name for name in names if name]
-    numbers = [str(label) for label in range(dataset.num_classes)]
-    return train, test, names if len(names) == len(numbers) else numbers
+    train, test = (_read_split(arrays, name, dataset, count) for name, count in counts.items())
+    return train, test
 
 
-def _read_split(folder: Path, name: str, dataset: Dataset, count: int) -> Split:
-    images_path, labels_path = folder / f"{name}_images.npy", folder / f"{name}_labels.npy"
-    images, labels = _load_array(images_path), _load_array(labels_path)
+def _read_split(arrays: Path, name: str, dataset: Dataset, count: int) -> Split:
+    images, labels = (_load_array(arrays / f"{name}_{part}.npy") for part in ("images", "labels"))
     side, classes = dataset.image_size, dataset.num_classes
-    if images.shape[1:] != (side, side, 3) or images.dtype != np.uint8 or len(images) == 0:
+    if images.shape[1:] != (side, side, 3) or images.dtype != np.uint8:
         found = f"{images.dtype} of shape {images.shape}"
-        raise UsageError(f"{images_path} holds {found}; uint8 of shape N x {side} x {side} x 3 is needed")
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        found = f"{labels.dtype} of shape {labels.shape}"
-        raise UsageError(f"{labels_path} holds {found}; one whole number an image is needed")
-    if len(labels) != len(images):
-        raise UsageError(f"{labels_path} holds {len(labels)} labels for {len(images)} images")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise UsageError(
-            f"{labels_path} holds labels {labels.min()} to {labels.max()}; 0 to {classes - 1} are possible"
-        )
+        raise UsageError(f"{arrays}/{name}_images.npy holds {found}; uint8 of N x {side} x {side} x 3 is needed")
     if len(images) != count:
         raise UsageError(
-            f"{folder} is not the whole {dataset.title}: its {name} split has {len(images):,} images instead of "
+            f"{arrays} is not the whole {dataset.title}: its {name} split has {len(images):,} images instead of "
             f"{count:,}\na part of it or a variant is a data set of its own: folder:PATH (PATH/train/CLASS/..., "
             f"PATH/test/CLASS/...)"
         )
+    is_whole = labels.shape == (count,) and labels.dtype.kind in "iu"
+    if not is_whole or labels.min() < 0 or labels.max() >= classes:
+        raise UsageError(f"{arrays}/{name}_labels.npy: {count:,} whole numbers of 0 to {classes - 1} are needed")
     return Split(np.asarray(images), labels.astype(np.int64))
 
 
 def _load_array(path: Path) -> np.ndarray:
     try:
         return np.lib.format.open_memmap(path, mode="r")  # refuses objects, which would have to be unpickled
-    except FileNotFoundError:
-        raise UsageError(f"{path} is missing") from None
     except Exception as error:  # a broken header fails in many ways
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{path} cannot be read as an array: {reason}") from None
+        raise UsageError(f"{path} cannot be read as an array: {first_line(error)}") from None
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------

@@ -41,9 +41,9 @@ class Comparison:
         return None if self.goal is None else self.ratio >= self.goal
 
 
-TEXTS, AMOUNTS = ("name", "unit", "baseline_name"), ("ours", "baseline", "ratio", "ratio_low", "ratio_high", "rounds")
-KINDS = {**dict.fromkeys(TEXTS, (str,)), **dict.fromkeys(AMOUNTS, NUMBER), "rounds": (int,), "goal": NUMBER}
-KINDS |= {"facts": (dict,), "env": (dict,)}
+AMOUNTS = ("ours", "baseline", "ratio", "ratio_low", "ratio_high", "rounds")
+KINDS = {**dict.fromkeys(("name", "unit", "baseline_name"), (str,)), **dict.fromkeys(AMOUNTS, NUMBER), "rounds": (int,)}
+KINDS |= {"goal": NUMBER, "facts": (dict,), "env": (dict,)}
 
 
 def file_stem(device_name: str) -> str:
@@ -90,7 +90,6 @@ def _comparison(number: int, entry: Any) -> Comparison:
     if not isinstance(entry, dict):
         raise ValueError(f"comparison {number} is no object")
     plain: dict[str, Any] = {name: entry.get(name) for name in KINDS}
-    plain |= {name: entry.get(name, {}) for name in ("facts", "env")}
     wrong = [name for name, value in plain.items() if value is None and name != "goal"]
     wrong = wrong or misfits(plain, KINDS) or [name for name in AMOUNTS if plain[name] <= 0]
     wrong = wrong or [f"facts.{name}" for name in misfits(plain["facts"], dict.fromkeys(RECKONED, NUMBER))]

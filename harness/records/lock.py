@@ -12,6 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -30,23 +31,24 @@ class BusyError(Exception):
         super().__init__(f"{folder} is being trained by {owner} since {who.get('started', '?')}")
 
 
+@dataclass(frozen=True)
 class Lock:
     """Held from `take` to `release`, or to the end of the process."""
 
-    def __init__(self, path: Path, handle: int):
-        self.path, self._handle = path, handle
+    path: Path
+    handle: int
 
     def check(self) -> None:
         """Before anything is written: whoever removes the lock's file by hand lets another process begin the run."""
-        if not _is_there(self.path, self._handle):
+        if not _is_there(self.path, self.handle):
             raise UsageError(
                 f"{self.path} was removed while this run was being trained: it stops, so as not to mix two"
             )
 
     def release(self) -> None:
-        if _is_there(self.path, self._handle):
+        if _is_there(self.path, self.handle):
             self.path.unlink(missing_ok=True)
-        os.close(self._handle)
+        os.close(self.handle)
 
 
 @contextlib.contextmanager
@@ -71,11 +73,8 @@ def take(folder: Path) -> Lock | None:
             folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            passing = isinstance(
-                error, (FileNotFoundError, FileExistsError)
-            )  # another process removed or made the folder
-            if passing and time.monotonic() < until_s:
-                continue
+            if isinstance(error, (FileNotFoundError, FileExistsError)) and time.monotonic() < until_s:
+                continue  # another process removed or made the folder
             raise UsageError(f"cannot write into {folder}: {error.strerror or error}") from None
         # whoever had it before may have removed the file between our opening and our locking it
         if _locked(handle, path) and _is_there(path, handle):

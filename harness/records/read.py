@@ -61,9 +61,8 @@ class Run:
         return self.result["files"] is not None
 
     def epochs(self) -> list[dict[str, Any]]:
-        content = _content(self.folder, "epochs.jsonl", self.result["files"])
-        lines = enumerate(content.splitlines(), 1)
-        return [_object(f"epochs.jsonl, line {number}", line) for number, line in lines if line.strip()]
+        lines = _content(self.folder, "epochs.jsonl", self.result["files"]).splitlines()
+        return [_object(f"epochs.jsonl, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
 
     def predictions(self) -> dict[str, np.ndarray]:
         content = _content(self.folder, "predictions.npz", self.result["files"])
@@ -84,19 +83,19 @@ def read_run(folder: Path) -> Run:
     content = (folder / "result.json").read_bytes()
     result = _fields("result.json", content, RESULT_FIELDS)
     if not is_sealed(content):
-        if result["schema"] >= SEALED_SINCE or "files" in result or "digest" in result:
+        if result["schema"] >= SEALED_SINCE or result.keys() & SINCE_3:
             raise ValueError(f"result.json {CHANGED}")
-        result = {**dict.fromkeys((*SINCE_2, *SINCE_3)), **result}  # what was not measured then is null
+        result = dict.fromkeys((*SINCE_2, *SINCE_3)) | result  # what was not measured then is null
     if missing := RESULT_FIELDS.keys() - result.keys():
         raise ValueError(f"result.json lacks {', '.join(sorted(missing))}")
     if result["outcome"] not in ("ok", "failed") or result["split"] not in ("test", "val"):
         raise ValueError(f"result.json has outcome {result['outcome']!r} and split {result['split']!r}")
-    config, env, cost = (_content(folder, f"{name}.json", result["files"]) for name in ("config", "env", "cost"))
-    config = _fields("config.json", config, CONFIG_FIELDS)
-    run = Run(folder, config, _object("env.json", env), _object("cost.json", cost), result)
-    if run.config["schema"] != result["schema"]:
-        raise ValueError(f"config.json has schema {run.config['schema']}, result.json {result['schema']}")
-    if not run.sealed and run.config.get("semantics") == SEMANTICS:
+    config = _fields("config.json", _content(folder, "config.json", result["files"]), CONFIG_FIELDS)
+    env, cost = (_object(name, _content(folder, name, result["files"])) for name in ("env.json", "cost.json"))
+    if config["schema"] != result["schema"]:
+        raise ValueError(f"config.json has schema {config['schema']}, result.json {result['schema']}")
+    run = Run(folder, config, env, cost, result)
+    if not run.sealed and config.get("semantics") == SEMANTICS:
         for problem in _identity(run):  # all that vouches for a record without digests
             raise ValueError(problem)
     return run
@@ -190,10 +189,9 @@ def problems_of(folder: Path) -> list[str]:
     except (OSError, ValueError) as error:
         return [f"cannot be read: {reason(error)}"]
     found = [f"env.json has no {name}" for name in ENVIRONMENT if not run.env.get(name)]
-    if run.env.get("dirty"):
-        found.append(DIRTY)
-    if folder.name != run.config.get("run_id"):
-        found.append(f"the folder's name is not the run's: {run.config.get('run_id')}")
+    found += [DIRTY] if run.env.get("dirty") else []
+    if folder.name != (name := run.config.get("run_id")):
+        found.append(f"the folder's name is not the run's: {name}")
     return found + contradictions(run)
 
 

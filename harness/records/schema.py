@@ -11,7 +11,7 @@ from typing import Any
 SCHEMA = 3
 SEALED_SINCE = 3
 
-FILES = ("config.json", "env.json", "cost.json", "epochs.jsonl", "predictions.npz", "result.json")
+FILES = ("config.json", "env.json", "cost.json", "epochs.jsonl", "predictions.npz", "result.json")  # the result last
 ASIDE = "unreadable-"  # how the name of a folder or checkpoint begins that was set aside
 REPLACED = "replaced-"  # and that of a sound record that was trained again with --fresh
 

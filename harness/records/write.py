@@ -95,20 +95,19 @@ class RunWriter:
         missing = RESULT_FIELDS.keys() - result.keys() - set(BY_THE_WRITER)
         if missing:
             raise ValueError(f"the result lacks {', '.join(sorted(missing))}")
-        names = ["config.json", "env.json", "cost.json", "epochs.jsonl"]
         if predictions is not None:
             content = io.BytesIO()
             np.savez_compressed(content, **predictions)  # type: ignore[arg-type]
             write_atomically(self.folder / "predictions.npz", content.getvalue())
-            names.append("predictions.npz")
-        digests = {name: digest((self.folder / name).read_bytes()) for name in names}
-        write_atomically(self.folder / "result.json", result_bytes(result, digests))
+        write_atomically(self.folder / "result.json", result_bytes(self.folder, result))
 
 
-def result_bytes(result: Mapping[str, Any], digests: Mapping[str, str]) -> bytes:
-    """result.json, sealed. `digests`: the SHA-256 of each of the record's other files."""
+def result_bytes(folder: Path, result: Mapping[str, Any]) -> bytes:
+    """result.json, sealed, with the digest of each of the record's other files as it lies there."""
+    others = [path for name in FILES[:-1] if (path := folder / name).exists()]
     own = {name: value for name, value in result.items() if name not in BY_THE_WRITER}
-    return sealed(json_bytes({**own, "schema": SCHEMA, "files": dict(digests)}))
+    files = {path.name: digest(path.read_bytes()) for path in others}
+    return sealed(json_bytes({**own, "schema": SCHEMA, "files": files}))
 
 
 def _line(epoch: dict[str, Any]) -> bytes:

@@ -31,8 +31,6 @@ class Agreement:
 
 
 def agreement(labels_N: np.ndarray, first_N: np.ndarray, second_N: np.ndarray) -> Agreement:
-    if not labels_N.size or not labels_N.shape == first_N.shape == second_N.shape:
-        raise ValueError("two models are compared on the same images, at least one")
     a, b = first_N == labels_N, second_N == labels_N
     return Agreement(*(int(np.count_nonzero(both)) for both in (a & b, a & ~b, ~a & b, ~a & ~b)))
 
@@ -82,12 +80,9 @@ class Bins:
 
 
 def calibration_bins(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int = CALIBRATION_BINS) -> Bins:
-    if not confidence_N.size or confidence_N.shape != correct_N.shape:
-        raise ValueError("a confidence and a verdict for each image are needed, at least one")
     confidence_N = confidence_N.astype(float)
     bin_N = np.clip(np.ceil(confidence_N * bins).astype(int) - 1, 0, bins - 1)  # (0, 1/15], (1/15, 2/15], ...
-    sums = (np.bincount(bin_N, weights, minlength=bins) for weights in (None, confidence_N, correct_N.astype(float)))
-    return Bins(*sums)
+    return Bins(*(np.bincount(bin_N, of_N, minlength=bins) for of_N in (None, confidence_N, correct_N.astype(float))))
 
 
 def confusion(labels_N: np.ndarray, predicted_N: np.ndarray, classes: int) -> np.ndarray:

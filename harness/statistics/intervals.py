@@ -14,10 +14,9 @@ RESAMPLES = 10_000
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float | None, int]:
     """Mean, half-width of the two-sided 95 % interval by Student's t (none for one value), and n."""
-    n = len(values)
-    if n == 0:
+    n, variance = len(values), _variance(values)
+    if not n:
         raise ValueError("no values: nothing to average")
-    variance = _variance(values)
     half = None if variance is None else t_quantile(n - 1) * math.sqrt(variance / n)
     return math.fsum(values) / n, half, n
 

@@ -20,6 +20,8 @@ MOST_SEEDS = 10_000  # nobody trains more; above, the answer is none
 FAR = 1e6  # spreads: nothing is missed there
 NO_DISTANCE = 1e-9  # from the null; closer to it, SciPy has a power of 0 for two seeds, where it is .05
 
+Values = Sequence[float] | np.ndarray
+Seed = int | Sequence[int]
 Axes = tuple[int, ...]  # of a grid: the factors that act together; one alone is a main effect
 
 
@@ -50,14 +52,12 @@ def of_differences(differences: Sequence[float], dropped: int = 0) -> Paired:
     differences that all equal something else are undecided by t, because p = 0 would be a claim that rounding made;
     the sign-flip p, which knows no spread, stands.
     """
-    n = len(differences)
-    if n == 0:
+    if not differences:
         return Paired(0, dropped, None, None, None, None, None, None)
-    mean, half, _ = mean_interval(differences)
-    if without_spread(differences):
-        half = None if n == 1 or mean else 0.0
-    spread = 0.0 if n > 1 and without_spread(differences) else sample_spread(differences)
-    p, flipped = paired_t_p(differences), sign_flip_p(differences)
+    mean, half, n = mean_interval(differences)
+    spread, p, flipped = sample_spread(differences), paired_t_p(differences), sign_flip_p(differences)
+    if n > 1 and without_spread(differences):
+        half, spread = None if mean else 0.0, 0.0
     return Paired(n, dropped, mean, half, spread, p, flipped, None if flipped is None else smallest_p(n))
 
 
@@ -116,8 +116,6 @@ def power(seeds: int, difference: float, spread: float) -> float:
     """How often the two-sided paired t-test at .05 sees a true difference, given the true spread of differences."""
     from scipy.special import ncfdtr  # t squared is F; nctdtr has no value far out in the tail
 
-    if seeds < 2 or spread <= 0:
-        raise ValueError("a test needs two pairs and a spread")
     away = seeds * min(abs(difference) / spread, FAR) ** 2
     away = away if away > NO_DISTANCE else 0.0
     missed = float(ncfdtr(1, seeds - 1, away, t_quantile(seeds - 1) ** 2))
@@ -144,18 +142,11 @@ class Improvement:
     interval: tuple[float, float] | None  # 95 % percentile bootstrap over the runs of each side; none for a single run
 
 
-def probability_of_improvement(
-    x: Sequence[float] | np.ndarray,
-    y: Sequence[float] | np.ndarray,
-    seed: int | Sequence[int],
-    resamples: int = RESAMPLES,
-) -> Improvement:
+def probability_of_improvement(x: Values, y: Values, seed: Seed, resamples: int = RESAMPLES) -> Improvement:
     """P(X > Y) over independent runs (Agarwal et al. 2021, for one task).
 
     Where every x beats every y, so does every resample: the interval has no width and says less than it seems to.
     """
-    if not len(x) or not len(y):
-        raise ValueError("at least one run of each side is needed")
     wins_XY = (np.sign(np.subtract.outer(np.asarray(x, float), np.asarray(y, float))) + 1) / 2
     if min(wins_XY.shape) < 2:
         return Improvement(float(wins_XY.mean()), None)
@@ -170,15 +161,12 @@ def probability_of_improvement(
 
 
 def variance_shares(values: np.ndarray) -> tuple[dict[Axes, float], float] | None:
-    """An axis for each factor, the last one for the replicates: the share of the total sum of squares (eta squared) of
-    each effect (main effects first, then what pairs add to them, ...) and of the residual; they add up to 1. None where
-    all values are equal.
+    """Of a full grid, an axis for each factor and the last for the replicates: the share of the total sum of squares
+    (eta squared) of each effect (main effects first, then what pairs add to them, ...) and of the residual; they add
+    up to 1. None where all values are equal.
 
     Noise alone gives each part about its degrees of freedom over the total's: a small share is no effect.
     """
-    values = np.asarray(values, float)
-    if values.ndim < 3 or min(values.shape) < 2 or not np.isfinite(values).all():
-        raise ValueError("a full grid is needed: at least two levels of each factor, two replicates, no hole")
     if np.ptp(values) == 0:
         return None
     deviations = values - values.mean()

@@ -26,13 +26,10 @@ class Cell:
 
 
 BASELINE = Cell(0.0, 0.3)
-CELLS = (
-    *(Cell(0.0, 0.2), Cell(0.0, 0.4), Cell(0.0, 1.0)),
-    *(Cell(0.5, 0.3), Cell(0.5, 0.6), Cell(1.0, 0.3), Cell(1.0, 0.6)),
+CELLS = tuple(
+    Cell(*pair) for pair in ((0.0, 0.2), (0.0, 0.4), (0.0, 1.0), (0.5, 0.3), (0.5, 0.6), (1.0, 0.3), (1.0, 0.6))
 )
 EFFECTS, NOISES = ([getattr(cell, name) for cell in (BASELINE, *CELLS)] for name in ("effect", "noise"))
-
-
 CLAIMS = ("mean_covered", "difference_covered", "bca_covered", "any_false", "any_false_unadjusted")
 
 

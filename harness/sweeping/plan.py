@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -48,33 +47,6 @@ def plan(study: Study, facts: Mapping[str, Dataset], epochs: int | None = None) 
 def on_device(planned: Iterable[PlannedRun], precision: Any, compiles: bool) -> list[PlannedRun]:
     """The same runs with what the device decides; only now is each one's run id settled."""
     return [replace(run, config=replace(run.config, precision=precision, compile=compiles)) for run in planned]
-
-
-class Guesser:
-    """Guesses a run's time by trying its model on this device, once for all seeds; imports torch when first used."""
-
-    def __init__(self, device: str, facts: Mapping[str, Dataset]):
-        self.asked, self.facts, self.known = device, facts, {}
-
-    @cached_property
-    def device(self) -> Any:
-        from harness.training.device import choose
-
-        return choose(self.asked)
-
-    @cached_property
-    def device_name(self) -> str:
-        from harness.training.device import describe
-
-        return describe(self.device)["device_name"]
-
-    def seconds(self, run: PlannedRun) -> float | None:
-        """None where a step of its model fails."""
-        from harness.training.estimate import seconds_of
-
-        if run.plan_id not in self.known:
-            self.known[run.plan_id] = seconds_of(run.config, self.facts[run.config.dataset], self.device)
-        return self.known[run.plan_id]
 
 
 def about(seconds: float) -> str:

@@ -17,7 +17,7 @@ from tabulate import tabulate
 from harness.config import plan_id
 from harness.records.read import State, parsed, read_config, run_state, whole_run
 from harness.records.schema import is_aside
-from harness.sweeping.plan import Guesser, PlannedRun, about
+from harness.sweeping.plan import PlannedRun, about
 
 STATES: tuple[State, ...] = ("done", "running", "failed", "unfinished", "missing")  # of two records the earlier counts
 UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # it is being written, or is no record
@@ -42,16 +42,14 @@ def statuses(
     planned: Sequence[PlannedRun], out: Path, precision: str | None = None, compiles: bool | None = None
 ) -> list[Status]:
     wanted = {name: value for name, value in (("precision", precision), ("compile", compiles)) if value is not None}
-    plans = {run.plan_id for run in planned}
     found: dict[tuple[str, int], list[Path]] = {}
     for folder in sorted(file.parent for file in out.glob("*/config.json")):
         if is_aside(folder):
             continue
         try:
             config = read_config(folder)
-            plan, seed = plan_id(config), config["seed"]
-            if plan in plans and all(config[name] == value for name, value in wanted.items()):
-                found.setdefault((plan, seed), []).append(folder)
+            if all(config[name] == value for name, value in wanted.items()):
+                found.setdefault((plan_id(config), config["seed"]), []).append(folder)
         except UNUSABLE as error:
             print(f"skipped {folder}: {type(error).__name__}: {error}", file=sys.stderr)
     return [_status(run, found.get((run.plan_id, run.config.seed), [])) for run in planned]
@@ -62,14 +60,14 @@ def _status(run: PlannedRun, folders: Iterable[Path]) -> Status:
     if not states:
         return Status(run, "missing")
     folder = min(states, key=lambda folder: STATES.index(states[folder]))
-    state = states[folder]
+    status = Status(run, states[folder], folder)
     try:
-        return Status(run, state, folder, **_facts(folder, state))
+        return replace(status, **_facts(status.state, folder))
     except UNUSABLE as error:
-        return Status(run, state, folder, reason=f"its record cannot be used: {error}")
+        return replace(status, reason=f"its record cannot be used: {error}")
 
 
-def _facts(folder: Path, state: State) -> dict[str, Any]:
+def _facts(state: State, folder: Path) -> dict[str, Any]:
     if state in ("done", "failed"):
         run = whole_run(folder)
         seconds = sum(run.result.get(part) or 0.0 for part in TIMES)
@@ -83,31 +81,22 @@ def _facts(folder: Path, state: State) -> dict[str, Any]:
     return {}
 
 
-def with_time_left(found: Sequence[Status], guess: Guesser) -> tuple[list[Status], str | None]:
+def with_time_left(found: Sequence[Status]) -> tuple[list[Status], str | None]:
     """The same with `left`, and the device whose speed was taken: by what a running run took so far, else by the
-    finished seeds of its cell, else by a guess where the records are of this device. `guess` needs torch, so it is
-    asked only where the records say too little."""
+    finished seeds of its cell."""
     device = _commonest_device(found, "done") or _commonest_device(found, "running")
     taken: dict[str, list[float]] = {}
     for status in found:
         if status.state == "done" and status.device == device and status.seconds:
             taken.setdefault(status.run.plan_id, []).append(status.seconds)
-    whole: dict[int, float | None] = {}  # seconds of the run from its first epoch to its last
-    for status in found:
-        if status.state == "running" and status.epochs and status.seconds:
-            whole[status.run.number] = status.seconds / status.epochs * status.run.config.recipe.epochs
-        elif status.state != "done":
-            seconds = taken.get(status.run.plan_id)
-            whole[status.run.number] = fmean(seconds) if seconds else None
-    if None in whole.values() and device in (None, guess.device_name):
-        device = guess.device_name
-        unknown = [status.run for status in found if whole.get(status.run.number, 0) is None]
-        whole |= {run.number: guess.seconds(run) for run in unknown}
     timed = []
     for status in found:
-        seconds = whole.get(status.run.number)
-        share = 1 - status.epochs / status.run.config.recipe.epochs
-        timed.append(replace(status, left=None if seconds is None else seconds * share))
+        left, epochs = None, status.run.config.recipe.epochs
+        if status.state == "running" and status.epochs and status.seconds:
+            left = status.seconds / status.epochs * (epochs - status.epochs)
+        elif seconds := taken.get(status.run.plan_id):
+            left = fmean(seconds)
+        timed.append(replace(status, left=left))
     return timed, device
 
 
@@ -119,8 +108,9 @@ def _commonest_device(found: Iterable[Status], state: State) -> str | None:
 # --- shown on a terminal ---------------------------------------------------------------------------------------------
 
 
-def status_text(found: Sequence[Status], device: str | None) -> str:
+def status_text(found: Sequence[Status]) -> str:
     """A line for each row of the study, over its data sets and seeds; what runs, what failed; and how long is left."""
+    found, device = with_time_left(found)
     rows: dict[str, list[Status]] = {}
     for status in found:
         rows.setdefault(status.run.row.title, []).append(status)
@@ -150,7 +140,7 @@ def _last_line(found: Sequence[Status], running: int, device: str | None) -> str
         return "all done"
     seconds, unknown = _time_left(found)
     if unknown == count:
-        return f"{count} to go, how long is unknown"
+        return f"{count} to go, how long is unknown (--dry-run makes a guess)"
     at_once = f", about {about(seconds / running)} if {running} go on at once" if running > 1 else ""
     more = f" and {unknown} of which nothing is known" if unknown else ""
     return f"{count} to go: about {about(seconds)} one after another{at_once}{more}, at the speed of {device}"

@@ -147,8 +147,8 @@ def train_at_once(todo: Sequence[PlannedRun], args: Namespace, words: Sequence[s
 
 def longest_first(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     """The last row first, since studies list cheap rows first: a long run that starts last leaves other cores idle."""
-    rows = list(dict.fromkeys(run.row for run in runs))
-    return sorted(runs, key=lambda run: -rows.index(run.row))
+    rows = [run.row for run in runs]
+    return sorted(runs, key=lambda run: rows.index(run.row), reverse=True)
 
 
 def without_jobs(words: Sequence[str]) -> list[str]:

@@ -19,22 +19,12 @@ from harness.timing.turns import Way, take_turns
 
 BUSY = 2  # processes
 ALONE, BESIDE = "alone", f"beside {BUSY} busy processes"
-SPINNING = "idle threads spinning"
 ASKED_RECORDS, ASKED_S = 1000, 10.0  # the goal of a report
 # Short, but made of the steps and evaluations that any run is made of.
 A_RUN = (
     *("--variant", "vanilla", "--dataset", "digits", "--recipe", "quick", "--epochs", "2", "--holdout", "0.5"),
     *("--device", "cpu", "--quiet"),
 )
-# The same command as OpenMP has it by itself.
-SPIN = """
-import os, sys
-from harness.commands import WAITING
-for name in WAITING:
-    os.environ.pop(name, None)
-from harness.run import main
-sys.exit(main(sys.argv[1:]))
-"""
 KEEP_BUSY = """
 import os
 parent = os.getppid()
@@ -51,28 +41,19 @@ def compare_start(args: Namespace) -> Iterator[Comparison]:
     }
     timings = take_turns(ways, args.rounds)
     facts = {"help_seconds": timings.median_s(HELP), "import_torch_seconds": timings.median_s(TORCH)}
-    yield timings.compare("start", "starts/s", (HELP, TORCH), facts=facts)
+    yield timings.compare("start", "starts/s", HELP, TORCH, facts)
 
 
 def compare_beside(args: Namespace) -> Iterator[Comparison]:
-    """A small run alone and beside other programs: its idle OpenMP threads asleep, as a command has it, or spinning."""
-    asleep, spinning = ["-m", "harness.run", *A_RUN], ["-c", SPIN, *A_RUN]
-    ways = {
-        ALONE: Way(lambda: _trained(asleep), 60.0),
-        BESIDE: Way(lambda: _trained(asleep, BUSY), 60.0),
-        f"{ALONE}, {SPINNING}": Way(lambda: _trained(spinning), 60.0),
-        f"{BESIDE}, {SPINNING}": Way(lambda: _trained(spinning, BUSY), 60.0),
-    }
+    ways = {ALONE: Way(_a_run, 60.0), BESIDE: Way(lambda: _a_run(BUSY), 60.0)}
     timings = take_turns(ways, args.rounds)
     facts = {f"seconds {way}": timings.median_s(way) for way in ways}
-    yield timings.compare(BESIDE, "runs/min", (BESIDE, ALONE), facts=facts)
-    for way, who in ((BESIDE, f"{BUSY} busy processes"), (ALONE, "nobody")):
-        yield timings.compare(f"beside {who} against spinning", "runs/min", (way, f"{way}, {SPINNING}"))
+    yield timings.compare(BESIDE, "runs/min", BESIDE, ALONE, facts)
 
 
-def _trained(command: list[str], beside: int = 0) -> float:
+def _a_run(beside: int = 0) -> float:
     with tempfile.TemporaryDirectory() as out, busy(beside):
-        return spent([*command, "--out", out])[0]
+        return spent(["-m", "harness.run", *A_RUN, "--out", out])[0]
 
 
 @contextlib.contextmanager
@@ -111,8 +92,8 @@ def compare_reports(args: Namespace) -> Iterator[Comparison]:
         timings = take_turns(ways, args.rounds)
     facts = {"seconds": timings.median_s(all_of), "epochs": args.epochs, "peak_memory_bytes": max(peaks)}
     name = f"report {args.records}"
-    yield timings.compare(name, "records/s", (all_of, tenth), facts=facts)
-    yield timings.compare(f"{name} against {ASKED_S:g} s", "records/s", (all_of, asked))
+    yield timings.compare(name, "records/s", all_of, tenth, facts)
+    yield timings.compare(f"{name} against {ASKED_S:g} s", "records/s", all_of, asked)
 
 
 def spent(arguments: list[str]) -> tuple[float, int]:

@@ -37,9 +37,9 @@ class Mixing:
     def __init__(self, recipe: Recipe, classes: int):
         from torchvision.transforms import v2
 
-        ways: dict[str, list[Any]] = {"mixup": [v2.MixUp(alpha=recipe.mixup_alpha, num_classes=classes)]}
-        ways["cutmix"] = [v2.CutMix(alpha=recipe.cutmix_alpha, num_classes=classes)]
-        ways["either"] = ways["mixup"] + ways["cutmix"]
+        mixup = v2.MixUp(alpha=recipe.mixup_alpha, num_classes=classes)
+        cutmix = v2.CutMix(alpha=recipe.cutmix_alpha, num_classes=classes)
+        ways = {"mixup": [mixup], "cutmix": [cutmix], "either": [mixup, cutmix]}
         self.mix, self.prob, self.classes = v2.RandomChoice(ways[recipe.mix]), recipe.mix_prob, classes
 
     def __call__(self, samples: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,35 +53,33 @@ def transforms(recipe: Recipe, image_size: int, mean: tuple[float, ...], std: tu
     """The recipe's augmentation as torchvision's own transforms, in the recipe's order."""
     from torchvision import transforms as tv
 
-    mode = tv.InterpolationMode(recipe.interpolation)
-    policies = tv.AutoAugmentPolicy
-    on_image: dict[str, Any] = {
-        "crop": lambda: tv.RandomCrop(image_size, padding=recipe.crop_padding),
-        "resized-crop": lambda: tv.RandomResizedCrop(image_size, recipe.crop_scale, recipe.crop_ratio),
-        "flip": tv.RandomHorizontalFlip,
-        "autoaugment-cifar": lambda: tv.AutoAugment(policies.CIFAR10, mode),
-        "autoaugment-svhn": lambda: tv.AutoAugment(policies.SVHN, mode),
-        # The same sub-policies; its nearest shears cost less than bicubic ones, which favours this side.
-        "autoaugment-pil-cifar": lambda: tv.AutoAugment(policies.CIFAR10, fill=[128.0] * 3),
-        "autoaugment-pil-svhn": lambda: tv.AutoAugment(policies.SVHN, fill=[128.0] * 3),
-        "randaugment": lambda: tv.RandAugment(recipe.randaugment_ops, recipe.randaugment_magnitude, interpolation=mode),
-        "trivialaugment": lambda: tv.TrivialAugmentWide(interpolation=mode),
-    }
+    mode, policies = tv.InterpolationMode(recipe.interpolation), tv.AutoAugmentPolicy
     fill: Any = "random" if recipe.erase_fill == "noise" else 0
     colour: Any = mean
-    on_tensor: dict[str, Any] = {
-        "erase": lambda: tv.RandomErasing(recipe.erase_prob, value=fill),
-        "erase-lee": lambda: tv.RandomErasing(recipe.erase_prob, scale=LEE.areas, ratio=LEE.ratios, value=colour),
+    on_image = {
+        "crop": tv.RandomCrop(image_size, padding=recipe.crop_padding),
+        "resized-crop": tv.RandomResizedCrop(image_size, recipe.crop_scale, recipe.crop_ratio),
+        "flip": tv.RandomHorizontalFlip(),
+        "autoaugment-cifar": tv.AutoAugment(policies.CIFAR10, mode),
+        "autoaugment-svhn": tv.AutoAugment(policies.SVHN, mode),
+        # The same sub-policies; its nearest shears cost less than bicubic ones, which favours this side.
+        "autoaugment-pil-cifar": tv.AutoAugment(policies.CIFAR10, fill=[128.0] * 3),
+        "autoaugment-pil-svhn": tv.AutoAugment(policies.SVHN, fill=[128.0] * 3),
+        "randaugment": tv.RandAugment(recipe.randaugment_ops, recipe.randaugment_magnitude, interpolation=mode),
+        "trivialaugment": tv.TrivialAugmentWide(interpolation=mode),
+    }
+    on_tensor = {
+        "erase": tv.RandomErasing(recipe.erase_prob, value=fill),
+        "erase-lee": tv.RandomErasing(recipe.erase_prob, scale=LEE.areas, ratio=LEE.ratios, value=colour),
     }
     if unknown := [name for name in recipe.augment if name not in on_image | on_tensor]:
         raise UsageError(f"torchvision has no transform for {', '.join(unknown)}: nothing to compare this recipe with")
-    first, last = ([makers[name]() for name in recipe.augment if name in makers] for makers in (on_image, on_tensor))
+    first, last = ([steps[name] for name in recipe.augment if name in steps] for steps in (on_image, on_tensor))
     return tv.Compose([*first, tv.ToTensor(), tv.Normalize(mean, std), *last])
 
 
 def conventional_batches(data: ImageData, recipe: Recipe, workers: int) -> DataLoader:
     """Its workers start once and stay, so that no round holds their start."""
-    classes = data.dataset.num_classes
     transform = transforms(recipe, data.dataset.image_size, data.mean, data.std)
     return DataLoader(
         Images(data.train.images, data.train.labels, transform),
@@ -90,7 +88,7 @@ def conventional_batches(data: ImageData, recipe: Recipe, workers: int) -> DataL
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        collate_fn=Mixing(recipe, classes) if recipe.mix != "none" else None,
+        collate_fn=Mixing(recipe, data.dataset.num_classes) if recipe.mix != "none" else None,
     )
 
 
@@ -99,12 +97,10 @@ class Loop:
 
     def __init__(self, model: nn.Module, recipe: Recipe, batches: DataLoader, device: torch.device):
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+        betas, decay = (recipe.beta1, recipe.beta2), recipe.weight_decay
         self.model, self.recipe, self.batches, self.device = model, recipe, batches, device
-        self.optimiser = kind(
-            model.parameters(), lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), weight_decay=recipe.weight_decay
-        )
-        self.on_cuda = device.type == "cuda"
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.on_cuda)
+        self.optimiser = kind(model.parameters(), lr=recipe.lr, betas=betas, weight_decay=decay)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
 
     def epoch(self) -> float:
         """Returns the mean loss, read step by step as such loops do."""
@@ -113,7 +109,7 @@ class Loop:
         for images, labels in self.batches:
             images = images.to(self.device, non_blocking=True)
             labels = labels.to(self.device, non_blocking=True)
-            with torch.autocast(self.device.type, torch.float16, enabled=self.on_cuda):
+            with torch.autocast(self.device.type, torch.float16, enabled=self.scaler.is_enabled()):
                 logits = self.model(images)
                 loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
             self.optimiser.zero_grad()
@@ -124,4 +120,4 @@ class Loop:
             self.scaler.step(self.optimiser)
             self.scaler.update()
             total += loss.item()
-        return total / max(1, len(self.batches))
+        return total / len(self.batches)

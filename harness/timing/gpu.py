@@ -3,14 +3,12 @@ loop, the loop's parts and 30 of its steps take. No baseline: facts, one JSON ob
 """
 
 import json
-import math
 import sys
 import tempfile
-import time
 import traceback
 from argparse import Namespace
 from collections import namedtuple
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -23,7 +21,6 @@ from torch.profiler import ProfilerActivity
 
 from harness.config import RunConfig
 from harness.datasets import DATASETS
-from harness.recipes import PUBLISHED
 from harness.records.benchmarks import fact_text, file_stem
 from harness.records.environment import environment
 from harness.records.write import prepare
@@ -32,38 +29,23 @@ from harness.timing.turns import configured, made_up, seconds_of
 from harness.training import device as devices
 from harness.training.checkpoint import Checkpoints, Position
 from harness.training.loop import train
-from harness.training.progress import Progress
 from harness.training.setup import Training, build_model, warm_up
 from variants.catalog import CATALOG
-from variants.fields import UsageError
 
 HOST = torch.device("cpu")  # to time until the last launch, the GPU not waited for
 QUEUED = 20  # steps that fit into the queue of launches
-LONG_GAP_US = 10
-
 
 # How much is done: on a GPU as much as means something, on a CPU as little as shows that it works. `images` and `tests`
 # are those of the epoch that is measured.
-Sizes = namedtuple("Sizes", "smoke_steps images tests steps_before_profile profiled_steps")
-SIZES = {"cuda": Sizes(12, 50_000, 10_000, 100, 30), "cpu": Sizes(2, 517, 70, 2, 2)}
+Sizes = namedtuple("Sizes", "smoke_steps images tests profiled_steps")
+SIZES = {"cuda": Sizes(12, 50_000, 10_000, 30), "cpu": Sizes(2, 517, 70, 2)}
 
 
 def look_at_all(args: Namespace) -> int:
     """Exit code 1 if anything failed."""
-    device, _ = configured(args, [])
+    device, configs = configured(args, args.variant or CATALOG)
     if device.type == "cpu":
-        print("a dry run on the CPU: energy, kernels and gaps need CUDA, and its times say little", file=sys.stderr)
-    configs = []
-    for name in args.variant or CATALOG:
-        recipe = args.recipe or ("published" if name in PUBLISHED else "common")
-        try:
-            configs += configured(args, [name], recipe, args.batch_size)[1]
-        except UsageError as error:
-            if args.variant:
-                raise
-            print(f"skipped {name} on {args.dataset}: {error}", file=sys.stderr)
-    if not configs:
-        raise UsageError("no variant of the catalogue can be trained with these options")
+        print("a dry run on the CPU: energy and kernels need CUDA, and its times say little", file=sys.stderr)
     prepare(args.out)
     env = {**environment(devices.describe(device), "made up"), "shared_device": devices.is_shared(device)}
     path = args.out / f"gpu-{file_stem(env['device_name'])}.jsonl"
@@ -98,14 +80,13 @@ class Look:
 
     def worked(self, part: Callable[[], dict[str, Any]]) -> bool:
         """A failure is a fact too, and the next part goes on."""
-        name = part.__name__
         try:
-            self.add(name, part())
+            self.add(part.__name__, part())
             return True
         except Exception as error:  # compilers raise what they like
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}"[:400]
-            self.add("failed", {"part": name, "compiled": self.config.compile, "error": reason})
+            self.add("failed", {"part": part.__name__, "compiled": self.config.compile, "error": reason})
             return False
 
     def add(self, what: str, facts: dict[str, Any]) -> None:
@@ -115,9 +96,9 @@ class Look:
         known = (f"{name.replace('_', ' ')} {fact_text(value)}" for name, value in facts.items() if value is not None)
         print(f"{variant} {what}: {', '.join(known)}", flush=True)
 
-    def prepared(self, images: int) -> Training:
+    def prepared(self, images: int, tests: int) -> Training:
         """Warm for the shapes that so many images have."""
-        data = made_up(DATASETS[self.config.dataset], images, self.sizes.tests)
+        data = made_up(DATASETS[self.config.dataset], images, tests)
         training = prepared(self.config, self.model, data)
         self.compile_s = warm_up(training)
         return training
@@ -127,101 +108,73 @@ class Look:
         self.model, steps = build_model(self.config, self.device), self.sizes.smoke_steps
         counters.clear()
         devices.forget_peak_memory(self.device)
-        training = self.prepared(steps * self.config.recipe.batch_size)
+        training = self.prepared(steps * self.config.recipe.batch_size, self.sizes.tests)
         lines = [epoch.line for epoch in islice(train(training), 2)]
-        found: dict[str, Any] = {"batch_size": training.whole_batch, "precision": self.config.precision}
-        found |= {"compiled": self.config.compile, "compile_s": self.compile_s}
-        found |= {"losses": [line["train_loss"] for line in lines]}
-        found |= {"rough_step_ms": 1000 * lines[-1]["seconds"] / steps}
-        found |= {"peak_memory_bytes": devices.peak_memory_bytes(self.device)}
         of_torch = counters["inductor"].items()  # some of them explain a slow step
-        return found | {name: n for name, n in of_torch if name.startswith(("cudagraph", "fxgraph_cache"))}
+        return {
+            "batch_size": training.whole_batch,
+            "precision": self.config.precision,
+            "compiled": self.config.compile,
+            "compile_s": self.compile_s,
+            "losses": [line["train_loss"] for line in lines],
+            "rough_step_ms": 1000 * lines[-1]["seconds"] / steps,
+            "peak_memory_bytes": devices.peak_memory_bytes(self.device),
+            **{name: n for name, n in of_torch if name.startswith(("cudagraph", "fxgraph_cache"))},
+        }
 
     def loop(self) -> dict[str, Any]:
-        """The second epoch of the real loop."""
-        training = self.prepared(self.sizes.images)
-        epochs, steps = train(training), training.steps_per_epoch
+        """The second epoch of the real loop; its joules are the evaluation's too."""
+        training = self.prepared(self.sizes.images, self.sizes.tests)
+        epochs = train(training)
         next(epochs)
         meter = devices.Meter(self.device)
         line = next(epochs).line
-        joules = meter.joules()  # the evaluation's too
-        found = {"batch_size": training.whole_batch, "steps": steps, "step_ms": 1000 * line["seconds"] / steps}
-        found |= {"epoch_s": line["seconds"], "eval_s": line["eval_seconds"]}
-        return found | {"joules": joules, "epochs_of_a_run": self.config.recipe.epochs}
+        return {
+            "joules": meter.joules(),
+            "batch_size": training.whole_batch,
+            "steps": training.steps_per_epoch,
+            "step_ms": 1000 * line["seconds"] / training.steps_per_epoch,
+            "epoch_s": line["seconds"],
+            "eval_s": line["eval_seconds"],
+            "epochs_of_a_run": self.config.recipe.epochs,
+        }
 
     def parts(self) -> dict[str, Any]:
         """What an epoch takes without the rest of the loop. `host`: until the last launch."""
-        training, device = self.prepared(self.sizes.images), self.device
+        training, device = self.prepared(self.sizes.images, self.sizes.tests), self.device
         staged = Staged(training)
+        queued = min(QUEUED, len(staged.batches))
 
         def pipeline() -> None:
             drain(training.train_split, self.config.recipe, training.scale)
 
-        found = {"pipeline_s": min(seconds_of(pipeline, device) for _ in range(2))}
-        found["pipeline_host_s"] = seconds_of(pipeline, HOST)
-        staged.epoch()
-        found["staged_s"] = seconds_of(staged.epoch, device)
-        queued = min(QUEUED, len(staged.batches))
-        found["host_step_ms"] = 1000 * seconds_of(lambda: staged.steps(queued), HOST) / queued
-        devices.synchronise(device)
         with tempfile.TemporaryDirectory() as folder:
-            checkpoints, start_s = Checkpoints(Path(folder), {"run": "none"}), time.perf_counter()
-            checkpoints.save(Position(2), training)
-            found["checkpoint_save_s"] = time.perf_counter() - start_s
-        return found
+            checkpoints = Checkpoints(Path(folder), {"run": "none"})
+            return {
+                "pipeline_s": min(seconds_of(pipeline, device) for _ in range(2)),
+                "pipeline_host_s": seconds_of(pipeline, HOST),
+                "staged_s": [seconds_of(staged.steps, device) for _ in range(2)][1],
+                "host_step_ms": 1000 * seconds_of(lambda: staged.steps(queued), HOST) / queued,
+                "checkpoint_save_s": seconds_of(lambda: checkpoints.save(Position(2), training), device),
+            }
 
     def profile(self) -> dict[str, Any]:
-        """The device's busy time in a few steps, its kernels, and the gaps between them; the tables go into a file."""
+        """The device's busy time and kernels in a short second epoch, evaluated on one image; the table goes into a
+        file."""
         steps, on_cuda = self.sizes.profiled_steps, self.device.type == "cuda"
-        training = self.prepared((self.sizes.steps_before_profile + steps) * self.config.recipe.batch_size)
-        window = Window(training, self.sizes)
-        next(train(training, window))
+        training = self.prepared(steps * self.config.recipe.batch_size, tests=1)
+        epochs = train(training)
+        next(epochs)
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
+        with torch.profiler.profile(activities=activities) as profiler:
+            line = next(epochs).line
         order = "self_device_time_total" if on_cuda else "self_cpu_time_total"
-        text = window.profiler.key_averages().table(order, row_limit=60, max_name_column_width=110)
-        found = {"profiled_ms": 1000 * window.wall_s / steps, "host_ms": 1000 * window.host_s / steps}
-        if on_cuda:
-            events = window.profiler.events() or ()
-            kernels = [e for e in events if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
-            busy_us, gaps = busy_and_gaps((e.time_range.start, e.time_range.end, e.name) for e in kernels)
-            found |= {"busy_ms": busy_us / steps / 1000, "kernels": len(kernels) / steps}
-            found["gaps_over_10_us"] = sum(gap > LONG_GAP_US for gap, _, _ in gaps) / steps
-            text += "\nthe longest gaps: microseconds, after what, before what\n"
-            text += "".join(f"{gap:9.1f} {a[:60]} -> {b[:60]}\n" for gap, a, b in sorted(gaps, reverse=True)[:12])
         path = self.path.with_name(f"{self.path.stem}-{file_stem(self.config.variant_name)}.txt")
-        path.write_text(text)
-        return found | {"table": path.name}
-
-
-class Window(Progress):
-    """Profiles the last steps of the first epoch: the loop reports every step to its Progress."""
-
-    def __init__(self, training: Training, sizes: Sizes):
-        super().__init__("", training.config.recipe.epochs, len(training.train_split), quiet=True)
-        self.device, self.sizes, self.seen = training.device, sizes, 0
-        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.device.type == "cuda" else [])]
-        self.profiler = torch.profiler.profile(activities=activities)
-
-    def batch(self, epoch: int, images: int, totals: torch.Tensor) -> None:
-        self.seen += 1
-        if self.seen == self.sizes.steps_before_profile:
-            devices.synchronise(self.device)
-            self.profiler.start()
-            self.from_s = time.perf_counter()
-        elif self.seen == self.sizes.steps_before_profile + self.sizes.profiled_steps:
-            self.host_s = time.perf_counter() - self.from_s
-            devices.synchronise(self.device)
-            self.wall_s = time.perf_counter() - self.from_s
-            self.profiler.stop()
-
-
-def busy_and_gaps(kernels: Iterable[tuple[float, float, str]]) -> tuple[float, list[tuple[float, str, str]]]:
-    """How long a device did anything, and when it did nothing: for how long, after what, before what. Of (start, end,
-    name); kernels may overlap."""
-    busy_us, gaps, end, before = 0.0, [], -math.inf, ""
-    for start, stop, name in sorted(kernels):
-        if before and start > end:
-            gaps.append((start - end, before, name))
-        if stop > end:
-            busy_us += stop - max(start, end)
-            end, before = stop, name
-    return busy_us, gaps
+        path.write_text(profiler.key_averages().table(order, row_limit=60, max_name_column_width=110))
+        found = {"profiled_ms": 1000 * line["seconds"] / steps, "table": path.name}
+        if on_cuda:
+            events = profiler.events() or ()
+            kernels = [e for e in events if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
+            found["busy_ms"] = sum(kernel.time_range.elapsed_us() for kernel in kernels) / steps / 1000
+            found["kernels"] = len(kernels) / steps
+        return found

@@ -36,16 +36,19 @@ def compare_inference(args: Namespace) -> Iterator[Comparison]:
         for size in args.batch_sizes:
             side = config.variant.image_size
             images = torch.randn(size, 3, side, side, device=device)
-            works = {
-                OURS: partial(_predict, forward, images, config.precision),
-                TEXTBOOK: partial(_predict, plain, images, "fp32"),
+            ways = {
+                OURS: repeated(partial(_predict, forward, images, config.precision), device, size),
+                TEXTBOOK: repeated(partial(_predict, plain, images, "fp32"), device, size),
             }
-            timings = take_turns({name: repeated(work, device, size) for name, work in works.items()}, args.rounds)
-            latency = [1000 * size / timings.speed(name) for name in works]
-            facts = {"latency_ms": latency[0], "baseline_latency_ms": latency[1]}
-            facts |= {"precision": config.precision, "compile": config.compile}
+            timings = take_turns(ways, args.rounds)
+            facts = {
+                "latency_ms": 1000 * size / timings.speed(OURS),
+                "baseline_latency_ms": 1000 * size / timings.speed(TEXTBOOK),
+                "precision": config.precision,
+                "compile": config.compile,
+            }
             title = titled(f"infer {config.variant_name} batch {size}", config)
-            yield timings.compare(title, "images/s", (OURS, TEXTBOOK), device.type, facts)
+            yield timings.compare(title, "images/s", OURS, TEXTBOOK, facts)
 
 
 @torch.no_grad()
@@ -65,7 +68,7 @@ def textbook(config: RunConfig, model: nn.Module, device: torch.device) -> nn.Mo
 
 def compare_bodies(args: Namespace) -> Iterator[Comparison]:
     """Forward and backward, both eager, in training mode, on one batch; without dropout, which a recipe may add."""
-    device, (config,) = configured(args, [BODY], batch_size=args.batch_size or 64)
+    device, (config,) = configured(args, [BODY])
     models = {OURS: build_model(config, device).train(), TIMM: timms(config.variant).to(device).train()}
     counts = [sum(p.numel() for p in model.parameters()) for model in models.values()]
     assert counts[0] == counts[1], counts
@@ -82,7 +85,7 @@ def compare_bodies(args: Namespace) -> Iterator[Comparison]:
     ways = {name: repeated(partial(step, model), device, size) for name, model in models.items()}
     facts = {"params": counts[0], "precision": config.precision}
     title = titled(f"body {config.variant_name} batch {size}", config)
-    yield take_turns(ways, args.rounds).compare(title, "images/s", (OURS, TIMM), device.type, facts)
+    yield take_turns(ways, args.rounds).compare(title, "images/s", OURS, TIMM, facts)
 
 
 def timms(variant: Any) -> nn.Module:

@@ -17,6 +17,7 @@ from harness.config import RunConfig, resolve
 from harness.counting.cost import cost_of
 from harness.datasets import CORRUPTION_NAMES, DATASETS
 from harness.records.environment import environment
+from harness.records.schema import RESULT_FIELDS
 from harness.records.write import RunWriter
 from variants.catalog import CATALOG
 from variants.config import ViTConfig
@@ -35,13 +36,12 @@ def write_records(folder: Path, count: int, epochs: int = 200) -> None:
 
 def cells(epochs: int) -> Iterator[RunConfig]:
     """Each variant under its recipes on each data set, then all of it again at one learning rate after another."""
-    grid = list(product(VARIANTS, ("published", "common"), CEILINGS))
+    device: dict[str, Any] = {"precision": "bf16", "compile": True}
     for step in numbers():
         # halfway between the rates of the recipes, where a set rate would be the cell that is there already
         settings = [f"recipe.lr={1e-4 * (step - 0.5):g}"] if step else []
-        for variant, recipe, name in grid:
-            chosen: dict[str, Any] = {"epochs": epochs, "settings": settings, "label": "synthetic"}
-            yield resolve(variant, DATASETS[name], recipe, precision="bf16", compile=True, **chosen)
+        for variant, recipe, name in product(VARIANTS, ("published", "common"), CEILINGS):
+            yield resolve(variant, DATASETS[name], recipe, epochs=epochs, settings=settings, **device)
 
 
 def write_cell(folder: Path, config: RunConfig, seeds: int) -> None:
@@ -68,38 +68,32 @@ def _predictions(name: str) -> dict[str, np.ndarray]:
 
 def _epochs(plain: dict[str, Any]) -> list[dict[str, Any]]:
     """Accuracy climbs steeply and flattens out below the cell's own ceiling; losses fall as it climbs."""
-    dataset, cell, epochs = DATASETS[plain["dataset"]], plain["cell_id"].rsplit("-", 1)[1], plain["recipe"]["epochs"]
+    dataset, recipe, cell = DATASETS[plain["dataset"]], plain["recipe"], plain["cell_id"].rsplit("-", 1)[1]
     draw = np.random.default_rng([int(cell, 16), plain["seed"]])
     ceiling = CEILINGS[dataset.name] * (1 - 0.3 * int(cell, 16) / 16 ** len(cell)) + draw.normal(0, 0.003)
-    done = np.arange(1, epochs + 1)
-    learned = 1 - np.exp(-6 * done / epochs)
-    accuracy = np.clip(ceiling * learned + draw.normal(0, 0.002, epochs), 0, 1)
-    train = np.clip(accuracy + 0.05 * learned**2, 0, 1)
-    columns = {
-        "epoch": done,
-        "train_loss": math.log(dataset.num_classes) * (1.05 - train),
-        "train_accuracy": np.rint(train * dataset.train_count) / dataset.train_count,
-        "test_loss": math.log(dataset.num_classes) * (1.05 - accuracy),
-        "test_accuracy": np.rint(accuracy * dataset.test_count) / dataset.test_count,
-        "lr": plain["recipe"]["lr"] * (1 + np.cos(math.pi * done / epochs)) / 2,
-        "seconds": draw.normal(6, 0.05, epochs),
-        "eval_seconds": draw.normal(0.4, 0.005, epochs),
-        "images_seen": done * dataset.train_count,
-    }
-    return [dict(zip(columns, line)) for line in zip(*(column.tolist() for column in columns.values()))]
+    lines, worst = [], math.log(dataset.num_classes)
+    for epoch in range(1, recipe["epochs"] + 1):
+        done = epoch / recipe["epochs"]
+        learned = 1 - math.exp(-6 * done)
+        test = min(max(ceiling * learned + draw.normal(0, 0.002), 0), 1)
+        train = min(test + 0.05 * learned**2, 1)
+        line = {"epoch": epoch, "train_loss": worst * (1.05 - train), "test_loss": worst * (1.05 - test)}
+        line["train_accuracy"] = round(train * dataset.train_count) / dataset.train_count
+        line["test_accuracy"] = round(test * dataset.test_count) / dataset.test_count
+        line |= {"lr": recipe["lr"] * (1 + math.cos(math.pi * done)) / 2, "images_seen": epoch * dataset.train_count}
+        lines.append(line | {"seconds": draw.normal(6, 0.05), "eval_seconds": draw.normal(0.4, 0.005)})
+    return lines
 
 
 def _result(lines: list[dict[str, Any]], cost: dict[str, Any]) -> dict[str, Any]:
     last, seconds = lines[-1], sum(line["seconds"] for line in lines)
     worse = [last["test_accuracy"] * (1 - 0.1 * strength) for strength in range(1, 6)]
-    return {
+    return dict.fromkeys(RESULT_FIELDS) | {
         "outcome": "ok",
-        "reason": None,
         "split": "test",
         "test_accuracy": last["test_accuracy"],
         "best_test_accuracy": max(line["test_accuracy"] for line in lines),
         "test_nll": last["test_loss"],
-        "val_accuracy": None,
         "epochs": len(lines),
         "images_seen": last["images_seen"],
         "train_seconds": seconds,

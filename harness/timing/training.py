@@ -39,7 +39,7 @@ STAGED, PIPELINE = "the same steps on staged batches", "the input pipeline alone
 
 def compare_pipelines(args: Namespace) -> Iterator[Comparison]:
     """One epoch's images each; torchvision's workers are running when its clock starts."""
-    device, (config,) = configured(args, ["compact"], args.recipe, args.batch_size)
+    device, (config,) = configured(args, ["compact"])
     recipe, workers, data = config.recipe, args.workers or cores(), made_up(DATASETS[config.dataset], args.images)
     split, scale = to_device(data.train, device), scaling(data, recipe, device)
     theirs = conventional_batches(data, recipe, workers)
@@ -50,7 +50,7 @@ def compare_pipelines(args: Namespace) -> Iterator[Comparison]:
     }
     facts = {"images": args.images, "batch_size": recipe.batch_size, "augment": list(recipe.augment)}
     title = titled(f"pipeline {config.recipe_source}", config)
-    yield take_turns(ways, args.rounds).compare(title, "images/s", (OURS, baseline), device.type, facts)
+    yield take_turns(ways, args.rounds).compare(title, "images/s", OURS, baseline, facts)
 
 
 def drain(split: DeviceSplit, recipe: Recipe, scale: Scaling) -> None:
@@ -58,7 +58,7 @@ def drain(split: DeviceSplit, recipe: Recipe, scale: Scaling) -> None:
 
 
 def compare_training(args: Namespace) -> Iterator[Comparison]:
-    device, configs = configured(args, args.variant, args.recipe, args.batch_size)
+    device, configs = configured(args, args.variant)
     for config in configs:
         size = config.recipe.batch_size
         steps = args.steps or (20 if device.type == "cpu" else -(-CIFAR // size))  # 20 of a GPU's take milliseconds
@@ -72,11 +72,11 @@ def compare_training(args: Namespace) -> Iterator[Comparison]:
 def _compare_loops(
     config: RunConfig, data: ImageData, device: torch.device, workers: int, rounds: int
 ) -> list[Comparison]:
-    recipe, images, model = config.recipe, len(data.train), build_model(config, device)
+    recipe, images = shortened(config.recipe, rounds + 2), len(data.train)  # an epoch here, one of take_turns's warm-up
+    model = build_model(config, device)
+    training = prepared(replace(config, recipe=recipe), model, data)
     conventional = f"the conventional loop, {workers} workers"
     loop = Loop(copy.deepcopy(model), recipe, conventional_batches(data, recipe, workers), device)
-    longer = replace(config, recipe=shortened(recipe, rounds + 2))  # an epoch here, one of take_turns's warm-up
-    training = prepared(longer, model, data)
     devices.forget_peak_memory(device)
     facts: dict[str, Any] = {"compile_seconds": warm_up(training)}
     epochs, joules = train(training), []
@@ -92,7 +92,7 @@ def _compare_loops(
     facts["peak_memory_bytes"] = devices.peak_memory_bytes(device)
     ways = {
         OURS: Way(ours, images),
-        STAGED: timed(Staged(training).epoch, device, images),
+        STAGED: timed(Staged(training).steps, device, images),
         conventional: timed(loop.epoch, device, images),
         PIPELINE: timed(lambda: drain(training.train_split, recipe, training.scale), device, images),
     }
@@ -101,8 +101,8 @@ def _compare_loops(
     facts |= measured_facts(config, device, timings) | {"joules_per_1000_images": per_1000_images}
     name = titled(f"{config.variant_name} {config.recipe_source} batch {recipe.batch_size}", config)
     return [
-        timings.compare(f"train {name}", "images/s", (OURS, conventional), device.type, facts),
-        timings.compare(f"loop {name}", "images/s", (OURS, STAGED), device.type),
+        timings.compare(f"train {name}", "images/s", OURS, conventional, facts),
+        timings.compare(f"loop {name}", "images/s", OURS, STAGED),
     ]
 
 
@@ -122,10 +122,8 @@ class Staged:
         drawn = data_generator(training.config.seed, 1)
         self.batches = list(training_batches(training.train_split, training.config.recipe, training.scale, drawn))
 
-    def epoch(self) -> None:
-        self.steps(len(self.batches))
-
-    def steps(self, count: int) -> None:
+    def steps(self, count: int | None = None) -> None:
+        """So many, or an epoch."""
         training, recipe = self.training, self.training.config.recipe
         model, optimiser, scaler = training.model.train(), training.optimiser, training.scaler
         weights = [p for p in model.parameters() if p.requires_grad]

@@ -1,44 +1,32 @@
 """What all benchmarks share: several ways of doing one thing take turns, so that whatever slows the machine meets all
-of them; a comparison is the median of the paired ratios with their spread. Also the goals, the configs that a command
-line asks for, and made-up data.
+of them; a comparison is the median of the paired ratios with their spread. Also the configs that a command line asks
+for, and made-up data.
 """
 
 import statistics
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from harness.commands import asked_for
 from harness.config import RunConfig, resolve
 from harness.data.load import ImageData, Split
 from harness.datasets import DATASETS, Dataset
+from harness.recipes import PUBLISHED
 from harness.records.benchmarks import Comparison
 from harness.training.device import choose, defaults, keep_freed_memory, synchronise
 from harness.training.progress import duration
 from variants.catalog import check_known
-from variants.fields import UsageError, near_matches
 
 OURS = "ours"
 LEAST_S = 0.05  # of repeated work, so that the clock's own grain does not count
 HALF = (0.5, 0.5, 0.5)
-
-# The least ratios that this project set itself, by kind of device and name of the comparison. What misses one is shown
-# as missed: a goal is not lowered to what was measured.
-GOALS = {
-    ("cpu", "pipeline s1"): 25.0,
-    ("cpu", "loop compact s2 batch 256"): 1 / 1.03,  # an epoch takes at most 1.03 of the same steps on staged tensors
-    ("cpu", "body patch2 batch 64"): 1.0,
-    ("cuda", "body patch2 batch 64"): 1.0,
-    ("cpu", "start"): 1 / 0.3,
-    ("cpu", "beside 2 busy processes"): 1 / 2.5,  # a run takes at most 2.5 times as long as alone
-    ("cpu", "report 1000 against 10 s"): 1.0,
-    ("cuda", "train vanilla s1 batch 128"): 10.0,
-}
 
 
 @dataclass(frozen=True)
@@ -63,15 +51,9 @@ class Rounds:
         return self.ways[way].amount / self.median_s(way)
 
     def compare(
-        self,
-        name: str,
-        unit: str,
-        ways: tuple[str, str],
-        device_type: str = "cpu",
-        facts: dict[str, Any] | None = None,
+        self, name: str, unit: str, ours: str, baseline: str, facts: dict[str, Any] | None = None
     ) -> Comparison:
-        """The first of the two ways against the second, with the goal for a comparison of that name."""
-        ours, baseline = ways
+        """The way `ours` against the way `baseline`."""
         share = self.ways[ours].amount / self.ways[baseline].amount
         ratios = [share * b / a for a, b in zip(self.seconds[ours], self.seconds[baseline], strict=True)]
         return Comparison(
@@ -84,7 +66,6 @@ class Rounds:
             ratio_low=min(ratios),
             ratio_high=max(ratios),
             rounds=len(ratios),
-            goal=GOALS.get((device_type, name)),
             facts=facts or {},
         )
 
@@ -130,25 +111,18 @@ def repeated(work: Callable[[], Any], device: torch.device, amount: float) -> Wa
 # --- what is measured -------------------------------------------------------------------------------------------------
 
 
-def configured(
-    args: Namespace, variants: list[str], recipe: str = "common", batch_size: int | None = None
-) -> tuple[torch.device, list[RunConfig]]:
+def configured(args: Namespace, variants: Iterable[str]) -> tuple[torch.device, list[RunConfig]]:
     """Everything checked before the first clock starts."""
-    if args.dataset not in DATASETS:
-        raise UsageError(f"unknown data set {args.dataset!r}: {near_matches(args.dataset, DATASETS)}")
     device = choose(args.device)
+    keep_freed_memory(device)  # the baselines in this process have it too
+    precision, compiles = asked_for(args, *defaults(device))
+    configs = []
     for name in variants:
         check_known(name)
-    keep_freed_memory(device)  # the baselines in this process have it too
-    asked = {"precision": None, "compile": None, "set": (), **vars(args)}
-    precision, compiled = defaults(device)
-    chosen = {
-        "precision": asked["precision"] or precision,
-        "compile": compiled if asked["compile"] is None else asked["compile"] == "on",
-        "settings": asked["set"],
-        "batch_size": batch_size,
-    }
-    return device, [resolve(name, DATASETS[args.dataset], recipe, **chosen) for name in variants]
+        recipe = args.recipe or ("published" if name in PUBLISHED else "common")
+        run = {"precision": precision, "compile": compiles, "settings": args.set, "batch_size": args.batch_size}
+        configs.append(resolve(name, DATASETS[args.dataset], recipe, **run))
+    return device, configs
 
 
 def titled(name: str, config: RunConfig) -> str:
@@ -165,4 +139,4 @@ def made_up(dataset: Dataset, count: int, tests: int = 64) -> ImageData:
     images = rng.integers(0, 256, shape, dtype=np.uint8)
     labels = rng.integers(dataset.num_classes, size=len(images))
     train, test = Split(images[:count], labels[:count]), Split(images[:tests], labels[:tests])
-    return ImageData(dataset, train, test, [str(i) for i in range(dataset.num_classes)], "made up", HALF, HALF)
+    return ImageData(dataset, train, test, "made up", HALF, HALF)

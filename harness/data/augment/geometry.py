@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from harness.data.augment.pixels import truncated
-from harness.data.augment.transfer import blocks, gather_pixels, tensor_to_device, to_device
+from harness.data.augment.transfer import blocks, gather_pixels, to_device
 
 SHIFTS = ("TranslateX", "TranslateY", "Rotate")
 GEOMETRY_OPS = ("ShearX", "ShearY", *SHIFTS)
@@ -30,7 +30,7 @@ def warp(images: Tensor, warps: Sequence[Warp], interpolation: str) -> Tensor:
         return warp_nearest(images, warps, nearest_source)
     distinct, rows = distinct_warps(warps, images.device)
     table = torch.cat([sampling_grid(op, magnitude, *images.shape[-2:]) for op, magnitude in distinct])
-    grids = tensor_to_device(table, images.device).index_select(0, rows)
+    grids = to_device(table, images.device).index_select(0, rows)
     sampled = grid_sample(images.float(), grids, mode="bilinear", padding_mode="zeros", align_corners=False)
     return sampled.round_().to(torch.uint8)
 
@@ -46,8 +46,8 @@ def warp_nearest(images: Tensor, warps: Sequence[Warp], source_of: Callable[...,
     height, width = images.shape[-2:]
     distinct, rows = distinct_warps(warps, images.device)
     table = torch.stack([source_of(op, magnitude, height, width) for op, magnitude in distinct])
-    source = tensor_to_device(table.clamp(min=0), images.device).index_select(0, rows)
-    inside = tensor_to_device((table >= 0).to(torch.uint8), images.device).index_select(0, rows)
+    source = to_device(table.clamp(min=0), images.device).index_select(0, rows)
+    inside = to_device((table >= 0).to(torch.uint8), images.device).index_select(0, rows)
     return fill_outside(gather_pixels(images, source, height, width), inside.view(-1, 1, height, width), fill)
 
 
@@ -122,7 +122,7 @@ def shear(images: Tensor, warps: Sequence[Warp]) -> Tensor:
     axis, length = (3, width) if warps[0][0] == "ShearX" else (2, height)
     distinct, rows = distinct_warps(warps, images.device)
     tables = zip(*(shear_tables(op, slope, height, width) for op, slope in distinct), strict=True)
-    source, beyond, inside = (tensor_to_device(torch.stack(table), images.device) for table in tables)
+    source, beyond, inside = (to_device(torch.stack(table), images.device) for table in tables)
     result = torch.empty_like(images)
     for block in blocks(len(images), 2 * TAPS * images.shape[1:].numel(), images.device):
         own = rows[block]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.augment.transfer import box_mask, tensor_to_device
+from harness.data.augment.transfer import box_mask, boxes_around, to_device
 from harness.recipes import Recipe
 
 
@@ -17,7 +17,7 @@ class Mix(NamedTuple):
     label_weight: Tensor  # n float32: share of the image's own label; the rest is that of images.roll(1, 0)
 
     def to(self, device: torch.device | str) -> "Mix":
-        return Mix(*(tensor_to_device(part, torch.device(device)) for part in self))
+        return Mix(*(to_device(part, torch.device(device)) for part in self))
 
 
 class MixDraw(NamedTuple):
@@ -75,7 +75,5 @@ def mix_images(images: Tensor, mix: Mix) -> Tensor:
 
 def cutmix_boxes(half_side: np.ndarray, y: np.ndarray, x: np.ndarray, height: int, width: int) -> np.ndarray:
     """Boxes around whole-pixel centres, half sides as a share of the image and truncated, clipped to the image."""
-    half_h, half_w = (half_side * height).astype(np.int64), (half_side * width).astype(np.int64)
-    y1, y2 = np.maximum(y - half_h, 0), np.minimum(y + half_h, height)
-    x1, x2 = np.maximum(x - half_w, 0), np.minimum(x + half_w, width)
-    return np.stack([y1, x1, y2, x2], axis=1)
+    halves = np.stack([half_side * height, half_side * width]).astype(np.int64)
+    return boxes_around(np.stack([y, x]), halves, (height, width))

@@ -17,21 +17,6 @@ def brightness(images: Tensor, magnitudes: np.ndarray) -> Tensor:
     return _to_uint8(scaled)
 
 
-def color(images: Tensor, magnitudes: np.ndarray) -> Tensor:
-    return _blend(images, _grey(images).float(), magnitudes)
-
-
-def contrast(images: Tensor, magnitudes: np.ndarray) -> Tensor:
-    # The mean is that of the already truncated grey levels.
-    return _blend(images, _grey(images).float().mean(dim=(1, 2, 3), keepdim=True), magnitudes)
-
-
-def sharpness(images: Tensor, magnitudes: np.ndarray) -> Tensor:
-    if min(images.shape[-2:]) <= 2:
-        return images.clone()
-    return _blend(images, _smoothed(images), magnitudes)
-
-
 def posterize(images: Tensor, magnitudes: np.ndarray) -> Tensor:
     lowest_kept_bit = 2.0 ** (8 - magnitudes.astype(np.int64))
     masks = (256 - lowest_kept_bit).astype(np.uint8)
@@ -72,38 +57,6 @@ def equalize(images: Tensor, magnitudes: np.ndarray) -> Tensor:
     return table.gather(1, planes).view_as(images)
 
 
-def invert(images: Tensor, magnitudes: np.ndarray) -> Tensor:
-    return images ^ 255
-
-
-PIXEL_OPS: dict[str, PixelOp] = {
-    "Brightness": brightness,
-    "Color": color,
-    "Contrast": contrast,
-    "Sharpness": sharpness,
-    "Posterize": posterize,
-    "Solarize": solarize,
-    "AutoContrast": autocontrast,
-    "Equalize": equalize,
-    "Invert": invert,
-}
-
-
-def pillow_color(images: Tensor, magnitudes: np.ndarray) -> Tensor:
-    return _pillow_blend(images, _pillow_grey(images).float(), magnitudes)
-
-
-def pillow_contrast(images: Tensor, magnitudes: np.ndarray) -> Tensor:
-    pixels = images.shape[-2:].numel()
-    sums = _pillow_grey(images).sum(dim=(1, 2, 3), keepdim=True)
-    # The mean rounded half up, in whole numbers.
-    return _pillow_blend(images, ((2 * sums + pixels) // (2 * pixels)).float(), magnitudes)
-
-
-def pillow_sharpness(images: Tensor, magnitudes: np.ndarray) -> Tensor:
-    return _pillow_blend(images, _smoothed(images), magnitudes)
-
-
 def pillow_autocontrast(images: Tensor, magnitudes: np.ndarray) -> Tensor:
     n, channels = images.shape[:2]
     planes = images.reshape(n * channels, -1)
@@ -114,15 +67,6 @@ def pillow_autocontrast(images: Tensor, magnitudes: np.ndarray) -> Tensor:
     table = levels.mul(scale).sub_(low * scale)
     table = _to_uint8(torch.where(high > low, table, levels))
     return table.gather(1, planes.long()).view_as(images)
-
-
-# Pillow rounds these four otherwise; the rest are whole-number arithmetic, or one product.
-PILLOW_PIXEL_OPS: dict[str, PixelOp] = PIXEL_OPS | {
-    "Color": pillow_color,
-    "Contrast": pillow_contrast,
-    "Sharpness": pillow_sharpness,
-    "AutoContrast": pillow_autocontrast,
-}
 
 
 def _blend(images: Tensor, other: Tensor, magnitudes: np.ndarray) -> Tensor:
@@ -155,11 +99,21 @@ def _grey(images: Tensor) -> Tensor:
     return truncated(luma).unsqueeze(1)
 
 
+def _mean(grey: Tensor) -> Tensor:
+    return grey.mean(dim=(1, 2, 3), keepdim=True)
+
+
 def _pillow_grey(images: Tensor) -> Tensor:
     """Weights in 65536ths, rounded: int32."""
     red, green, blue = images.to(torch.int32).unbind(1)
     luma = (19595 * red).add_(green, alpha=38470).add_(blue, alpha=7471).add_(1 << 15)
     return (luma >> 16).unsqueeze(1)
+
+
+def _pillow_mean(grey: Tensor) -> Tensor:
+    """Rounded half up, in whole numbers."""
+    pixels = grey.shape[-2:].numel()
+    return ((2 * grey.sum(dim=(1, 2, 3), keepdim=True) + pixels) // (2 * pixels)).float()
 
 
 def _smoothed(images: Tensor) -> Tensor:
@@ -177,3 +131,24 @@ def _smoothed(images: Tensor) -> Tensor:
     for edge in ((..., 0, slice(None)), (..., -1, slice(None)), (..., 0), (..., -1)):
         smoothed[edge] = images[edge].float()
     return smoothed
+
+
+PIXEL_OPS: dict[str, PixelOp] = {
+    "Brightness": brightness,
+    "Color": lambda images, magnitudes: _blend(images, _grey(images).float(), magnitudes),
+    # The mean is that of the already truncated grey levels.
+    "Contrast": lambda images, magnitudes: _blend(images, _mean(_grey(images).float()), magnitudes),
+    "Sharpness": lambda images, magnitudes: _blend(images, _smoothed(images), magnitudes),
+    "Posterize": posterize,
+    "Solarize": solarize,
+    "AutoContrast": autocontrast,
+    "Equalize": equalize,
+    "Invert": lambda images, magnitudes: images ^ 255,
+}
+# Pillow rounds these four otherwise; the rest are whole-number arithmetic, or one product.
+PILLOW_PIXEL_OPS: dict[str, PixelOp] = PIXEL_OPS | {
+    "Color": lambda images, magnitudes: _pillow_blend(images, _pillow_grey(images).float(), magnitudes),
+    "Contrast": lambda images, magnitudes: _pillow_blend(images, _pillow_mean(_pillow_grey(images)), magnitudes),
+    "Sharpness": lambda images, magnitudes: _pillow_blend(images, _smoothed(images), magnitudes),
+    "AutoContrast": pillow_autocontrast,
+}

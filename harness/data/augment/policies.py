@@ -2,7 +2,7 @@
 host; each operation is then carried out for all of its images together."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,17 +14,20 @@ from harness.data.augment.pixels import PILLOW_PIXEL_OPS, PIXEL_OPS, PixelOp
 from harness.data.augment.transfer import blocks, put_images, to_device
 from harness.recipes import Recipe
 
-SIGNED_OPS = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", "Sharpness")
-UNSIGNED_OPS = ("Posterize", "Solarize")
-BINLESS_OPS = ("AutoContrast", "Equalize", "Invert")
-OPS = ("Identity", *SIGNED_OPS, *UNSIGNED_OPS, *BINLESS_OPS)
+# The largest magnitude of what has a sign: in AutoAugment and RandAugment (translations: a share of the side), and in
+# TrivialAugment (translations: pixels).
+LARGEST = {
+    **dict.fromkeys(("ShearX", "ShearY"), (0.3, 0.99)),
+    **dict.fromkeys(("TranslateX", "TranslateY"), (150.0 / 331.0, 32.0)),
+    "Rotate": (30.0, 135.0),
+    **dict.fromkeys(("Brightness", "Color", "Contrast", "Sharpness"), (0.9, 0.99)),
+}
+OPS = ("Identity", *LARGEST, "Posterize", "Solarize", "AutoContrast", "Equalize", "Invert")
 RANDOM_OPS = OPS[:-1]  # RandAugment and TrivialAugment never invert; a position here is a position in OPS
 NARROW_BINS, WIDE_BINS = 10, 31  # AutoAugment's bins; RandAugment's and TrivialAugment's
 
-_IS_SIGNED = np.array([op in SIGNED_OPS for op in OPS])
-
+_IS_SIGNED = np.array([op in LARGEST for op in OPS])
 Choice = tuple[str, float, int | None]  # operation, probability, magnitude bin
-SubPolicy = tuple[Choice, Choice]
 
 
 class Round(NamedTuple):
@@ -34,120 +37,48 @@ class Round(NamedTuple):
     magnitudes: np.ndarray
 
 
-# AutoAugment's learnt sub-policies (Cubuk et al. 2019, arXiv:1805.09501), 25 a data set.
-CIFAR10_POLICY: tuple[SubPolicy, ...] = (
-    (("Invert", 0.1, None), ("Contrast", 0.2, 6)),
-    (("Rotate", 0.7, 2), ("TranslateX", 0.3, 9)),
-    (("Sharpness", 0.8, 1), ("Sharpness", 0.9, 3)),
-    (("ShearY", 0.5, 8), ("TranslateY", 0.7, 9)),
-    (("AutoContrast", 0.5, None), ("Equalize", 0.9, None)),
-    (("ShearY", 0.2, 7), ("Posterize", 0.3, 7)),
-    (("Color", 0.4, 3), ("Brightness", 0.6, 7)),
-    (("Sharpness", 0.3, 9), ("Brightness", 0.7, 9)),
-    (("Equalize", 0.6, None), ("Equalize", 0.5, None)),
-    (("Contrast", 0.6, 7), ("Sharpness", 0.6, 5)),
-    (("Color", 0.7, 7), ("TranslateX", 0.5, 8)),
-    (("Equalize", 0.3, None), ("AutoContrast", 0.4, None)),
-    (("TranslateY", 0.4, 3), ("Sharpness", 0.2, 6)),
-    (("Brightness", 0.9, 6), ("Color", 0.2, 8)),
-    (("Solarize", 0.5, 2), ("Invert", 0.0, None)),
-    (("Equalize", 0.2, None), ("AutoContrast", 0.6, None)),
-    (("Equalize", 0.2, None), ("Equalize", 0.6, None)),
-    (("Color", 0.9, 9), ("Equalize", 0.6, None)),
-    (("AutoContrast", 0.8, None), ("Solarize", 0.2, 8)),
-    (("Brightness", 0.1, 3), ("Color", 0.7, 0)),
-    (("Solarize", 0.4, 5), ("AutoContrast", 0.9, None)),
-    (("TranslateY", 0.9, 9), ("TranslateY", 0.7, 9)),
-    (("AutoContrast", 0.9, None), ("Solarize", 0.8, 3)),
-    (("Equalize", 0.8, None), ("Invert", 0.1, None)),
-    (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, None)),
-)
-SVHN_POLICY: tuple[SubPolicy, ...] = (
-    (("ShearX", 0.9, 4), ("Invert", 0.2, None)),
-    (("ShearY", 0.9, 8), ("Invert", 0.7, None)),
-    (("Equalize", 0.6, None), ("Solarize", 0.6, 6)),
-    (("Invert", 0.9, None), ("Equalize", 0.6, None)),
-    (("Equalize", 0.6, None), ("Rotate", 0.9, 3)),
-    (("ShearX", 0.9, 4), ("AutoContrast", 0.8, None)),
-    (("ShearY", 0.9, 8), ("Invert", 0.4, None)),
-    (("ShearY", 0.9, 5), ("Solarize", 0.2, 6)),
-    (("Invert", 0.9, None), ("AutoContrast", 0.8, None)),
-    (("Equalize", 0.6, None), ("Rotate", 0.9, 3)),
-    (("ShearX", 0.9, 4), ("Solarize", 0.3, 3)),
-    (("ShearY", 0.8, 8), ("Invert", 0.7, None)),
-    (("Equalize", 0.9, None), ("TranslateY", 0.6, 6)),
-    (("Invert", 0.9, None), ("Equalize", 0.6, None)),
-    (("Contrast", 0.3, 3), ("Rotate", 0.8, 4)),
-    (("Invert", 0.8, None), ("TranslateY", 0.0, 2)),
-    (("ShearY", 0.7, 6), ("Solarize", 0.4, 8)),
-    (("Invert", 0.6, None), ("Rotate", 0.8, 4)),
-    (("ShearY", 0.3, 7), ("TranslateX", 0.9, 3)),
-    (("ShearX", 0.1, 6), ("Invert", 0.6, None)),
-    (("Solarize", 0.7, 2), ("TranslateY", 0.6, 7)),
-    (("ShearY", 0.8, 4), ("Invert", 0.8, None)),
-    (("ShearX", 0.7, 9), ("TranslateY", 0.8, 3)),
-    (("ShearY", 0.8, 5), ("AutoContrast", 0.7, None)),
-    (("ShearX", 0.7, 2), ("Invert", 0.1, None)),
-)
-
-
-def magnitude_bins(op: str, bins: int, height: int, width: int, wide: bool = False) -> np.ndarray:
-    """Unsigned magnitudes of an operation (float64 of torch's float32 values); `wide` is TrivialAugment's space."""
+def magnitude_bins(op: str, bins: int, height: int, width: int, flavour: str = "") -> np.ndarray:
+    """Unsigned magnitudes of an operation: torchvision's (float64 of its float32 values); "wide" are TrivialAugment's,
+    "pillow" those of DeepVoltaire/AutoAugment, where no policy uses bin 0 of Solarize."""
+    is_wide, as_pillow, side = flavour == "wide", flavour == "pillow", 1
     if op == "Posterize":
-        dropped_bits = torch.arange(bins) / ((bins - 1) / (6 if wide else 4))
+        dropped_bits = torch.arange(bins) / ((bins - 1) / (6 if is_wide else 4))
         return (8 - dropped_bits.round()).double().numpy()
     if op == "Solarize":
-        return torch.linspace(255.0, 0.0, bins).double().numpy()
-    if op in SIGNED_OPS:
-        return torch.linspace(0.0, _largest(op, height, width, wide), bins).double().numpy()
-    return np.zeros(bins)
+        first, last = 256.0 if as_pillow else 255.0, 0.0
+    else:
+        first, last = 0.0, LARGEST.get(op, (0.0, 0.0))[is_wide]
+    if op.startswith("Translate") and not is_wide:
+        side = width if op == "TranslateX" else height
+    if as_pillow:
+        return np.linspace(first, last, bins) * side
+    return torch.linspace(first, last * side, bins).double().numpy()
 
 
-def pillow_bins(op: str, height: int, width: int) -> np.ndarray:
-    """Unsigned magnitudes of AutoAugment as DeepVoltaire/AutoAugment has it; no policy uses bin 0 of Solarize (256)."""
-    if op == "Solarize":
-        return np.linspace(256.0, 0.0, NARROW_BINS)
-    if op in ("TranslateX", "TranslateY"):
-        return np.linspace(0.0, 150.0 / 331.0, NARROW_BINS) * (width if op == "TranslateX" else height)
-    if op in SIGNED_OPS:
-        return np.linspace(0.0, _largest(op, height, width, wide=False), NARROW_BINS)
-    return magnitude_bins(op, NARROW_BINS, height, width)
+@cache
+def policy_of(name: str) -> list[tuple[Choice, Choice]]:
+    """The 25 sub-policies learnt for a data set (Cubuk et al. 2019, arXiv:1805.09501), as torchvision lists them."""
+    from torchvision.transforms import AutoAugment, AutoAugmentPolicy  # a second, for those who use one
 
-
-def _largest(op: str, height: int, width: int, wide: bool) -> float:
-    if op in ("ShearX", "ShearY"):
-        return 0.99 if wide else 0.3
-    if op in ("TranslateX", "TranslateY"):
-        return 32.0 if wide else 150.0 / 331.0 * (width if op == "TranslateX" else height)
-    if op == "Rotate":
-        return 135.0 if wide else 30.0
-    return 0.99 if wide else 0.9
+    return AutoAugment({"cifar": AutoAugmentPolicy.CIFAR10, "svhn": AutoAugmentPolicy.SVHN}[name]).policies
 
 
 def draw_autoaugment(
-    policy: tuple[SubPolicy, ...],
-    n: int,
-    height: int,
-    width: int,
-    rng: np.random.Generator,
-    as_pillow: bool = False,
+    policy: str, n: int, height: int, width: int, recipe: Recipe, rng: np.random.Generator
 ) -> list[Round]:
     """A sub-policy for each image; each of its two operations happens with its own probability. Magnitudes are
-    torchvision's, or, as_pillow, those of DeepVoltaire/AutoAugment, where a rotation has no sign."""
-    if as_pillow:
-        space = np.stack([pillow_bins(op, height, width) for op in OPS])
-    else:
-        space = _space(NARROW_BINS, height, width, wide=False)
-    sub_policies = rng.integers(len(policy), size=n)
+    torchvision's, those of `pil-cifar` and `pil-svhn` DeepVoltaire/AutoAugment's, where a rotation has no sign."""
+    as_pillow, choices = policy.startswith("pil-"), policy_of(policy.removeprefix("pil-"))
+    space = _space(NARROW_BINS, height, width, "pillow" if as_pillow else "")
+    sub_policies = rng.integers(len(choices), size=n)
     chances = rng.random((n, 2))
     negative = rng.integers(2, size=(n, 2)) == 0
     rounds = []
     for position in range(2):
-        choices = [sub_policy[position] for sub_policy in policy]
-        ops = np.array([OPS.index(op) for op, _, _ in choices])[sub_policies]
-        probabilities = np.array([probability for _, probability, _ in choices])[sub_policies]
-        bins = np.array([bin_ or 0 for _, _, bin_ in choices])[sub_policies]
-        ops = np.where(chances[:, position] < probabilities, ops, OPS.index("Identity"))
+        names, probabilities, bins = zip(*(sub_policy[position] for sub_policy in choices), strict=True)
+        ops = np.array([OPS.index(op) for op in names])[sub_policies]
+        bins = np.array([bin_ or 0 for bin_ in bins])[sub_policies]
+        ops = np.where(chances[:, position] < np.array(probabilities)[sub_policies], ops, OPS.index("Identity"))
         negative_here = negative[:, position] & ~(as_pillow & (ops == OPS.index("Rotate")))
         rounds.append(Round(ops, _signed(ops, space[ops, bins], negative_here)))
     return rounds
@@ -155,7 +86,7 @@ def draw_autoaugment(
 
 def draw_randaugment(n: int, height: int, width: int, recipe: Recipe, rng: np.random.Generator) -> list[Round]:
     """RandAugment (Cubuk et al. 2020, arXiv:1909.13719): uniform picks at one given bin of 31."""
-    space = _space(WIDE_BINS, height, width, wide=False)
+    space = _space(WIDE_BINS, height, width)
     rounds = []
     for _ in range(recipe.randaugment_ops):
         ops = rng.integers(len(RANDOM_OPS), size=n)
@@ -167,13 +98,13 @@ def draw_trivialaugment(n: int, height: int, width: int, recipe: Recipe, rng: np
     """TrivialAugment Wide (Mueller and Hutter 2021, arXiv:2103.10158): one uniform pick at a uniform bin of 31."""
     ops = rng.integers(len(RANDOM_OPS), size=n)
     bins = rng.integers(WIDE_BINS, size=n)
-    space = _space(WIDE_BINS, height, width, wide=True)
+    space = _space(WIDE_BINS, height, width, "wide")
     return [Round(ops, _signed(ops, space[ops, bins], rng.integers(2, size=n) == 0))]
 
 
-def _space(bins: int, height: int, width: int, wide: bool) -> np.ndarray:
+def _space(bins: int, height: int, width: int, flavour: str = "") -> np.ndarray:
     """len(OPS) x bins unsigned magnitudes."""
-    return np.stack([magnitude_bins(op, bins, height, width, wide) for op in OPS])
+    return np.stack([magnitude_bins(op, bins, height, width, flavour) for op in OPS])
 
 
 def _signed(ops: np.ndarray, magnitudes: np.ndarray, negative: np.ndarray) -> np.ndarray:

@@ -14,18 +14,14 @@ from torch.nn.functional import interpolate
 
 from harness.data.augment.pixels import truncated
 from harness.data.augment.policies import (
-    CIFAR10_POLICY,
     PILLOW_OPERATIONS,
-    SVHN_POLICY,
-    Round,
-    SubPolicy,
     apply_rounds_,
     draw_autoaugment,
     draw_randaugment,
     draw_trivialaugment,
     torchvision_operations,
 )
-from harness.data.augment.transfer import blocks, box_mask, gather_pixels, put_images, to_device
+from harness.data.augment.transfer import blocks, box_mask, boxes_around, gather_pixels, put_images, to_device
 from harness.recipes import Recipe
 
 TRIES = 10  # as often as torchvision looks for a crop or a box that fits
@@ -54,6 +50,34 @@ def augment_uint8_(images: Tensor, names: Sequence[str], recipe: Recipe, rng: Rn
 
 def float_steps(names: Sequence[str]) -> list[Step]:
     return [FLOAT_STEPS[name] for name in names if name not in UINT8_STEPS]
+
+
+# --- boxes -----------------------------------------------------------------------------------------------------------
+
+
+class BoxLaw(NamedTuple):
+    """Shares of the image's area, uniform; ratios of its sides, uniform or log-uniform."""
+
+    areas: tuple[float, float]
+    ratios: tuple[float, float]
+    is_log: bool = True
+
+    def draw(self, n: int, area: int, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
+        """Of ten tries for each image, the side that grows with the ratio and the other one: n x 10."""
+        areas = area * rng.uniform(*self.areas, size=(n, TRIES))
+        ratios = rng.uniform(*(np.log(self.ratios) if self.is_log else self.ratios), size=(n, TRIES))
+        ratios = np.exp(ratios) if self.is_log else ratios
+        return np.rint(np.sqrt(areas * ratios)).astype(np.int64), np.rint(np.sqrt(areas / ratios)).astype(np.int64)
+
+
+TORCHVISION = BoxLaw((0.02, 0.33), (0.3, 3.3))
+# Lee's code looks up to 100 times for a box that fits; ten times do not find one in less than one image in a million.
+LEE = BoxLaw((0.02, 0.4), (0.3, 1 / 0.3), is_log=False)
+
+
+def first_fitting(fits: np.ndarray, sides: np.ndarray, otherwise: int) -> np.ndarray:
+    """Each image's first side that fits, of n x 10, or the other value where none does."""
+    return np.where(fits.any(1), np.take_along_axis(sides, fits.argmax(1)[:, None], 1)[:, 0], otherwise)
 
 
 # --- crop, flip, resized crop ----------------------------------------------------------------------------------------
@@ -99,20 +123,15 @@ def flip_(images: Tensor, flips: np.ndarray) -> Tensor:
 def draw_resized_crops(n: int, height: int, width: int, recipe: Recipe, rng: Rng) -> np.ndarray:
     """n x 4 windows (top, left, height, width). Area uniform, side ratio log-uniform; the first of ten tries that fits,
     else the largest allowed centre crop."""
-    areas = height * width * rng.uniform(*recipe.crop_scale, size=(n, TRIES))
-    ratios = np.exp(rng.uniform(*np.log(recipe.crop_ratio), size=(n, TRIES)))
-    widths = np.rint(np.sqrt(areas * ratios)).astype(np.int64)
-    heights = np.rint(np.sqrt(areas / ratios)).astype(np.int64)
+    widths, heights = BoxLaw(recipe.crop_scale, recipe.crop_ratio).draw(n, height * width, rng)
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
-    first, found = fits.argmax(1), fits.any(1)
     centre_h, centre_w = _largest_centre_crop(height, width, recipe.crop_ratio)
-    chosen_h = np.where(found, heights[np.arange(n), first], centre_h)
-    chosen_w = np.where(found, widths[np.arange(n), first], centre_w)
+    chosen_h, chosen_w = first_fitting(fits, heights, centre_h), first_fitting(fits, widths, centre_w)
     # Drawn for every image, fitting or not, so that the stream does not depend on how many fitted.
     tops = rng.integers(np.maximum(height - chosen_h, 0) + 1)
     lefts = rng.integers(np.maximum(width - chosen_w, 0) + 1)
-    tops = np.where(found, tops, (height - chosen_h) // 2)
-    lefts = np.where(found, lefts, (width - chosen_w) // 2)
+    tops = np.where(fits.any(1), tops, (height - chosen_h) // 2)
+    lefts = np.where(fits.any(1), lefts, (width - chosen_w) // 2)
     return np.stack([tops, lefts, chosen_h, chosen_w], axis=1)
 
 
@@ -182,19 +201,6 @@ def within(height: int, width: int, image_width: int, device: torch.device) -> T
 # --- random erasing (Zhong et al. 2020, arXiv:1708.04896) ------------------------------------------------------------
 
 
-class BoxLaw(NamedTuple):
-    """Shares of the image's area, uniform; ratios of height to width, uniform or log-uniform."""
-
-    areas: tuple[float, float]
-    ratios: tuple[float, float]
-    is_log: bool
-
-
-TORCHVISION = BoxLaw((0.02, 0.33), (0.3, 3.3), is_log=True)
-# Lee's code looks up to 100 times for a box that fits; ten times do not find one in less than one image in a million.
-LEE = BoxLaw((0.02, 0.4), (0.3, 1 / 0.3), is_log=False)
-
-
 class Erasure(NamedTuple):
     boxes: Tensor  # n x 4 int64 (y1, x1, y2, x2), empty where nothing is erased; on the host as drawn
     noise_seed: int
@@ -203,15 +209,9 @@ class Erasure(NamedTuple):
 def draw_erasures(n: int, height: int, width: int, recipe: Recipe, rng: Rng, law: BoxLaw = TORCHVISION) -> Erasure:
     """The first of ten boxes that is smaller than the image on both sides; none if all ten are not."""
     wanted = rng.random(n) < recipe.erase_prob
-    areas = height * width * rng.uniform(*law.areas, size=(n, TRIES))
-    ratios = rng.uniform(*(np.log(law.ratios) if law.is_log else law.ratios), size=(n, TRIES))
-    ratios = np.exp(ratios) if law.is_log else ratios
-    heights = np.rint(np.sqrt(areas * ratios)).astype(np.int64)
-    widths = np.rint(np.sqrt(areas / ratios)).astype(np.int64)
-    fits = (heights < height) & (widths < width)
-    first, erased = fits.argmax(1), fits.any(1) & wanted
-    chosen_h = np.where(erased, heights[np.arange(n), first], 0)
-    chosen_w = np.where(erased, widths[np.arange(n), first], 0)
+    heights, widths = law.draw(n, height * width, rng)
+    fits = (heights < height) & (widths < width) & wanted[:, None]
+    chosen_h, chosen_w = first_fitting(fits, heights, 0), first_fitting(fits, widths, 0)
     tops = rng.integers(height - chosen_h + 1)
     lefts = rng.integers(width - chosen_w + 1)
     boxes = np.stack([tops, lefts, tops + chosen_h, lefts + chosen_w], axis=1)
@@ -245,14 +245,13 @@ class Pastes(NamedTuple):
 
 def draw_pastes(n: int, height: int, width: int, recipe: Recipe, rng: Rng) -> Pastes:
     side = np.sqrt(1.0 - rng.beta(1.0, 1.0, size=n))
-    half_h, half_w = (height * side).astype(np.int64) // 2, (width * side).astype(np.int64) // 2
-    centre_y, centre_x = rng.integers(height, size=n), rng.integers(width, size=n)
-    y1, y2 = np.maximum(centre_y - half_h, 0), np.minimum(centre_y + half_h, height)
-    x1, x2 = np.maximum(centre_x - half_w, 0), np.minimum(centre_x + half_w, width)
-    top, left = rng.integers(height - (y2 - y1) + 1), rng.integers(width - (x2 - x1) + 1)
+    halves = np.stack([height * side, width * side]).astype(np.int64) // 2
+    centres = np.stack([rng.integers(height, size=n), rng.integers(width, size=n)])
+    boxes = boxes_around(centres, halves, (height, width))
+    free = np.array((height, width)) - (boxes[:, 2:] - boxes[:, :2])
+    corners = np.stack([rng.integers(free[:, axis] + 1) for axis in range(2)], axis=1)
     flips = rng.random(n) < 0.5
     keep = rng.random(n).astype(np.float32)
-    boxes, corners = np.stack([y1, x1, y2, x2], axis=1), np.stack([top, left], axis=1)
     return Pastes(*(torch.from_numpy(part) for part in (boxes, corners, flips, keep)))
 
 
@@ -275,33 +274,26 @@ def crop_paste(images: Tensor, pastes: Pastes) -> Tensor:
 # --- all steps by name -----------------------------------------------------------------------------------------------
 
 
-def _policy(draw: Callable[[int, int, int, Recipe, Rng], list[Round]]) -> Step:
+def as_torchvision(draw: Callable[[int, int, int, Recipe, Rng], Any]) -> Step:
     return Step(
         draw, lambda images, rounds, recipe: apply_rounds_(images, rounds, torchvision_operations(recipe.interpolation))
     )
 
 
-def _autoaugment(policy: tuple[SubPolicy, ...]) -> Step:
-    return _policy(lambda n, height, width, recipe, rng: draw_autoaugment(policy, n, height, width, rng))
-
-
-def _autoaugment_pil(policy: tuple[SubPolicy, ...]) -> Step:
-    return Step(
-        lambda n, height, width, recipe, rng: draw_autoaugment(policy, n, height, width, rng, as_pillow=True),
-        lambda images, rounds, recipe: apply_rounds_(images, rounds, PILLOW_OPERATIONS),
-    )
+def as_pillow(draw: Callable[[int, int, int, Recipe, Rng], Any]) -> Step:
+    return Step(draw, lambda images, rounds, recipe: apply_rounds_(images, rounds, PILLOW_OPERATIONS))
 
 
 UINT8_STEPS = {
     "crop": Step(draw_crops, lambda images, corners, recipe: crop_(images, corners, recipe.crop_padding)),
     "resized-crop": Step(draw_resized_crops, lambda images, windows, recipe: resized_crop(images, windows)),
     "flip": Step(draw_flips, lambda images, flips, recipe: flip_(images, flips)),
-    "autoaugment-cifar": _autoaugment(CIFAR10_POLICY),
-    "autoaugment-svhn": _autoaugment(SVHN_POLICY),
-    "autoaugment-pil-cifar": _autoaugment_pil(CIFAR10_POLICY),
-    "autoaugment-pil-svhn": _autoaugment_pil(SVHN_POLICY),
-    "randaugment": _policy(draw_randaugment),
-    "trivialaugment": _policy(draw_trivialaugment),
+    "autoaugment-cifar": as_torchvision(partial(draw_autoaugment, "cifar")),
+    "autoaugment-svhn": as_torchvision(partial(draw_autoaugment, "svhn")),
+    "autoaugment-pil-cifar": as_pillow(partial(draw_autoaugment, "pil-cifar")),
+    "autoaugment-pil-svhn": as_pillow(partial(draw_autoaugment, "pil-svhn")),
+    "randaugment": as_torchvision(draw_randaugment),
+    "trivialaugment": as_torchvision(draw_trivialaugment),
 }
 FLOAT_STEPS = {
     "erase": Step(draw_erasures, lambda images, drawn, recipe, mean: erase(images, drawn, recipe.erase_fill)),

@@ -12,15 +12,10 @@ from torch import Tensor
 CPU_BLOCK_VALUES = 1 << 20
 
 
-def tensor_to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    if device.type == "cuda":
-        # A copy from pageable memory would wait for the stream.
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
-
-
-def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    return tensor_to_device(torch.from_numpy(np.ascontiguousarray(array)), device)
+def to_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
+    # A copy from pageable memory would wait for the stream.
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def sent_together(draws: Sequence[Any], device: torch.device) -> list[Any]:
@@ -29,14 +24,14 @@ def sent_together(draws: Sequence[Any], device: torch.device) -> list[Any]:
     fields = []
     for values in zip(*draws, strict=True):
         if isinstance(values[0], Tensor):
-            values = tensor_to_device(torch.cat(values), device).split([len(value) for value in values])
+            values = to_device(torch.cat(values), device).split([len(value) for value in values])
         fields.append(values)
     return [type(draws[0])(*values) for values in zip(*fields, strict=True)]
 
 
 def per_image(values: np.ndarray, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
     """n x 1 x 1 x 1, one value an image; cast on the host, so that every device gets the same bits."""
-    return tensor_to_device(torch.from_numpy(np.ascontiguousarray(values)).to(dtype), device).view(-1, 1, 1, 1)
+    return to_device(torch.from_numpy(np.ascontiguousarray(values)).to(dtype), device).view(-1, 1, 1, 1)
 
 
 def blocks(count: int, values_per_image: int, device: torch.device) -> Iterator[slice]:
@@ -44,6 +39,12 @@ def blocks(count: int, values_per_image: int, device: torch.device) -> Iterator[
     step = max(1, CPU_BLOCK_VALUES // max(1, values_per_image)) if device.type == "cpu" else max(1, count)
     for start in range(0, count, step):
         yield slice(start, min(start + step, count))
+
+
+def boxes_around(centres: np.ndarray, halves: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
+    """2 x n centres and half sides (y, x) in whole pixels -> n x 4 boxes (y1, x1, y2, x2), clipped to the image."""
+    ends = np.array(sides)[:, None]
+    return np.concatenate([np.maximum(centres - halves, 0), np.minimum(centres + halves, ends)]).T
 
 
 def box_mask(boxes: Tensor, height: int, width: int) -> Tensor:

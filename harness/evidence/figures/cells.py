@@ -2,7 +2,7 @@
 stronger corruptions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -60,7 +60,7 @@ def _rows_legend(figure: Figure, lines: Sequence[dict[str, Any]], looks: Looks) 
 def curves_data(cells: Sequence[Cell], dataset: str, split: str = "test") -> dict[str, Any]:
     names = {"accuracy": f"{split}_accuracy", "loss": f"{split}_loss", "train_loss": "train_loss"}
     lines = []
-    for cell in (cell for cell in cells if cell.dataset == dataset and cell.runs):
+    for cell in (cell for cell in cells if cell.dataset == dataset and cell.curves.n):
         series = {kind: cell.curves.series[name] for kind, name in names.items()}
         if any(part["epoch"] for part in series.values()):
             lines.append({"row": list(cell.row), "n": cell.curves.n, **series})
@@ -77,7 +77,7 @@ def draw_curves(data: dict[str, Any], looks: Looks) -> Figure:
         right.plot(loss["epoch"], loss["mean"], color=look.color, linewidth=0.7, alpha=0.4, linestyle=look.line)
         for axes, series in ((left, line["accuracy"]), (right, line["loss"])):
             _curve(axes, series, look, share)
-    split = {"val": "validation"}.get(data["split"], data["split"])
+    split = "validation" if data["split"] == "val" else "test"
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epochs")
@@ -106,24 +106,24 @@ FEW = 0.5  # percent of the images: in bins with fewer, accuracy says little, an
 
 
 def reliability_data(cells: Sequence[Cell], dataset: str) -> dict[str, Any]:
-    """Of the first cells that have predictions; all runs of a cell in one diagram."""
-    known = _with_predictions(cells, dataset)
-    diagrams = [_diagram_data(*pair) for pair in known[:MOST_DIAGRAMS]]
-    return {"title": title(dataset), "of": len(known), "panels": diagrams}
+    return _of_first_cells(cells, dataset, MOST_DIAGRAMS, _diagram_data)
 
 
-def _with_predictions(cells: Sequence[Cell], dataset: str) -> list[tuple[Cell, Quality]]:
-    return [(cell, quality) for cell in cells if cell.dataset == dataset and (quality := cell.quality)]
+def _of_first_cells(
+    cells: Sequence[Cell], dataset: str, most: int, described: Callable[[Quality], dict[str, Any]]
+) -> dict[str, Any]:
+    """Of those that have predictions; all runs of a cell in one panel."""
+    known = [(cell, quality) for cell in cells if cell.dataset == dataset and (quality := cell.quality)]
+    shown = [{"row": list(cell.row), "n": quality.n, **described(quality)} for cell, quality in known[:most]]
+    return {"title": title(dataset), "of": len(known), "panels": shown}
 
 
-def _diagram_data(cell: Cell, quality: Quality) -> dict[str, Any]:
+def _diagram_data(quality: Quality) -> dict[str, Any]:
     """An empty bin has no point."""
     bins = quality.bins
     filled_B = bins.images_B > 0
     images_B = bins.images_B[filled_B]
     return {
-        "row": list(cell.row),
-        "n": quality.n,
         "error": mean_interval(quality.calibration_errors)[0],
         "bin": np.flatnonzero(filled_B).tolist(),
         "confidence": (100 * bins.confidence_B[filled_B] / images_B).tolist(),
@@ -165,12 +165,10 @@ def _diagram(axes: Axes, panel: dict[str, Any], look: Style) -> None:
     heights = [height for share in panel["share"] for height in (0, share, share, 0)]
     axes.fill(sides, heights, color="#d0d0d0", linewidth=0)  # all bars as one shape: a shape each takes far longer
     axes.plot([0, 100], [0, 100], color="#888888", linewidth=0.8)
-    points = [*zip(panel["confidence"], panel["accuracy"], panel["share"])]
-    pale: dict[str, Any] = {"linestyle": "none", "alpha": 0.4}
-    for few, own in ((False, {}), (True, pale)):
-        chosen = [(x, y) for x, y, share in points if (share < FEW) == few]
-        if chosen:
-            axes.plot(*zip(*chosen), clip_on=False, **(look.lines | own))
+    points_B2, few_B = np.array([panel["confidence"], panel["accuracy"]]).T, np.array(panel["share"]) < FEW
+    for shown_B, pale in ((~few_B, {}), (few_B, {"linestyle": "none", "alpha": 0.4})):
+        if shown_B.any():  # a line without a point would be given room for
+            axes.plot(*points_B2[shown_B].T, clip_on=False, **(look.lines | pale))
     axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal", xticks=(0, 50, 100), yticks=(0, 50, 100))
 
 
@@ -182,19 +180,13 @@ SHARES = (0, 1, 5, 20, 50, 100)  # percent, marked on the colour bar
 
 
 def confusion_data(cells: Sequence[Cell], dataset: str) -> dict[str, Any]:
-    """Of the first cells that have predictions; all runs of a cell in one matrix."""
-    known = _with_predictions(cells, dataset)
-    matrices = [
-        {"row": list(cell.row), "n": quality.n, "share": shares(quality.confusion_KK).round(4).tolist()}
-        for cell, quality in known[:MOST_MATRICES]
-    ]
-    return {"title": title(dataset), "of": len(known), "panels": matrices}
+    return _of_first_cells(cells, dataset, MOST_MATRICES, _matrix_data)
 
 
-def shares(confusion_KK: np.ndarray) -> np.ndarray:
+def _matrix_data(quality: Quality) -> dict[str, Any]:
     """Each row in percent of its images; a class without an image has a row of zeros."""
-    images_K1 = confusion_KK.sum(1, keepdims=True)
-    return 100 * confusion_KK / np.maximum(images_K1, 1)
+    images_K1 = quality.confusion_KK.sum(1, keepdims=True)
+    return {"share": (100 * quality.confusion_KK / np.maximum(images_K1, 1)).round(4).tolist()}
 
 
 def draw_confusion(data: dict[str, Any], looks: Looks) -> Figure:

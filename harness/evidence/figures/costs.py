@@ -13,9 +13,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from harness.datasets import title
 from harness.evidence.cells import Cell, Costs, commonest_device, count, datasets_of
 from harness.evidence.figures.drawing import (
+    BLUE,
     COLORS,
     COLUMN_IN,
+    GRAY,
+    GREEN,
     PAGE_IN,
+    VERMILION,
     Looks,
     Plan,
     add_legend,
@@ -50,7 +54,7 @@ AXES = {
     "time": ("training minutes", "a time of its own", 60, "train_seconds"),
     "energy": ("GPU energy of a run (Wh)", "an energy of its own", 3600, "energy_joules"),
 }
-FRONT = {"color": "#888888", "linewidth": 0.8, "zorder": 1}
+FRONT = {"color": GRAY, "linewidth": 0.8, "zorder": 1}
 
 
 def tradeoff_data(cells: Sequence[Cell], against: str) -> dict[str, Any]:
@@ -59,8 +63,7 @@ def tradeoff_data(cells: Sequence[Cell], against: str) -> dict[str, Any]:
     device = commonest_device(cells, field) if field else None
     found = []
     for dataset in datasets_of(cells):
-        here = [cell for cell in cells if cell.dataset == dataset]
-        points = [point for cell in here if (point := _point(cell, against, device))]
+        points = [point for cell in cells if cell.dataset == dataset and (point := _point(cell, against, device))]
         if points:
             found.append({"title": title(dataset), "points": points, "front": pareto_front(points)})
     elsewhere = sum(1 for cell in cells if device and cell.timed(field) and cell.timed_device != device)
@@ -96,10 +99,11 @@ def draw_tradeoff(data: dict[str, Any], looks: Looks) -> Figure:
     across = min(number, 3)
     size_in = {1: COLUMN_IN, 2: 5.0}.get(across, PAGE_IN), 2.3 * -(-number // across) + 0.2
     figure, grid = panels(number, across, size_in)
-    for place, (axes, panel) in enumerate(zip(grid, data["panels"])):
+    for axes, panel in zip(grid, data["panels"]):
         _tradeoff(axes, panel, looks)
-        first = place % across == 0
-        axes.set(xlabel=data["x_label"], ylabel="test accuracy (%), 95% interval" if first else "")
+        axes.set_xlabel(data["x_label"])
+    for axes in grid[::across]:
+        axes.set_ylabel("test accuracy (%), 95% interval")
     rows = sorted({tuple(point["row"]) for panel in data["panels"] for point in panel["points"]})
     handles, labels = [Line2D([], [], **looks[row].markers) for row in rows], [", ".join(row) for row in rows]
     if any(len(panel["front"]) > 1 for panel in data["panels"]):
@@ -147,7 +151,7 @@ def draw_sizes(data: dict[str, Any], looks: Looks) -> Figure:
     """Bars of parameters, the smallest model on top."""
     bars = data["bars"]
     own = COLORS | {variant: look.color for (variant, _), look in looks.items()}
-    colors = [own.get(bar["variant"].split(", ")[0], "#888888") for bar in bars]
+    colors = [own.get(bar["variant"].split(", ")[0], GRAY) for bar in bars]
     millions = [bar["params"] / 1e6 for bar in bars]
     figure, (axes,) = panels(1, 1, (COLUMN_IN, 0.6 + 0.2 * len(bars)))
     drawn = axes.barh(range(len(bars)), millions, height=0.62, color=colors, alpha=0.85)
@@ -169,24 +173,20 @@ def draw_sizes(data: dict[str, Any], looks: Looks) -> Figure:
 
 # --- benchmarks ------------------------------------------------------------------------------------------------------
 
-MET, MISSED, FREE = "#009E73", "#D55E00", "#0072B2"
+REACHED = {True: GREEN, False: VERMILION, None: BLUE}  # None: it has no goal
 
 
 def benchmark_data(measured: Measured) -> dict[str, Any]:
     fields = ("name", "baseline_name", "ratio", "ratio_low", "ratio_high", "goal", "reached")
-    found = [
-        {"device": device, "bars": [{name: getattr(one, name) for name in fields} for one in comparisons]}
-        for device, comparisons in measured
-        if comparisons
-    ]
-    return {"panels": found}
+    bars = [(device, [{name: getattr(one, name) for name in fields} for one in found]) for device, found in measured]
+    return {"panels": [{"device": device, "bars": of} for device, of in bars if of]}
 
 
 def draw_benchmarks(data: dict[str, Any], looks: Looks) -> Figure:
     """A panel for each device."""
     counts = [len(panel["bars"]) for panel in data["panels"]]
-    size_in, heights = (PAGE_IN, sum(0.6 + 0.24 * count for count in counts)), [count + 1.5 for count in counts]
-    figure, grid = panels(len(counts), 1, size_in, height_ratios=heights)
+    height_in = sum(0.6 + 0.24 * count for count in counts)
+    figure, grid = panels(len(counts), 1, (PAGE_IN, height_in), height_ratios=[count + 1.5 for count in counts])
     for axes, panel in zip(grid, data["panels"]):
         _benchmarks(axes, panel)
     told = "times as fast as the baseline (1 = equally fast); bar: median, line: slowest to fastest round"
@@ -197,7 +197,7 @@ def draw_benchmarks(data: dict[str, Any], looks: Looks) -> Figure:
 def _benchmarks(axes: Axes, panel: dict[str, Any]) -> None:
     bars = panel["bars"]
     places = range(len(bars))
-    colors = [{None: FREE, True: MET, False: MISSED}[bar["reached"]] for bar in bars]
+    colors = [REACHED[bar["reached"]] for bar in bars]
     spread = [[bar["ratio"] - bar["ratio_low"] for bar in bars], [bar["ratio_high"] - bar["ratio"] for bar in bars]]
     axes.barh(places, [bar["ratio"] for bar in bars], height=0.65, color=colors, xerr=spread, error_kw={"lw": 0.8})
     beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 7}

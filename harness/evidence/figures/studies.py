@@ -4,29 +4,27 @@ of its grid.
 
 import math
 from collections.abc import Iterable
+from textwrap import fill
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from harness.evidence.effects import BETTER, WORSE, Effect, Line
 from harness.evidence.figures.drawing import (
+    BLUE,
     COLUMN_IN,
     Looks,
     Plan,
-    Style,
     add_legend,
     keep_accuracies,
     panels,
     shortened,
     styles,
-    wrapped,
 )
 from harness.evidence.findings import Finding
 from harness.statistics.intervals import LEVEL, mean_interval
 
-COLOR = "#0072B2"
 LONGEST_LABEL = 26
 
 # What accuracy is drawn over on a logarithmic axis: the recipe's field, the axis's label, and what a tick shows.
@@ -73,9 +71,9 @@ def _row(effect: Effect) -> dict[str, Any]:
 def draw_forest(data: dict[str, Any], looks: Looks) -> Figure:
     rows = data["rows"]
     figure, (axes,) = panels(1, 1, (COLUMN_IN, 1.05 + 0.2 * len(rows)))
-    marker: dict[str, Any] = {"fmt": "o", "color": COLOR, "markersize": 4.5, "elinewidth": 1.1, "capsize": 2}
+    marker: dict[str, Any] = {"fmt": "o", "color": BLUE, "markersize": 4.5, "elinewidth": 1.1, "capsize": 2}
     beside: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "va": "center", "fontsize": 6.5}
-    for clear, face in ((True, COLOR), (False, "white")):
+    for clear, face in ((True, BLUE), (False, "white")):
         chosen = [
             (row["mean"], place, row["half"] or math.nan) for place, row in enumerate(rows) if row["clear"] == clear
         ]
@@ -89,7 +87,7 @@ def draw_forest(data: dict[str, Any], looks: Looks) -> Figure:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(False, axis="y")
     axes.margins(x=0.08)
-    figure.suptitle(wrapped(data["title"]), fontsize=8)
+    figure.suptitle(fill(data["title"], 52), fontsize=8)
     key = f"bar: {LEVEL:.0%} t-interval, paired by seed; filled: Holm p ≤ .05"
     figure.supxlabel(f"{data['x_label']}\n{key}", fontsize=7)
     return figure
@@ -106,8 +104,7 @@ def scaling_data(finding: Finding) -> dict[str, Any] | None:
         values = sorted({x for _, x in places})
         if finding.study.kind != "table" and len(values) > 1 and len(set(places)) == len(places):
             ticks = [[x, f"{x:g}"] for x in values]
-            axis = {"x_label": label, "legend": "", "ticks": ticks, "log": True}
-            return _along(finding, axis) | {"lines": _series(zip(places, lines))}
+            return _along(finding, zip(places, lines), x_label=label, legend="", ticks=ticks, log=True)
     return None
 
 
@@ -118,22 +115,19 @@ def interaction_data(finding: Finding) -> dict[str, Any] | None:
     levels = finding.levels[1]
     placed = [((line.row.levels[0], levels.index(line.row.levels[1])), line) for line in finding.lines]
     ticks = [[x, text] for x, text in enumerate(levels)]
-    axis = {"x_label": finding.study.factors[1], "legend": finding.study.factors[0], "ticks": ticks, "log": False}
-    return _along(finding, axis) | {"lines": _series(placed)}
+    legend, label = finding.study.factors
+    return _along(finding, placed, x_label=label, legend=legend, ticks=ticks, log=False)
 
 
-def _along(finding: Finding, axis: dict[str, Any]) -> dict[str, Any]:
-    return {"title": finding.title, "y_label": f"{_split(finding)} accuracy (%)", **axis}
-
-
-def _series(placed: Iterable[tuple[tuple[str, float], Line]]) -> list[dict[str, Any]]:
+def _along(finding: Finding, placed: Iterable[tuple[tuple[str, float], Line]], **axis: Any) -> dict[str, Any]:
     """Of the lines that were run, each with the name of its series and its place on the axis."""
     points: dict[str, list[dict[str, Any]]] = {}
     for (name, x), line in placed:
         if line.scores:
             mean, half, n = mean_interval(list(line.scores.values()))
             points.setdefault(name, []).append({"x": x, "mean": mean, "half": half, "n": n})
-    return [{"name": name, "points": sorted(of, key=lambda point: point["x"])} for name, of in points.items()]
+    lines = [{"name": name, "points": sorted(of, key=lambda point: point["x"])} for name, of in points.items()]
+    return {"title": finding.title, "y_label": f"{_split(finding)} accuracy (%)", **axis, "lines": lines}
 
 
 def draw_along(data: dict[str, Any], looks: Looks) -> Figure:
@@ -143,26 +137,22 @@ def draw_along(data: dict[str, Any], looks: Looks) -> Figure:
     handles = []
     for place, line in enumerate(data["lines"]):
         shift = (place - (len(names) - 1) / 2) * min(0.08, 0.4 / len(names))  # beside each other, not on each other
-        handles.append(_series_line(axes, line["points"], own[line["name"], "published"], (shift, data["log"])))
+        look, points = own[line["name"], "published"], line["points"]
+        places = [point["x"] * (1 + shift / 2) if data["log"] else point["x"] + shift for point in points]
+        means = [point["mean"] for point in points]
+        halves = [math.nan if point["half"] is None else point["half"] for point in points]
+        marker: dict[str, Any] = {"color": look.color, "marker": look.marker, "markersize": 4, "capsize": 2}
+        handles.append(axes.errorbar(places, means, yerr=halves, elinewidth=0.9, linewidth=0.9, **marker))
     if data["log"]:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks([x for x, _ in data["ticks"]], [shortened(text, 14) for _, text in data["ticks"]])
     keep_accuracies(axes)
     axes.set(xlabel=data["x_label"], ylabel=f"{data['y_label']}\n{_counted(data)}")
-    figure.suptitle(wrapped(data["title"]), fontsize=8)
+    figure.suptitle(fill(data["title"], 52), fontsize=8)
     if len(names) > 1:
         add_legend(figure, handles, names, data["legend"], handlelength=2.4)
     return figure
-
-
-def _series_line(axes: Axes, points: list[dict[str, Any]], look: Style, shifted: tuple[float, bool]) -> Any:
-    shift, log = shifted
-    places = [point["x"] * (1 + shift / 2) if log else point["x"] + shift for point in points]
-    halves = [math.nan if point["half"] is None else point["half"] for point in points]
-    marker: dict[str, Any] = {"color": look.color, "marker": look.marker, "markersize": 4, "capsize": 2}
-    means = [point["mean"] for point in points]
-    return axes.errorbar(places, means, yerr=halves, elinewidth=0.9, linewidth=0.9, **marker)
 
 
 def _counted(data: dict[str, Any]) -> str:
