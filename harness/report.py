@@ -17,12 +17,13 @@ examples:
 from pathlib import Path
 
 from harness.commands import Parser, directory, place, run_command
+from harness.evidence.captions import headed
 from harness.evidence.cells import folders_of, read_costs, read_evidence
-from harness.evidence.conclusions import headed
 from harness.evidence.findings import beside_studies, findings
 from harness.evidence.paper import (
     all_figures,
     all_tables,
+    macros,
     read_parts,
     typeset,
     write_figures,
@@ -30,7 +31,6 @@ from harness.evidence.paper import (
     write_tables,
     write_text,
 )
-from harness.evidence.prose import macros
 from harness.evidence.tables.costs import read_measured
 from harness.studies import STUDIES
 from variants.fields import UsageError, near_matches

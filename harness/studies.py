@@ -6,6 +6,7 @@ of a row is what the tables call it; a setting is what `harness.run --set` takes
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from harness.study import SEEDS, Row, Study, changes, grid
 
@@ -68,33 +69,22 @@ def alike(question: str, base: Row, settings: Mapping[str, str], seeds: int = 1)
     return changes(question, base, settings, quick=small)
 
 
-def named(name: str, field: str, *values: str) -> dict[str, str]:
-    return {f"{name}={value}": f"{field}={value}" for value in values}
+def each(label: str, change: str, *values: Any) -> dict[str, str]:
+    """A row or level for each value, which stands in both texts."""
+    return {label.format(value): change.format(value) for value in values}
 
 
 def families(*names: str) -> dict[str, str]:
-    return {name: f"variant={name}" for name in names}
+    return each("{}", "variant={}", *names)
 
 
 def rates(*values: str) -> dict[str, str]:
-    return {value: f"recipe.lr={value}" for value in values}
-
-
-def budgets(*epochs: int) -> dict[str, str]:
-    return {f"{count} epoch{'s' * (count > 1)}": f"recipe.epochs={count}" for count in epochs}
-
-
-def shares(*percents: int) -> dict[str, str]:
-    return {f"{percent} %": f"recipe.train_share={percent / 100}" for percent in percents}
+    return each("{}", "recipe.lr={}", *values)
 
 
 def widths(*values: int) -> dict[str, str]:
     """As many hidden units of the MLP for each of the model's as the base has."""
     return {str(width): f"variant.width={width} variant.mlp_width={2 * width}" for width in values}
-
-
-def depths(*values: int) -> dict[str, str]:
-    return {str(depth): f"variant.depth={depth}" for depth in values}
 
 
 STUDIES = {
@@ -119,12 +109,12 @@ STUDIES = {
         BASE,
         {
             "variant": families("compact", "vanilla", "timm", "patch2"),
-            "recipe": {name: f"recipe={name}" for name in ("common", "s1", "s2", "s0-head")},
+            "recipe": each("{}", "recipe={}", "common", "s1", "s2", "s0-head"),
         },
         quick=quick_grid(
             {
                 "variant": families("compact", "compact-cls"),
-                "recipe": {name: f"recipe={name}" for name in ("common", "s1", "s2")},
+                "recipe": each("{}", "recipe={}", "common", "s1", "s2"),
             },
             also="recipe.warmup_epochs=1",
         ),
@@ -147,36 +137,36 @@ STUDIES = {
     "pooling": alike(
         "Does pooling over the sequence beat a class token, and does either beat the mean?",
         Row("compact", "published", label="pool=seq"),
-        named("pool", "variant.pool", "cls", "mean"),
+        each("pool={}", "variant.pool={}", "cls", "mean"),
         seeds=2,
     ),
     "pooling-normed": alike(
         "Does the pooling matter as much where a norm follows the last block, as in most ViTs?",
         Row("compact", "published", ("variant.final_norm=tokens",), label="pool=seq"),
-        named("pool", "variant.pool", "cls", "mean"),
+        each("pool={}", "variant.pool={}", "cls", "mean"),
         seeds=2,
     ),
     "final-norm": alike(
         "Does a pre-norm body want one more norm at its end, before the pooling or after it?",
         Row("compact", "published", label="norm=none"),
-        named("norm", "variant.final_norm", "tokens", "pooled"),
+        each("norm={}", "variant.final_norm={}", "tokens", "pooled"),
         seeds=2,
     ),
     "patch-size": alike(
         "What do smaller patches gain for what they cost?",
         BASE.but(label="patch=4"),
-        named("patch", "variant.patch", "8", "2"),
+        each("patch={}", "variant.patch={}", "8", "2"),
         seeds=2,
     ),
     "position": alike(
         "Must positions be learned, and must there be any?",
         BASE.but(label="position=learned"),
-        named("position", "variant.position", "sincos", "none") | {"+relative bias": "variant.relative_bias=true"},
+        each("position={}", "variant.position={}", "sincos", "none") | {"+relative bias": "variant.relative_bias=true"},
     ),
     "tokenizer": alike(
         "What do convolutions or shifted patches give a tokenizer?",
         BASE.but(label="tokens=linear"),
-        named("tokens", "variant.tokenizer", "conv-stem", "cct-conv", "shifted"),
+        each("tokens={}", "variant.tokenizer={}", "conv-stem", "cct-conv", "shifted"),
     ),
     "attention": alike(
         "Does how attention is computed or scaled matter?",
@@ -184,7 +174,7 @@ STUDIES = {
         {
             "merged": "variant.attention=merged",  # computes the same up to rounding, as per-head does: they cost time
             "per-head": "variant.attention=per-head",
-            **named("scale", "variant.attention_scale", "width", "learned"),
+            **each("scale={}", "variant.attention_scale={}", "width", "learned"),
         },
     ),
     "mlp-quirk": changes(
@@ -219,13 +209,13 @@ STUDIES = {
     "label-smoothing": alike(
         "How much label smoothing, if any?",
         BASE.but(label="smoothing=0.1"),
-        named("smoothing", "recipe.label_smoothing", "0", "0.05", "0.2"),
+        each("smoothing={}", "recipe.label_smoothing={}", "0", "0.05", "0.2"),
     ),
     "drop-path": alike(
         "Does dropping residual branches regularise so small a model?",
         BASE.but(label="drop path=0"),
         # The variant's field: the recipe's would be two fields, its own and the variant's, which it sets.
-        named("drop path", "variant.drop_path", "0.05", "0.1", "0.2"),
+        each("drop path={}", "variant.drop_path={}", "0.05", "0.1", "0.2"),
     ),
     "optimizer": grid(
         "Adam with L2 or AdamW, how much decay, and on everything or on weights alone?",
@@ -242,20 +232,25 @@ STUDIES = {
     "budget": changes(
         "What do more epochs still gain?",
         BASE.but(label="200 epochs"),
-        budgets(50, 100, 400, 800),
-        quick=quick_changes("2 epochs", budgets(1, 4), 2, also="recipe.epochs=2 recipe.warmup_epochs=0.5"),
+        each("{} epochs", "recipe.epochs={}", 50, 100, 400, 800),
+        quick=quick_changes(
+            "2 epochs",
+            {"1 epoch": "recipe.epochs=1", "4 epochs": "recipe.epochs=4"},
+            2,
+            also="recipe.epochs=2 recipe.warmup_epochs=0.5",
+        ),
     ),
     "data-fraction": changes(
         "How does accuracy grow with the training images, at the same number of steps?",
         BASE.but(label="100 %"),
-        shares(1, 5, 10, 25, 50),
-        quick=quick_changes("100 %", shares(1, 10), seeds=2),
+        {f"{percent} %": f"recipe.train_share={percent / 100}" for percent in (1, 5, 10, 25, 50)},
+        quick=quick_changes("100 %", {"1 %": "recipe.train_share=0.01", "10 %": "recipe.train_share=0.1"}, seeds=2),
     ),
     "width-depth": grid(
         "Wider or deeper?",
         BASE,
-        {"width": widths(96, 192, 384), "depth": depths(6, 9, 12)},
-        quick=quick_grid({"width": widths(24, 48), "depth": depths(2, 4)}),
+        {"width": widths(96, 192, 384), "depth": each("{}", "variant.depth={}", 6, 9, 12)},
+        quick=quick_grid({"width": widths(24, 48), "depth": each("{}", "variant.depth={}", 2, 4)}),
     ),
     "locality": grid(
         "Do shifted patches and locality attention (Lee et al.) help, apart and together?",

@@ -2,7 +2,7 @@
 nor data.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
@@ -145,14 +145,11 @@ def grid(question: str, base: Row, factors: Mapping[str, Mapping[str, str]], **r
 
 def changed_fields(base: RunConfig, other: RunConfig) -> list[str]:
     """The dotted fields in which two planned runs differ; a seed is no part of a plan."""
-    first, second = dict(_dotted(base.plan)), dict(_dotted(other.plan))
+    first, second = _dotted(base.plan), _dotted(other.plan)
     absent = object()
     return sorted(name for name in first | second if first.get(name, absent) != second.get(name, absent))
 
 
-def _dotted(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in fields.items():
-        if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+def _dotted(plan: Mapping[str, Any]) -> dict[str, Any]:
+    parts = {f"{part}.{name}": value for part in ("variant", "recipe") for name, value in plan[part].items()}
+    return parts | {name: value for name, value in plan.items() if name not in ("variant", "recipe")}

@@ -19,8 +19,7 @@ FLOW = (
 
 # The same inside the largest room.
 EVIDENCE = (
-    "writing", "names", "quality", "cells", "effects", "findings", "conclusions", "tables",
-    "figures", "prose", "paper",
+    "writing", "names", "quality", "cells", "effects", "findings", "captions", "tables", "figures", "paper",
 )  # fmt: skip
 
 

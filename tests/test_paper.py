@@ -14,14 +14,12 @@ from harness.evidence import paper as typesetting
 from harness.evidence.cells import read_evidence
 from harness.evidence.figures import drawing
 from harness.evidence.findings import findings
-from harness.evidence.paper import typeset
-from harness.evidence.prose import NONE_YET, macros, macros_text, studies_text
-from harness.evidence.tables.published import PUBLISHED_NUMBERS
+from harness.evidence.paper import NONE_YET, macros, studies_text, typeset
+from harness.evidence.tables.results import PUBLISHED_NUMBERS
 from harness.report import main
 from harness.statistics.simulated import simulate
 from harness.studies import STUDIES
 from harness.timing.synthetic import write_cell
-from tests.test_report import write_run
 from variants.fields import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,10 +67,6 @@ def test_numbers_come_from_what_they_name(tmp_path):
     assert sum(judged) == int(found["publishedTotal"]) and judged[0] + judged[1] == 3, "two sources printed vanilla's"
     truth = simulate(2000, 5)
     assert found["simFamilyError"] == f"{truth.share('any_false'):.2%}"
-
-
-def test_macros_are_escaped():
-    assert r"\newcommand{\levelPercent}{95\%}" in macros_text({"levelPercent": "95%"})
 
 
 def test_the_studies_are_told_and_quick_forms_are_not(tmp_path):
@@ -143,42 +137,28 @@ def test_the_paper_can_be_typeset(tmp_path):
 
 
 def test_cells_of_a_study_stand_in_its_table_and_in_the_long_ones_alone(tmp_path, monkeypatch, capsys):
+    """And the README is rewritten between its markers alone, each time the same."""
     monkeypatch.setattr(drawing, "drawn", lambda *_: (b"", b""))
     write_pooling(tmp_path / "runs")
     other = resolve("compact", DATASETS["c10"], "published", settings=["recipe.lr=0.5"])
     write_cell(tmp_path / "runs", other, seeds=1)
-    readme = tmp_path / "README.md"
-    readme.write_text("<!-- results:begin -->\n<!-- results:end -->\n")
+    readme, texts = tmp_path / "README.md", []
+    readme.write_text("# Title\n<!-- results:begin -->\nold\n<!-- results:end -->\nrest\n")
     words = ["--results", str(tmp_path / "runs"), "--out", str(tmp_path / "paper"), "--bench", str(tmp_path)]
-    assert main([*words, "--readme", str(readme)]) == 0
+    for _ in range(2):
+        assert main([*words, "--readme", str(readme)]) == 0
+        texts.append(readme.read_text(encoding="utf-8"))
     tables = {path.stem: path.read_text() for path in (tmp_path / "paper" / "tables").glob("*.md")}
     assert "compact-cls" not in tables["main"] and "recipe.lr=0.5" in tables["main"], "no study has that one"
     assert "10 runs done" in tables["main"] and "2 cells shown with their studies alone" in tables["main"]
     assert "| compact | published | 100 |" in tables["main"], "a row of the main table, although a study has it too"
     assert "| compact-cls | published |" in tables["cells"] and "pool=cls" in tables["study-pooling"]
-    text = readme.read_text()
-    assert "\n* Study pooling on CIFAR-10, 100 epochs, fp32: pool=cls: " in text and text.endswith("end -->\n")
-    capsys.readouterr()
+    assert texts[0] == texts[1] and "\nold\n" not in texts[0] and "| compact | published | 100 |" in texts[0]
+    assert texts[0].startswith("# Title\n<!-- results:begin -->\n") and texts[0].endswith("end -->\nrest\n")
+    assert "\n* Study pooling on CIFAR-10, 100 epochs, fp32: pool=cls: " in texts[0]
 
 
 # --- the README's part ------------------------------------------------------------------------------------------------
-
-
-def test_readme_is_rewritten_between_its_markers(tmp_path, monkeypatch):
-    monkeypatch.setattr(drawing, "drawn", lambda *_: (b"", b""))
-    readme, (begin, end) = tmp_path / "README.md", ("<!-- results:begin -->", "<!-- results:end -->")
-    readme.write_text(f"# Title\n{begin}\nold\n{end}\nrest\n")
-    write_run(tmp_path / "runs", "compact", "c10", 0, 0.5)
-    arguments = ["--results", str(tmp_path / "runs"), "--out", str(tmp_path / "paper"), "--readme", str(readme)]
-    main(arguments)
-    once = readme.read_text(encoding="utf-8")
-    assert once.startswith(f"# Title\n{begin}\n")
-    assert once.endswith(f"{end}\nrest\n")
-    assert "| 50.00 (1) |" in once
-    assert "1 run done" in once
-    assert "\nold\n" not in once
-    main(arguments)
-    assert readme.read_text(encoding="utf-8") == once
 
 
 @pytest.mark.parametrize("text", ["no markers", "<!-- results:end -->\n<!-- results:begin -->\n", None])

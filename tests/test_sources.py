@@ -15,7 +15,7 @@ from harness.data.pipeline import Batch
 from harness.datasets import DATASETS
 from harness.evidence.cells import read_evidence
 from harness.evidence.names import name_of
-from harness.evidence.tables.published import published_table
+from harness.evidence.tables.results import published_table
 from harness.recipes import PUBLISHED, RECIPES, Recipe, shortened
 from harness.records.read import load_runs
 from harness.studies import STUDIES

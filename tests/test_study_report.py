@@ -1,19 +1,17 @@
 """A study's tables and figures show what it found, the report writes and removes them, bold means best and
 distinguishable, and captions say how a table came about. Every record here is made up."""
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from harness.evidence.captions import RULE, made_with
 from harness.evidence.cells import read_evidence
-from harness.evidence.conclusions import RULE
 from harness.evidence.figures.drawing import data_digest, drawn, read_digest
 from harness.evidence.figures.studies import study_figures
 from harness.evidence.findings import findings
 from harness.evidence.paper import write_tables
-from harness.evidence.tables.captions import made_with
 from harness.evidence.tables.study import study_tables
 from harness.evidence.writing import Table
 from harness.report import main
@@ -21,7 +19,7 @@ from harness.studies import STUDIES
 from harness.studies import changes as study_of_changes
 from harness.studies import grid as study_of_grid
 from harness.study import Row, Study
-from tests.test_effects import BY_HAND, GRID, GRID_ROWS, POOLING, only, write_row, write_rows
+from tests.test_effects import BY_HAND, GRID, GRID_ROWS, POOLING, found, only, write_row, write_rows
 from tests.test_report import table, write_run
 
 
@@ -49,16 +47,6 @@ def test_the_table_of_a_study_by_hand(tmp_path: Path) -> None:
     assert (mean["params (M)"], mean["MACs (G)"], mean["minutes"]) == ("0.119", "0.00894", "10.0")
 
 
-def test_bold_is_the_best_row_where_it_is_told_from_every_other(tmp_path: Path) -> None:
-    """mean - seq: p = .00083; mean - cls: 3, 3.6, 2.4: t = 3 / (.6 / sqrt 3), p = .013. Both hold after Holm."""
-    write_rows(tmp_path / "clear", POOLING, BY_HAND)
-    (table,) = study_tables(only(tmp_path / "clear"))
-    assert table.bold == {(2, table.columns.index("accuracy (%)"))}
-    assert "Bold: the best mean of its column" in table.caption
-    write_rows(tmp_path / "noisy", POOLING, [*BY_HAND[:2], (61.0, 61.5, 70.0)])
-    assert study_tables(only(tmp_path / "noisy"))[0].bold == frozenset()
-
-
 def test_one_seed_is_undecided_and_has_no_probability(tmp_path: Path) -> None:
     write_rows(tmp_path, POOLING, [(60.0, 61.0), (61.0,)])
     (table,) = study_tables(only(tmp_path))
@@ -70,37 +58,31 @@ def test_one_seed_is_undecided_and_has_no_probability(tmp_path: Path) -> None:
 
 def test_captions_say_what_was_run(tmp_path: Path) -> None:
     small = study_of_changes("Works?", Row("compact", "quick", label="pool=seq"), {"pool=cls": "variant.pool=cls"})
-    study = replace(POOLING, quick=small)
     write_rows(tmp_path / "short", POOLING, [(60.0, 61.0), (61.0,)], epochs=10, precision="bf16", compile=True)
     write_rows(tmp_path / "small", small, [(60.0,), (61.0,)], dataset="digits")
     held_out = replace(POOLING, holdout=0.1)
     write_rows(tmp_path / "held", held_out, [(60.0,), (61.0,)], holdout=0.1)
-    short, quick, held = (
-        study_tables(only(tmp_path / name, of))[0].caption
-        for name, of in (("short", POOLING), ("small", study), ("held", held_out))
-    )
-    for part in (
-        *("Which pool?", "Test accuracy on CIFAR-10", "Every row was given 10 epochs instead of those that the study"),
-        *("GPU A", "bf16", "torch 2.15.0", "n = 1 or 2", "10 epochs", "500,000 images seen", "step was compiled"),
-        "Nothing is tested: no two seeds are on both sides",
-    ):
-        assert part in short
-    write_rows(tmp_path / "tested", POOLING, [(60.0, 61.0, 62.5), (61.0, 61.5, 62.0), (59.0, 59.0, 59.5)])
-    assert "adjusted for the 2 comparisons of this table" in study_tables(only(tmp_path / "tested"))[0].caption
-    write_rows(tmp_path / "one", POOLING, [(60.0, 61.0, 62.5), (61.0, 61.5, 62.0)])
-    assert "adjusted for the one comparison of this table" in study_tables(only(tmp_path / "one"))[0].caption
+    studies = {"short": POOLING, "small": replace(POOLING, quick=small), "held": held_out}
+    short, quick, held = (study_tables(only(tmp_path / name, of))[0].caption for name, of in studies.items())
+    assert "Every row was given 10 epochs instead of those that the study plans" in short
+    assert "500,000 images seen" in short and "step was compiled" in short and "Nothing is tested" in short
     assert "quick form" in quick and "instead of" not in quick
     assert "Validation accuracy on CIFAR-10 after the last planned epoch, a holdout of 10%" in held
 
 
 def test_a_row_that_is_the_base_on_this_data_set_says_so(tmp_path: Path) -> None:
+    """Where nothing may be mirrored, a row without the flip is its base: a difference of 0 would be no finding."""
     base = Row("compact", "common", label="crop+flip").but("recipe.augment=crop,flip")
     study = study_of_changes("Flips?", base, {"crop": "recipe.augment=crop", "pool=cls": "variant.pool=cls"})
     write_rows(tmp_path, study, [(62.0, 63.1, 63.9), (), (60.0, 61.0, 62.0)], dataset="svhn")
     (table,) = study_tables(only(tmp_path, study))
     assert (cells(table, 1)["verdict"], cells(table, 1)["effect (points)"]) == ("same cell as crop+flip", "—")
     assert "adjusted for the one comparison" in table.caption
+    assert table.conclusions[-1] == "crop: the same cell as crop+flip on this data set."
     assert table.bold == {(0, table.columns.index("accuracy (%)"))}, "its second self is no rival"
+    write_rows(tmp_path, study, [(60.0, 61.0), (61.0, 62.5)])
+    on_c10 = next(one for one in found(tmp_path, study) if one.dataset == "c10")
+    assert on_c10.effects[0].label == "crop"
 
 
 def test_the_tables_of_a_grid(tmp_path: Path) -> None:
@@ -136,13 +118,6 @@ def test_a_level_s_change_is_stated_by_machine(tmp_path: Path) -> None:
     ]
 
 
-def test_differences_are_numbers_in_every_form() -> None:
-    shown = Table("t", ("x",), (("-1.32 ± 0.80",), ("+0.20 ± 1.00",), ("-cmd",)), "p ≤ 1", conclusions=("a_b: c",))
-    assert list(csv.reader(shown.to_csv().splitlines()))[1:] == [["-1.32 ± 0.80"], ["+0.20 ± 1.00"], ["-cmd"]]
-    assert r"$-$1.32 $\pm$ 0.80 \\" in shown.to_latex() and "b: c" not in shown.to_latex()
-    assert shown.to_markdown().endswith("p ≤ 1\n\n* a\\_b: c\n")
-
-
 # --- figures
 
 
@@ -151,25 +126,17 @@ def figures(root: Path, study: Study) -> dict[str, dict]:
 
 
 def test_a_forest_has_a_line_for_each_comparison_in_the_order_of_the_study(tmp_path: Path) -> None:
-    write_rows(tmp_path, POOLING, BY_HAND)
+    """Of the rows in their other order: both are worse than the first, and as clear as if they were better."""
+    write_rows(tmp_path, POOLING, BY_HAND[::-1])
+    assert [effect.verdict for effect in only(tmp_path).effects] == ["worse", "worse"]
     (name, data) = next(iter(figures(tmp_path, POOLING).items()))
     assert (name, data["x_label"]) == ("forest-pooling", "points of test accuracy against pool=seq")
     assert [(row["label"], row["n"], row["clear"]) for row in data["rows"]] == [
-        ("pool=cls", 3, False),
+        ("pool=cls", 3, True),
         ("pool=mean", 3, True),
     ]
-    assert [row["mean"] for row in data["rows"]] == pytest.approx([-1, 2])
-    assert [row["half"] for row in data["rows"]] == pytest.approx([1.24207, 0.248414], abs=1e-5)
-
-
-def test_worse_is_as_clear_as_better(tmp_path: Path) -> None:
-    write_rows(tmp_path, POOLING, BY_HAND[::-1])
-    assert [effect.verdict for effect in only(tmp_path).effects] == ["worse", "worse"]
-    rows = figures(tmp_path, POOLING)["forest-pooling"]["rows"]
-    assert [(row["label"], row["clear"], row["mean"] < 0) for row in rows] == [
-        ("pool=cls", True, True),
-        ("pool=mean", True, True),
-    ]
+    assert [row["mean"] for row in data["rows"]] == pytest.approx([-3, -2])
+    assert data["rows"][1]["half"] == pytest.approx(0.248414, abs=1e-5)
 
 
 def test_a_forest_without_a_pair_is_not_drawn(tmp_path: Path) -> None:
@@ -275,38 +242,20 @@ def test_the_main_table_is_bold_in_one_column_and_undecided_in_another(tmp_path:
     assert RULE in shown.caption and "Undecided for SVHN: " in shown.caption
 
 
-def test_bold_cells_are_escaped_like_others() -> None:
-    shown = Table("t", ("name", "x"), (("a_b*c & 5%", "-1.50"), ("plain", "2")), "", bold=frozenset({(0, 0), (0, 1)}))
-    assert shown.to_markdown().splitlines()[1:4] == [
-        "| --- | ---: |",
-        r"| **a\_b\*c &amp; 5%** | **-1.50** |",
-        "| plain | 2 |",
-    ]
-    assert r"\textbf{a\_b*c \& 5\%} & \textbf{$-$1.50} \\" in shown.to_latex()
-    assert shown.to_csv().splitlines()[1] == "a_b*c & 5%,-1.50"
-
-
 # --- what captions say ------------------------------------------------------------------------------------------------
 
 
 def test_what_runs_were_made_with(tmp_path: Path) -> None:
-    write_run(tmp_path, "compact", "c10", 0, epochs=100)
-    write_run(tmp_path, "compact", "c10", 1, epochs=100)
+    for seed in (0, 1):
+        write_run(tmp_path, "compact", "c10", seed, epochs=100)
     write_run(tmp_path, "vanilla", "c10", 0, None, env={"device_name": "never finished"})
-    groups = read_evidence([tmp_path]).cells
-    assert made_with(groups) == (
-        "Trained on GPU A, in bf16, with torch 2.15.0, n = 2, 100 epochs, 5,000,000 images seen."
-    )
-    assert made_with(groups, "device", "precision", "n", "epochs", "images") == "Trained with torch 2.15.0."
-    assert made_with([]) == ""
-
-
-def test_mixed_and_unknown_things_are_named_in_captions(tmp_path: Path) -> None:
-    write_run(tmp_path, "compact", "c10", 0, env={"torch": None, "device_name": "CPU B"}, images_seen=None)
-    write_run(tmp_path, "vanilla", "c10", 0, epochs=10, config={"precision": "fp32"})
+    told = "Trained on GPU A, in bf16, with torch 2.15.0, n = 2, 100 epochs, 5,000,000 images seen."
+    assert made_with(read_evidence([tmp_path]).cells) == told and made_with([]) == ""
+    write_run(tmp_path, "patch2", "c10", 0, env={"torch": None, "device_name": "CPU B"}, images_seen=None)
     for number in range(5):
-        write_run(tmp_path, f"v{number}", "c10", 0, epochs=20 + number, images_seen=7)
-    sentence = made_with(read_evidence([tmp_path]).cells)
-    assert "on CPU B and GPU A, in bf16 and fp32, with torch 2.15.0 and unknown," in sentence
-    assert "10 to 100 epochs" in sentence  # more budgets than one names one by one
-    assert "7 or 500,000 or unknown images seen" in sentence
+        write_run(tmp_path, f"v{number}", "c10", 0, epochs=20 + number, images_seen=7, config={"precision": "fp32"})
+    sentence = made_with(read_evidence([tmp_path]).cells, "n")
+    assert sentence == (
+        "Trained on CPU B and GPU A, in bf16 and fp32, with torch 2.15.0 and unknown, 20 to 100 epochs, 7 or 5,000,000 "
+        "or unknown images seen."
+    ), "more budgets than one names one by one"

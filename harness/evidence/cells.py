@@ -1,27 +1,34 @@
 """From records to cells: all seeds of one variant and recipe on one data set, under a name that no other cell of that
 data set has. Every table and figure reads these; the order of their rows is here too."""
 
+import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from harness.config import dataset_name
 from harness.counting.cost import file_name
 from harness.datasets import DATASETS
 from harness.evidence.names import Name, name_of
-from harness.evidence.quality import Corrupted, Curves, Quality, corrupted_of, curves_of, finite, quality_of
-from harness.records.read import Run, load_runs, parsed
+from harness.evidence.quality import Curves, Quality, Robustness, curves_of, finite, quality_of, robustness_of
+from harness.evidence.writing import Item
+from harness.records.read import Run, load_runs
 from harness.records.schema import is_aside
+from harness.study import Row as PlannedRow
 from harness.study import Study
 from variants.catalog import CATALOG
 from variants.fields import UsageError
 
 OWN_RUNS, REFERENCE_RUNS = Path("results/runs"), Path("results/reference")
 
+IDENTITY = ("compile", "holdout", "precision", "semantics", "variant_type")  # of a cell, beside variant and recipe
+
 Costs = Mapping[tuple[str, str], Mapping[str, float | None]]  # of the catalogue, by variant and data set
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -31,10 +38,10 @@ class Cell:
     variant: str
     recipe_name: str
     overrides: tuple[str, ...]
-    note: str  # what tells it from another cell of the same name: precision, compilation, ...
     dataset: str
     runs: tuple[Run, ...]  # done, by seed
     failed: tuple[Run, ...]
+    note: str = ""  # what tells it from another cell of the same name: precision, compilation, ...
 
     @property
     def recipe(self) -> str:
@@ -85,8 +92,8 @@ class Cell:
         return curves_of(self.runs)
 
     @cached_property
-    def corrupted(self) -> list[Corrupted]:
-        return corrupted_of(self.runs)
+    def robustness(self) -> Robustness | None:
+        return robustness_of(self.runs)
 
     @cached_property
     def devices(self) -> list[str]:
@@ -133,14 +140,16 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """In the order in which they come."""
+    found: dict[Key, list[Item]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
+
+
 def device_of(run: Run) -> str:
     return str(run.env.get("device_name") or run.env.get("device") or "unknown")
-
-
-def dataset_of(run: Run) -> str:
-    """A folder's own name, as in the run's identity: where a copy lies is no part of what was run."""
-    name = run.config["dataset"]
-    return f"folder:{Path(name[7:]).name}" if name.startswith("folder:") else name
 
 
 def commonest_device(cells: Sequence[Cell], field: str = "train_seconds") -> str | None:
@@ -164,9 +173,9 @@ def folders_of(named: list[Path] | None) -> list[Path]:
 def read_evidence(folders: Iterable[Path], costs: Costs | None = None) -> Evidence:
     folders = tuple(dict.fromkeys(folders))
     runs = unique([run for folder in folders for run in load_runs([folder]) if usable(run)])
-    judged_on_val = [bool(run.config.get("holdout")) or run.result.get("split") == "val" for run in runs]
-    tested, validated = ([run for run, val in zip(runs, judged_on_val) if val == wanted] for wanted in (False, True))
-    return Evidence(folders, tuple(_cells(tested)), tuple(_cells(validated)), costs=costs or {})
+    found = grouped(runs, lambda run: bool(run.config.get("holdout")) or run.result.get("split") == "val")
+    tested, validated = (tuple(_cells(found.get(judged_on_val, []))) for judged_on_val in (False, True))
+    return Evidence(folders, tested, validated, costs=costs or {})
 
 
 def usable(run: Run) -> bool:
@@ -188,23 +197,16 @@ def unique(runs: Sequence[Run]) -> list[Run]:
     return list(first.values())
 
 
-def cell_of(runs: Sequence[Run], name: Name, note: str = "") -> Cell:
+def cell_of(runs: Sequence[Run], name: Name) -> Cell:
     done, failed = (tuple(run for run in runs if run.ok == ok) for ok in (True, False))
-    return Cell(*name, note, dataset_of(runs[0]), done, failed)
+    return Cell(*name, dataset_name(runs[0].config["dataset"]), done, failed)
 
 
 def _cells(runs: Sequence[Run]) -> list[Cell]:
-    members: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.config["cell_id"], run.config["seed"])):
-        members.setdefault(run.config["cell_id"], []).append(run)
-    named: dict[Name, list[list[Run]]] = {}
-    for seeds in members.values():
-        named.setdefault(_name(seeds), []).append(seeds)
-    cells = [
-        cell_of(seeds, name, note)
-        for name, namesakes in named.items()
-        for seeds, note in zip(namesakes, _notes(namesakes))
-    ]
+    ordered = sorted(runs, key=lambda run: (run.config["cell_id"], run.config["seed"]))
+    seeds = grouped(ordered, lambda run: run.config["cell_id"]).values()
+    namesakes = grouped((cell_of(of, _name(of)) for of in seeds), lambda cell: (cell.variant, cell.recipe))
+    cells = [cell for of in namesakes.values() for cell in _noted(of)]
     return sorted(cells, key=lambda cell: (cell.row, cell.dataset))
 
 
@@ -214,34 +216,20 @@ def _name(seeds: Sequence[Run]) -> Name:
     return min(map(name_of, configs.values()), key=lambda name: (len(name[2]), name))
 
 
-def _notes(namesakes: Sequence[Sequence[Run]]) -> list[str]:
-    """For each of the cells that share a name, what differs where two of them meet on one data set; else nothing."""
-    fields = [_identity(seeds[0]) for seeds in namesakes]
-    meeting: dict[str, list[int]] = {}
-    for index, seeds in enumerate(namesakes):
-        meeting.setdefault(dataset_of(seeds[0]), []).append(index)
-    varying = {name for at in meeting.values() for name in fields[at[0]] if len({fields[i].get(name) for i in at}) > 1}
-    notes = [", ".join(_value_text(name, own.get(name)) for name in sorted(varying)) for own in fields]
-    if any(len({notes[i] for i in at}) < len(at) for at in meeting.values()):  # no field that the records show differs
-        tails = [seeds[0].config["cell_id"].rsplit("-", 1)[-1] for seeds in namesakes]
+def _noted(namesakes: Sequence[Cell]) -> list[Cell]:
+    """Cells that share a name, each with what differs where two of them meet on one data set."""
+    meeting = grouped(namesakes, lambda cell: cell.dataset).values()
+    varying = [name for name in IDENTITY if any(len({str(cell.setting(name)) for cell in of}) > 1 for of in meeting)]
+    notes = [", ".join(_setting_text(name, cell.setting(name)) for name in varying) for cell in namesakes]
+    if len({(cell.dataset, note) for cell, note in zip(namesakes, notes)}) < len(notes):
+        tails = [cell.setting("cell_id").rsplit("-", 1)[-1] for cell in namesakes]  # something else differs
         notes = [", ".join(filter(None, pair)) for pair in zip(notes, tails)]
-    return notes
+    return [replace(cell, note=note) for cell, note in zip(namesakes, notes)]
 
 
-def _identity(run: Run) -> dict[str, str]:
-    """The fields that set cells apart, as text: tuples and lists of a record cannot be compared as set members."""
-    own = {name: run.config.get(name) for name in ("precision", "compile", "semantics", "variant_type", "holdout")}
-    for part in ("recipe", "variant"):
-        own |= {f"{part}.{name}": value for name, value in (run.config.get(part) or {}).items()}
-    return {name: str(value) for name, value in own.items()}
-
-
-def _value_text(name: str, value: str | None) -> str:
-    if name == "precision":
-        return str(value)
-    if name == "compile":
-        return "compiled" if value == "True" else "not compiled"
-    return f"{name.rpartition('.')[2]}={value}"
+def _setting_text(name: str, value: Any) -> str:
+    told = {"precision": str(value), "compile": "compiled" if value else "not compiled"}
+    return told.get(name, f"{name}={value}")
 
 
 # --- what the catalogue costs ---------------------------------------------------------------------------------------
@@ -251,26 +239,18 @@ COSTS = ("params", "params_without_head", "macs", "macs_without_head", "attentio
 
 def read_costs(folder: Path) -> Costs:
     """As `harness.cost --write` left it; a variant or data set without a file is absent."""
-    found = {}
-    for name in CATALOG:
-        for dataset in DATASETS.values():
-            path = folder / file_name(name, dataset)
-            if path.is_file():
-                found[name, dataset.name] = _numbers(path, name, dataset.name)
-    return found
+    keys = ((name, dataset) for name in CATALOG for dataset in DATASETS.values())
+    files = {(name, dataset.name): folder / file_name(name, dataset) for name, dataset in keys}
+    return {key: _numbers(path) for key, path in files.items() if path.is_file()}
 
 
-def _numbers(path: Path, variant: str, dataset: str) -> dict[str, float | None]:
+def _numbers(path: Path) -> dict[str, float | None]:
     try:
-        plain: Any = parsed("no JSON", path.read_bytes())
-        if not isinstance(plain, dict) or (plain.get("variant"), plain.get("dataset")) != (variant, dataset):
-            raise ValueError(f"it is not that of {variant} on {dataset}")
-        if lacking := [name for name in COSTS if name not in plain]:
-            raise ValueError(f"it has no {', '.join(lacking)}")
+        plain: Any = json.loads(path.read_bytes())
         return {name: finite(plain[name]) for name in COSTS}
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{path} holds no cost: {reason}\nwrite it again: python -m harness.cost --write") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        told = f"{path} holds no cost: {type(error).__name__}: {error}"
+        raise UsageError(f"{told}\nwrite it again: python -m harness.cost --write") from None
 
 
 def cost_of_cell(cell: Cell, costs: Costs) -> Mapping[str, float | None]:
@@ -301,6 +281,7 @@ class Row:
     variant: str
     recipe: str
     on: dict[str, Cell]
+    planned: PlannedRow | None = None
 
     @property
     def cells(self) -> list[Cell]:
@@ -320,13 +301,11 @@ def in_order(cells: Sequence[Cell], study: Study) -> list[Cell]:
 
 def rows_of(cells: Sequence[Cell], study: Study) -> list[Row]:
     """The rows of the study first, those included that nobody ran, then whatever else was found."""
-    found: dict[tuple[str, str], dict[str, Cell]] = {}
-    names: dict[tuple[str, str], set[tuple[str, str]]] = {}  # without notes -> with notes
-    for cell in sorted(cells, key=lambda cell: cell.row):
-        found.setdefault(cell.row, {})[cell.dataset] = cell
-        names.setdefault((cell.variant, cell.recipe), set()).add(cell.row)
+    ordered = sorted(cells, key=lambda cell: cell.row)
+    found = {row: {cell.dataset: cell for cell in of} for row, of in grouped(ordered, lambda cell: cell.row).items()}
+    namesakes = grouped(ordered, lambda cell: (cell.variant, cell.recipe))
     rows = []
     for planned in study.rows:
-        for name in sorted(names.get(planned.name, {planned.name})):
-            rows.append(Row(*name, found.pop(name, {})))
+        names = dict.fromkeys(cell.row for cell in namesakes.get(planned.name, ()))
+        rows += [Row(*name, found.pop(name, {}), planned) for name in names or [planned.name]]
     return rows + [Row(*name, on) for name, on in found.items()]

@@ -11,7 +11,7 @@ from math import fsum, prod
 import numpy as np
 
 from harness.config import RunConfig
-from harness.evidence.cells import Cell
+from harness.evidence.cells import Cell, grouped
 from harness.recipes import PUBLISHED
 from harness.statistics.intervals import ALPHA
 from harness.statistics.paired import Paired, holm, of_differences, paired, seeds_needed, variance_shares
@@ -19,8 +19,9 @@ from harness.study import Row, Study
 
 BETTER, WORSE, NEITHER, UNDECIDED = "better", "worse", "not distinguishable", "undecided"
 NOT_RUN = "not run"
+WITHOUT = "common"  # what a model is trained with that was published with no recipe
+ROUNDING = 6  # digits of a percentage; sums of the same accuracies in another order differ beyond
 
-Levels = tuple[str, ...]
 Scores = Mapping[int, float]  # accuracy in percent by seed
 
 
@@ -33,21 +34,13 @@ class Line:
     config: RunConfig
     plan_id: str
     cell: Cell | None  # none: planned, and not run
-    scores: dict[int, float]  # accuracy in percent by seed, on the images that the study is judged on
+    scores: Scores  # on the images that the study is judged on
     same_as: str = ""  # label of an earlier row that is the same cell on this data set (no mirrored digits, say)
 
     @property
     def tried(self) -> set[int]:
         """The seeds of its runs, those that failed included."""
         return {*self.scores, *(run.config["seed"] for run in self.cell.failed)} if self.cell else set()
-
-
-def base_of(lines: Sequence[Line]) -> Line:
-    """The study's first row; in a table of rows the first one that was run."""
-    return next(line for line in lines if line.scores)
-
-
-# --- effects ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -83,101 +76,11 @@ class Effect:
         return bool(self.difference.mean and self.difference.spread) and self.seeds_to_resolve is None
 
 
-def effects_of(study: Study, lines: Sequence[Line]) -> list[Effect]:
-    """In the order of the study; a row without runs is in it, and takes no part in the correction."""
-    found = list(_of_grid(Grid(study.factors, lines)) if study.kind == "grid" else _of_rows(lines))
-    adjusted = holm([one.difference.t_p for one in found])
-    return [replace(one, holm_p=p) for one, p in zip(found, adjusted)]
-
-
-def _of_rows(lines: Sequence[Line]) -> Iterator[Effect]:
-    base = base_of(lines)
-    for line in lines:
-        if line is not base and not line.same_as:
-            difference = paired(base.scores, line.scores)
-            yield Effect(line.label, base.label, difference, line=line, tried=bool(line.tried))
-
-
-# --- grids -----------------------------------------------------------------------------------------------------------
-
-
-class Grid:
-    """The accuracies of a grid of factors by its levels, holes included."""
-
-    def __init__(self, factors: Sequence[str], lines: Sequence[Line]):
-        self.factors = tuple(factors)
-        self.rows = [line.row.levels for line in lines]  # those that can be run
-        self.levels = [list(dict.fromkeys(levels[place] for levels in self.rows)) for place in range(len(factors))]
-        self.scores: dict[Levels, Scores] = {line.row.levels: line.scores for line in lines if line.scores}
-        # a level is tried where any cell of it is
-        self.tried = {pair for line in lines if line.tried for pair in zip(factors, line.row.levels)}
-
-    @property
-    def shared_seeds(self) -> list[int]:
-        """Those of every combination of levels; a combination that is not there has none."""
-        return sorted(set.intersection(*(set(self.scores.get(levels, ())) for levels in product(*self.levels))))
-
-
-def _of_grid(grid: Grid) -> Iterator[Effect]:
-    """Of each level against the first one of its factor."""
-    for place, (base, *others) in enumerate(grid.levels):
-        for level in others:
-            yield _main_effect(grid, place, base, level)
-
-
-def _main_effect(grid: Grid, place: int, base: str, level: str) -> Effect:
-    """Averaged over the cells and seeds that both sides have."""
-    at_base = [levels for levels in grid.rows if levels[place] == base]
-    pairs: dict[Levels, tuple[Scores, Scores]] = {}
-    for levels in at_base:
-        before, after = levels[:place], levels[place + 1 :]
-        sides = grid.scores.get(levels), grid.scores.get((*before, level, *after))
-        if sides[0] and sides[1]:
-            pairs[before + after] = sides[0], sides[1]
-    seeds = [set(side) for pair in pairs.values() for side in pair]
-    complete = sorted(set.intersection(*seeds)) if seeds else []
-    differences = [fsum(b[seed] - a[seed] for a, b in pairs.values()) / len(pairs) for seed in complete]
-    others = " and ".join(grid.factors[:place] + grid.factors[place + 1 :])
-    which = "" if len(pairs) == len(at_base) else f" ({'; '.join(', '.join(levels) for levels in pairs)})"
-    factor = grid.factors[place]
-    return Effect(
-        f"{factor}={level}",
-        f"{factor}={base}",
-        of_differences(differences, dropped=len(set().union(*seeds)) - len(complete)),
-        averaged_over=f"{others}{which}" if others and pairs else "",
-        tried=(factor, level) in grid.tried,
-    )
-
-
 @dataclass(frozen=True)
 class Share:
     source: str
     found: float  # of the total sum of squares
     by_chance: float  # what noise alone would give: the share of the degrees of freedom
-
-
-def shares_of(grid: Grid) -> list[Share]:
-    """Of the factors, their interactions and the seeds; none unless every cell has two seeds that all cells share."""
-    seeds = grid.shared_seeds
-    sizes = [*map(len, grid.levels), len(seeds)]
-    if len(grid.factors) < 2 or min(sizes) < 2:
-        return []
-    values = [grid.scores[levels][seed] for levels in product(*grid.levels) for seed in seeds]
-    found = variance_shares(np.array(values).reshape(sizes))
-    if found is None:
-        return []
-    parts, residual = found
-    total = prod(sizes) - 1
-    shares = []
-    for axes, part in parts.items():
-        degrees = prod(sizes[axis] - 1 for axis in axes)
-        shares.append(Share(" × ".join(grid.factors[axis] for axis in axes), part, degrees / total))
-    return [*shares, Share("seeds", residual, 1 - sum(share.by_chance for share in shares))]
-
-
-# --- gaps between published models -----------------------------------------------------------------------------------
-
-WITHOUT = "common"  # what a model is trained with that was published with no recipe
 
 
 @dataclass(frozen=True)
@@ -189,35 +92,6 @@ class Gap:
     whole: Paired
     model: Paired  # the change of model, averaged over the two recipes
     recipe: Paired
-
-
-def gaps_of(grid: Grid) -> list[Gap]:
-    """Of each pair of models of which all four cells were run; none in a study of other factors."""
-    if grid.factors != ("variant", "recipe"):
-        return []
-    found = (_gap(grid.scores, pair) for pair in combinations(grid.levels[0], 2))
-    return [gap for gap in found if gap]
-
-
-def _gap(scores: Mapping[Levels, Scores], models: tuple[str, str]) -> Gap | None:
-    recipes = [PUBLISHED.get(model, WITHOUT) for model in models]
-    corners = [scores.get((model, recipe), {}) for model in models for recipe in recipes]
-    seeds = sorted(set.intersection(*(set(corner) for corner in corners)))
-    if not seeds:
-        return None
-    whole, model = [], []
-    for seed in seeds:
-        aa, ab, ba, bb = (corner[seed] for corner in corners)  # model and recipe: each the first's or the second's
-        whole.append(bb - aa)
-        model.append(((ba - aa) + (bb - ab)) / 2)
-    recipe = [gap - part for gap, part in zip(whole, model)]
-    first, second = (f"{name} under {own}" for name, own in zip(models, recipes))
-    return Gap(first, second, of_differences(whole), of_differences(model), of_differences(recipe))
-
-
-# --- what is chosen, and what is bold --------------------------------------------------------------------------------
-
-ROUNDING = 6  # digits of a percentage; sums of the same accuracies in another order differ beyond
 
 
 @dataclass(frozen=True)
@@ -234,37 +108,146 @@ class Choice:
     failed: int  # of the cells: with one of the seeds at least, and so never the best
 
 
-def choices_of(study: Study, lines: Sequence[Line]) -> list[Choice]:
-    """Of a grid judged on held-out images: for each variant of which all cells were tried, the best one.
+@dataclass(frozen=True)
+class Studied:
+    """A study and those of its rows that can be run, holes included. What it found is computed once, whoever asks."""
 
-    In the order of the study; of two cells that are as good the earlier one. Nothing is chosen on test images.
-    """
-    if not study.holdout or study.kind != "grid":
-        return []
-    of_variant: dict[str, list[Line]] = {}
-    for line in lines:
-        if not line.same_as:
-            of_variant.setdefault(line.config.variant_name, []).append(line)
-    whole = {name: of for name, of in of_variant.items() if all(line.tried for line in of)}
-    tried = [line.tried for of in whole.values() for line in of]
-    seeds = sorted(set.intersection(*tried)) if tried else []
-    found = (_choice(name, of, seeds) for name, of in whole.items() if seeds and len(of) > 1)
-    return [choice for choice in found if choice]
+    study: Study
+    lines: tuple[Line, ...]
+
+    @cached_property
+    def base(self) -> Line:
+        """The study's first row; in a table of rows the first one that was run."""
+        return next(line for line in self.lines if line.scores)
+
+    @cached_property
+    def effects(self) -> list[Effect]:
+        """In the order of the study; a row without runs is in it, and takes no part in the correction."""
+        found = [*(self._of_levels() if self.study.kind == "grid" else self._of_rows())]
+        adjusted = holm([one.difference.t_p for one in found])
+        return [replace(one, holm_p=p) for one, p in zip(found, adjusted)]
+
+    @cached_property
+    def best(self) -> "Best":
+        return best_of([None if line.same_as else line.scores for line in self.lines])
+
+    def _of_rows(self) -> Iterator[Effect]:
+        for line in self.lines:
+            if line is not self.base and not line.same_as:
+                difference = paired(self.base.scores, line.scores)
+                yield Effect(line.label, self.base.label, difference, line=line, tried=bool(line.tried))
+
+    # --- of a grid
+
+    @cached_property
+    def levels(self) -> list[list[str]]:
+        """Of each factor, in the order of the study; the base's first."""
+        factors = range(len(self.study.factors))
+        return [list(dict.fromkeys(line.row.levels[place] for line in self.lines)) for place in factors]
+
+    @cached_property
+    def scores(self) -> dict[tuple[str, ...], Scores]:
+        """Of each cell that was run, by its levels."""
+        return {line.row.levels: line.scores for line in self.lines if line.scores}
+
+    @cached_property
+    def shared_seeds(self) -> list[int]:
+        """Those of every combination of levels; a combination that is not there has none."""
+        return sorted(set.intersection(*(set(self.scores.get(levels, ())) for levels in product(*self.levels))))
+
+    def _of_levels(self) -> Iterator[Effect]:
+        for place, (base, *others) in enumerate(self.levels):
+            for level in others:
+                yield self._main_effect(place, base, level)
+
+    def _main_effect(self, place: int, base: str, level: str) -> Effect:
+        """Averaged over the cells and seeds that both sides have."""
+        at_base = [line.row.levels for line in self.lines if line.row.levels[place] == base]
+        pairs: dict[tuple[str, ...], tuple[Scores, Scores]] = {}
+        for levels in at_base:
+            before, after = levels[:place], levels[place + 1 :]
+            sides = self.scores.get(levels, {}), self.scores.get((*before, level, *after), {})
+            if all(sides):
+                pairs[before + after] = sides
+        seeds = [set(side) for pair in pairs.values() for side in pair]
+        complete = sorted(set.intersection(*seeds)) if seeds else []
+        differences = [fsum(b[seed] - a[seed] for a, b in pairs.values()) / len(pairs) for seed in complete]
+        factor, factors = self.study.factors[place], self.study.factors
+        others = " and ".join(factors[:place] + factors[place + 1 :])
+        which = "" if len(pairs) == len(at_base) else f" ({'; '.join(', '.join(levels) for levels in pairs)})"
+        return Effect(
+            f"{factor}={level}",
+            f"{factor}={base}",
+            of_differences(differences, dropped=len(set().union(*seeds)) - len(complete)),
+            averaged_over=f"{others}{which}" if others and pairs else "",
+            tried=any(line.tried for line in self.lines if line.row.levels[place] == level),
+        )
+
+    @cached_property
+    def shares(self) -> list[Share]:
+        """Of the factors, their interactions and the seeds; none unless every cell has two seeds that all share."""
+        factors, seeds = self.study.factors, self.shared_seeds
+        sizes = [*map(len, self.levels), len(seeds)]
+        if len(factors) < 2 or min(sizes) < 2:
+            return []
+        values = [self.scores[levels][seed] for levels in product(*self.levels) for seed in seeds]
+        found = variance_shares(np.array(values).reshape(sizes))
+        if found is None:
+            return []
+        parts, residual = found
+        shares = []
+        for axes, part in parts.items():
+            degrees = prod(sizes[axis] - 1 for axis in axes)
+            shares.append(Share(" × ".join(factors[axis] for axis in axes), part, degrees / (prod(sizes) - 1)))
+        return [*shares, Share("seeds", residual, 1 - sum(share.by_chance for share in shares))]
+
+    @cached_property
+    def gaps(self) -> list[Gap]:
+        """Of each pair of models of which all four cells were run; none in a study of other factors."""
+        if self.study.factors != ("variant", "recipe"):
+            return []
+        found = (self._gap(pair) for pair in combinations(self.levels[0], 2))
+        return [gap for gap in found if gap]
+
+    def _gap(self, models: tuple[str, str]) -> Gap | None:
+        recipes = [PUBLISHED.get(model, WITHOUT) for model in models]
+        corners = [self.scores.get((model, recipe), {}) for model in models for recipe in recipes]
+        whole, model = [], []
+        for seed in sorted(set.intersection(*map(set, corners))):
+            aa, ab, ba, bb = (corner[seed] for corner in corners)  # model and recipe: each the first's or the second's
+            whole.append(bb - aa)
+            model.append(((ba - aa) + (bb - ab)) / 2)
+        recipe = [gap - part for gap, part in zip(whole, model)]
+        first, second = (f"{name} under {own}" for name, own in zip(models, recipes))
+        return Gap(first, second, *map(of_differences, (whole, model, recipe))) if whole else None
+
+    @cached_property
+    def choices(self) -> list[Choice]:
+        """Of a grid judged on held-out images: for each variant of which all cells were tried, the best one.
+
+        In the order of the study; of two cells that are as good the earlier one. Nothing is chosen on test images.
+        """
+        if not self.study.holdout or self.study.kind != "grid":
+            return []
+        own = grouped((line for line in self.lines if not line.same_as), lambda line: line.config.variant_name)
+        whole = [lines for lines in own.values() if all(line.tried for line in lines)]
+        seeds = set.intersection(*(line.tried for lines in whole for line in lines)) if whole else set()
+        found = (_choice(lines, seeds) for lines in whole if seeds and len(lines) > 1)
+        return [choice for choice in found if choice]
 
 
-def _choice(variant: str, lines: Sequence[Line], seeds: Sequence[int]) -> Choice | None:
-    means = [
-        (round(fsum(line.scores[seed] for seed in seeds) / len(seeds), ROUNDING), line)
-        for line in lines
-        if line.scores.keys() >= set(seeds)
-    ]
-    if not means:
+def _choice(lines: Sequence[Line], seeds: set[int]) -> Choice | None:
+    done = [line for line in lines if line.scores.keys() >= seeds]
+    means = [round(fsum(line.scores[seed] for seed in seeds) / len(seeds), ROUNDING) for line in done]
+    if not done:
         return None
-    (mean, best), *others = sorted(means, key=lambda pair: -pair[0])
-    after = others[0] if others else None
-    lead = mean - after[0] if after else 0.0
-    failed = len(lines) - len(means)
-    return Choice(variant, best, mean, after[1] if after else None, lead, len(seeds), len(lines), failed)
+    (mean, best), *others = sorted(zip(means, done), key=lambda pair: -pair[0])
+    second, after = others[0] if others else (mean, None)
+    failed = len(lines) - len(done)
+    return Choice(best.config.variant_name, best, mean, after, mean - second, len(seeds), len(lines), failed)
+
+
+# --- what is bold ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -275,13 +258,13 @@ class Best:
 
 def best_of(column: Sequence[Scores | None]) -> Best:
     """The row with the best mean, where paired tests tell it from every other; a row without runs takes no part."""
-    means = {row: sum(of.values()) / len(of) for row, of in enumerate(column) if of}
-    if len(means) < 2:
+    runs = {row: scores for row, scores in enumerate(column) if scores}
+    if len(runs) < 2:
         return Best()
-    first = max(means, key=lambda row: means[row])
-    rivals = [paired(column[row] or {}, column[first] or {}) for row in means if row != first]
+    first = max(runs, key=lambda row: sum(runs[row].values()) / len(runs[row]))
+    rivals = [paired(scores, runs[first]) for row, scores in runs.items() if row != first]
     p_values = [rival.t_p for rival in rivals]
-    if any(p is None for p in p_values):
+    if None in p_values:
         return Best(undecided=True)
     # The means are over all seeds, the tests over those that both rows have: they must point the same way.
     ahead = all((rival.mean or 0) > 0 for rival in rivals)

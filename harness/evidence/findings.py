@@ -1,53 +1,35 @@
-"""Which runs answer which study, and what they found: a study's rows with their cells, on one data set, at one budget,
-in one precision. A run belongs to a row if every field that can change its result is the row's; names do not count."""
+"""Which runs answer which study: a study's rows with their cells, on one data set, at one budget, in one precision. A
+run belongs to a row if every field that can change its result is the row's; names do not count."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from itertools import groupby
+from functools import cache
+from itertools import groupby, product
 from typing import Any
 
 from harness.config import RATES, RunConfig, plan_id
 from harness.datasets import DATASETS, title
 from harness.evidence.cells import Cell, Evidence
-from harness.evidence.effects import (
-    Best,
-    Choice,
-    Effect,
-    Gap,
-    Grid,
-    Line,
-    Share,
-    base_of,
-    best_of,
-    choices_of,
-    effects_of,
-    gaps_of,
-    shares_of,
-)
+from harness.evidence.effects import Line, Studied
 from harness.evidence.writing import HOLE
 from harness.studies import STUDIES
-from harness.study import EPOCHS, Row, Study, changed_fields
+from harness.study import Row, Study, changed_fields
 from variants.catalog import CATALOG
 from variants.fields import UsageError
 
-Pair = tuple[str, str]  # variant and recipe
 Setting = tuple[str, str, bool]  # data set, precision, and whether the step was compiled
 Cells = Mapping[str, Cell]  # of one setting, by plan id: what a study can say of a cell
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A study as it was run: the rows that its budget allows, in its order, holes included. What it found is computed
-    once, whoever asks."""
+class Finding(Studied):
+    """A study as it was run."""
 
     study_name: str
-    study: Study
     quick: bool  # the study's small form
     moved_to: str  # the variant or recipe that took the place of the planned one, if any did
-    epochs: int | None  # none: every row at the epochs that it plans
+    epochs: int | None  # that every row was given; none: those that each plans
     setting: Setting
-    lines: tuple[Line, ...]
     name: str = ""  # of its files: the study's, with what tells it from the study's other findings
 
     @property
@@ -55,22 +37,10 @@ class Finding:
         return self.setting[0]
 
     @property
-    def compile(self) -> bool:
-        return self.setting[2]
-
-    @property
-    def split(self) -> str:
-        return "val" if self.study.holdout else "test"
-
-    @cached_property
-    def base(self) -> Line:
-        return base_of(self.lines)
-
-    @property
     def cells(self) -> list[Cell]:
         return [line.cell for line in self.lines if line.cell and not line.same_as]
 
-    @cached_property
+    @property
     def plan_ids(self) -> set[str]:
         """Of the rows that were run."""
         return {line.plan_id for line in self.lines if line.scores}
@@ -81,52 +51,12 @@ class Finding:
         return "1 epoch" if found == [1] else f"{' to '.join(map(str, dict.fromkeys((found[0], found[-1]))))} epochs"
 
     @property
-    def shortened(self) -> bool:
-        """Whether rows were given other epochs than the study plans for them."""
-        planned = [planned_on(line.row, self.dataset, None, self.study.holdout) for line in self.lines]
-        return any(one and one.recipe.epochs != line.config.recipe.epochs for one, line in zip(planned, self.lines))
-
-    @property
     def title(self) -> str:
         dataset, precision, compiled = self.setting
         name = f"{self.study_name} (quick form)" if self.quick else self.study_name
-        judged = "validation images" if self.split == "val" else ""
+        judged = "validation images" if self.study.holdout else ""
         made = (judged, self.moved_to, self.budget, precision, "compiled" if compiled else "")
         return ", ".join([f"{name} on {title(dataset)}", *filter(None, made)])
-
-    # --- what it found
-
-    @cached_property
-    def grid(self) -> Grid:
-        return Grid(self.study.factors, self.lines)
-
-    def levels(self, factor: int) -> list[str]:
-        """In the order of the study; the base's first."""
-        return self.grid.levels[factor]
-
-    @cached_property
-    def effects(self) -> list[Effect]:
-        return effects_of(self.study, self.lines)
-
-    @cached_property
-    def shares(self) -> list[Share]:
-        return shares_of(self.grid) if self.study.kind == "grid" else []
-
-    @cached_property
-    def shared_seeds(self) -> list[int]:
-        return self.grid.shared_seeds if self.study.kind == "grid" else []
-
-    @cached_property
-    def gaps(self) -> list[Gap]:
-        return gaps_of(self.grid)
-
-    @cached_property
-    def choices(self) -> list[Choice]:
-        return choices_of(self.study, self.lines)
-
-    @cached_property
-    def best(self) -> Best:
-        return best_of([None if line.same_as else line.scores for line in self.lines])
 
 
 def findings(evidence: Evidence, studies: Mapping[str, Study] = STUDIES) -> list[Finding]:
@@ -135,14 +65,12 @@ def findings(evidence: Evidence, studies: Mapping[str, Study] = STUDIES) -> list
     found = []
     for name, study in studies.items():
         for setting, cells in (validated if study.holdout else tested).items():
-            pairs = {(cell.variant, cell.recipe_name) for cell in cells.values()}
-            seen = {cell.epochs for cell in cells.values() if cell.epochs}
-            for form, quick, moved_to in _forms(study, pairs):
-                for epochs in _budgets(form, setting[0], seen):
-                    lines = _lines(form, setting[0], epochs, cells, whole=bool(moved_to))
-                    one = Finding(name, form, quick, moved_to, epochs, setting, lines)
-                    if lines and _is_answered(one) and not (moved_to and _is_a_row_of(lines[0], study)):
-                        found.append(one)
+            budgets = [None, *sorted({cell.epochs for cell in cells.values() if cell.epochs})]
+            for (form, quick, moved_to), epochs in product(_forms(study, cells.values()), budgets):
+                lines = _lines(form, setting[0], epochs, cells)
+                one = Finding(form, lines, name, quick, moved_to, epochs, setting)
+                if _is_answered(one) and not (moved_to and _is_a_row_of(lines[0], study)):
+                    found.append(one)
     return _named(_without_parts(found))
 
 
@@ -150,10 +78,11 @@ def beside_studies(evidence: Evidence, shown: str, found: Sequence[Finding]) -> 
     """Without the cells that were run for other studies than `shown` alone: they have tables of their own."""
     planned = {row.name for row in STUDIES[shown].rows}
     theirs = {id(cell) for one in found if one.study_name != shown for cell in one.cells}
-    parts: dict[bool, list[Cell]] = {True: [], False: []}
-    for cell in evidence.cells:
-        parts[id(cell) in theirs and (cell.variant, cell.recipe) not in planned].append(cell)
-    return replace(evidence, cells=tuple(parts[False]), elsewhere=tuple(parts[True]))
+    elsewhere = {id(cell) for cell in evidence.cells if (cell.variant, cell.recipe) not in planned} & theirs
+    here, there = (
+        tuple(cell for cell in evidence.cells if (id(cell) in elsewhere) == wanted) for wanted in (False, True)
+    )
+    return replace(evidence, cells=here, elsewhere=there)
 
 
 # --- the runs of a study ---------------------------------------------------------------------------------------------
@@ -174,12 +103,9 @@ def _by_setting(cells: Iterable[Cell]) -> dict[Setting, dict[str, Cell]]:
     return {setting: found[setting] for setting in sorted(found, key=lambda one: (order.index(one[0]), one))}
 
 
-def _forms(study: Study, pairs: Iterable[Pair]) -> Iterator[tuple[Study, bool, str]]:
-    """A study, whether it is the small form, and to which variant or recipe it was moved. As planned first: what two
-    forms have in common is the planned one's.
-
-    Moved is what `harness.sweep --variants X --recipes Y` makes of a study whose rows all have one variant, or one
-    recipe.
+def _forms(study: Study, cells: Iterable[Cell]) -> Iterator[tuple[Study, bool, str]]:
+    """A study as it is planned, its small form, and what `harness.sweep --variants X --recipes Y` makes of it where its
+    rows all have one variant, or one recipe; each with whether it is small and to what it was moved.
     """
     yield study, False, ""
     if study.quick:
@@ -189,37 +115,16 @@ def _forms(study: Study, pairs: Iterable[Pair]) -> Iterator[tuple[Study, bool, s
     planned = study.base.variant, study.base.name[1].split(", ")[0]
     alike = [len({getattr(row, what) for row in study.rows}) == 1 for what in ("variant", "recipe")]
     # a person's own file is not run to make a table
-    known = [pair for pair in pairs if pair[0] in CATALOG or pair[0].startswith("timm:")]
-    for words in sorted({tuple(word if one else "" for word, one in zip(pair, alike)) for pair in known}):
+    names = {(c.variant, c.recipe_name) for c in cells if c.variant in CATALOG or c.variant.startswith("timm:")}
+    for words in sorted({tuple(word if one else "" for word, one in zip(pair, alike)) for pair in names}):
         if others := [word for word, own in zip(words, planned) if word and word != own]:
             variants, recipes = ([word] if word else None for word in words)
             yield study.narrowed(variants, recipes), False, " ".join(others)
 
 
-def _is_a_row_of(base: Line, study: Study) -> bool:
-    """No other base of a study of changes: compact-cls is what the study of poolings makes of compact."""
-    planned = (planned_on(row, base.config.dataset, base.config.recipe.epochs, study.holdout) for row in study.rows)
-    return study.kind == "changes" and any(one and one.plan_id == base.plan_id for one in planned)
-
-
-def _budgets(study: Study, dataset: str, seen: Set[int]) -> list[int | None]:
-    """The epochs that each row plans (none), and whatever else was run."""
-    alike = len({(row.variant, row.recipe) for row in study.rows}) == 1 and not any(
-        r.set_to(EPOCHS) for r in study.rows
-    )
-    if alike and (base := planned_on(study.base, dataset, None, study.holdout)):
-        seen = seen - {base.recipe.epochs}  # which every row has as it is planned
-    return [None, *sorted(seen)]
-
-
-def planned_on(row: Row, dataset: str, epochs: int | None, holdout: float) -> RunConfig | None:
-    """None for a row that cannot be run like this: more warm restarts than epochs, say."""
-    return _planned(replace(row, label="", levels=()), dataset, epochs, holdout)[0]
-
-
 @cache  # many studies have the same base, and each form is looked for at every budget
-def _planned(row: Row, dataset: str, epochs: int | None, holdout: float) -> tuple[RunConfig | None, str]:
-    """With its plan id."""
+def planned_on(row: Row, dataset: str, epochs: int | None, holdout: float) -> tuple[RunConfig | None, str]:
+    """With its plan id. None for a row that cannot be run like this: more warm restarts than epochs, say."""
     try:
         config = row.resolve(DATASETS[dataset], epochs=epochs, holdout=holdout)
     except UsageError:
@@ -227,18 +132,14 @@ def _planned(row: Row, dataset: str, epochs: int | None, holdout: float) -> tupl
     return config, config.plan_id
 
 
-def _lines(study: Study, dataset: str, epochs: int | None, cells: Cells, whole: bool) -> tuple[Line, ...]:
-    """The rows that can be run like this; none where one is missing without which this is no run of the study.
-
-    That is its base, and every row where the `whole` study is needed: of a study that was moved, two cells of another
-    study may happen to be two.
-    """
+def _lines(study: Study, dataset: str, epochs: int | None, cells: Cells) -> tuple[Line, ...]:
+    """The rows that can be run like this; none where the base was not, but in a table."""
     lines: list[Line] = []
     labels: dict[str, str] = {}  # under which a plan came up first
     for row, label in zip(study.rows, _labels(study.rows)):
-        config, plan = _planned(replace(row, label="", levels=()), dataset, epochs, study.holdout)
+        config, plan = planned_on(replace(row, label="", levels=()), dataset, epochs, study.holdout)
         cell = cells.get(plan)
-        if cell is None and (whole or (row is study.base and study.kind != "table")):
+        if cell is None and row is study.base and study.kind != "table":
             return ()
         if config:
             scores = cell.by_seed("val" if study.holdout else "test") if cell else {}
@@ -266,20 +167,25 @@ def _is_answered(found: Finding) -> bool:
     return run >= needed and run > 1 and (kind == "table" or bool(found.lines[0].scores))
 
 
+def _is_a_row_of(base: Line, study: Study) -> bool:
+    """No other base of a study of changes: compact-cls is what the study of poolings makes of compact."""
+    dataset, epochs = base.config.dataset, base.config.recipe.epochs
+    planned = {planned_on(row, dataset, epochs, study.holdout)[1] for row in study.rows}
+    return study.kind == "changes" and base.plan_id in planned
+
+
 def _without_parts(found: Sequence[Finding]) -> list[Finding]:
-    """Without those whose every cell another one of the study has: the budget of one row is found again as a budget of
-    all. A small form whose cells are those of a study in its own right is shown there."""
+    """Without those whose every cell is shown elsewhere: in another one of the study (the budget of one row is found
+    again as a budget of all), or, where it is a small form, in a study in its own right."""
+    ranked = sorted(found, key=lambda one: (-len(one.plan_ids), bool(one.moved_to), one.quick))
+    parts = {id(one) for place, one in enumerate(ranked) if any(_shows(other, one) for other in ranked[:place])}
+    return [one for one in found if id(one) not in parts]
 
-    def shows(other: Finding, one: Finding) -> bool:
-        return one.plan_ids <= other.plan_ids and one.setting == other.setting
 
-    largest: list[Finding] = []
-    for one in sorted(found, key=lambda one: -len(one.plan_ids)):
-        if not any(one.study_name == other.study_name and shows(other, one) for other in largest):
-            largest.append(one)
-    full = [one for one in largest if not one.quick]
-    kept = {id(one) for one in largest if not (one.quick and any(shows(other, one) for other in full))}
-    return [one for one in found if id(one) in kept]
+def _shows(other: Finding, one: Finding) -> bool:
+    in_its_own_right = one.quick and not other.quick
+    alike = one.setting == other.setting and (one.study_name == other.study_name or in_its_own_right)
+    return alike and one.plan_ids <= other.plan_ids
 
 
 def _named(found: Sequence[Finding]) -> list[Finding]:
@@ -287,21 +193,18 @@ def _named(found: Sequence[Finding]) -> list[Finding]:
     named = []
     for name, group in groupby(found, key=lambda one: one.study_name):
         of_study = list(group)
-        words = [
-            (
-                one.dataset,
-                "quick" if one.quick else "",
-                one.moved_to.replace(" ", "-"),
-                "" if one.epochs is None else f"e{one.epochs}",
-                one.setting[1],
-                "compiled" if one.compile else "eager",
-            )
-            for one in of_study
-        ]
+        words = [_words(one) for one in of_study]
         telling = [place for place, column in enumerate(zip(*words)) if len(set(column)) > 1]
         for one, own in zip(of_study, words):
             named.append(replace(one, name="-".join([name, *filter(None, (own[place] for place in telling))])))
     return named
+
+
+def _words(one: Finding) -> tuple[str, ...]:
+    dataset, precision, compiled = one.setting
+    epochs = "" if one.epochs is None else f"e{one.epochs}"
+    form = "quick" if one.quick else "", one.moved_to.replace(" ", "-")
+    return dataset, *form, epochs, precision, "compiled" if compiled else "eager"
 
 
 # --- what a row changes, as a machine states it ----------------------------------------------------------------------

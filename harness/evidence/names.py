@@ -26,20 +26,11 @@ def name_of(config: Mapping[str, Any]) -> Name:
         if config.get("variant_type") in OWN_TYPES:
             return _nearest(run_config_from_plain(config), stored)
     except UsageError:  # it lacks fields, or has others than today's code
-        if unknown := _unknown(config):
+        kinds = {"variant": OWN_TYPES[config["variant_type"]], "recipe": Recipe}
+        fields = {part: (config.get(part) or {}).keys() - hints(kind).keys() for part, kind in kinds.items()}
+        if unknown := [f"{part}.{name}" for part, names in fields.items() for name in sorted(names)]:
             stored = (*stored, f"other code's {', '.join(unknown)}")
     return config["variant_name"], config["recipe_name"], stored
-
-
-def _unknown(config: Mapping[str, Any]) -> list[str]:
-    """Fields that this code does not have."""
-    types = {"variant": OWN_TYPES.get(str(config.get("variant_type"))), "recipe": Recipe}
-    return [
-        f"{part}.{name}"
-        for part, kind in types.items()
-        if kind and isinstance(config.get(part), dict)
-        for name in sorted(config[part].keys() - hints(kind).keys())
-    ]
 
 
 def _nearest(config: RunConfig, stored: Sequence[str]) -> Name:

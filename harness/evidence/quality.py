@@ -3,7 +3,7 @@ matrix, learning curves and time to a target, robustness. One run is read at a t
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from harness.records.read import Run
 from harness.statistics.images import Bins, calibration_bins, class_accuracy, confusion
 
 Predictions = dict[str, np.ndarray]
-
 
 LARGEST = 1e300  # a whole number of JSON may have more digits than a float
 
@@ -99,18 +98,7 @@ LADDER = (50, 60, 70, 80, 85, 90, 94, 95)  # target accuracies, percent
 LOW_LADDER = (10, 20, 30, 40)  # for a data set on which nothing reaches the first of the others
 SCALES = {"test_accuracy": 100, "test_loss": 1, "val_accuracy": 100, "val_loss": 1, "train_loss": 1}
 
-
-@dataclass(frozen=True)
-class Series:
-    """Over the seeds, at the epochs where every seed has a value."""
-
-    epoch: np.ndarray
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-    def to_plain(self) -> dict[str, list[Any]]:
-        return {name: values.tolist() for name, values in vars(self).items()}
+Series = dict[str, list[Any]]  # epoch, mean, low and high over the seeds, at the epochs where every seed has a value
 
 
 @dataclass(frozen=True)
@@ -123,9 +111,9 @@ class Reached:
 
 @dataclass(frozen=True)
 class Curves:
-    n: int = 0  # runs whose epochs could be read
-    series: dict[str, Series] = field(default_factory=dict)  # of each name in SCALES
-    reached: list[dict[int, Reached]] = field(default_factory=list)  # of each run, by target
+    n: int  # runs whose epochs could be read
+    series: dict[str, Series]  # of each name in SCALES
+    reached: list[dict[int, Reached]]  # of each run, by target
 
 
 def curves_of(runs: Sequence[Run]) -> Curves:
@@ -155,9 +143,10 @@ def _is_epoch(value: Any) -> bool:
 def _series(seeds: Sequence[Mapping[int, float]]) -> Series:
     epochs = sorted(set.intersection(*map(set, seeds))) if seeds else []
     if not epochs:
-        return Series(np.array([], int), *(np.array([]) for _ in range(3)))
+        return {"epoch": [], "mean": [], "low": [], "high": []}
     values_SE = np.array([[of[epoch] for epoch in epochs] for of in seeds])
-    return Series(np.array(epochs), values_SE.mean(0), values_SE.min(0), values_SE.max(0))
+    over_S = {"mean": values_SE.mean(0), "low": values_SE.min(0), "high": values_SE.max(0)}
+    return {"epoch": epochs, **{name: values_E.tolist() for name, values_E in over_S.items()}}
 
 
 def _targets(epochs: Sequence[dict[str, Any]]) -> dict[int, Reached]:
@@ -179,17 +168,24 @@ ByKind = Mapping[str, list[float]]  # accuracy, 0 to 1, at each strength, weakes
 
 
 @dataclass(frozen=True)
-class Corrupted:
-    """A run on the clean test set and on the corrupted one."""
+class Robustness:
+    """Of the runs of a cell that were tested on corrupted images."""
 
-    clean: float
-    by_kind: ByKind
+    clean: list[float]  # accuracy of each run on the clean test set
+    corrupted: list[float]  # and on the corrupted ones: every kind weighs the same, however many strengths it has
+    by_kind: ByKind  # mean over the runs, of what all of them saw
 
 
-def corrupted_of(runs: Sequence[Run]) -> list[Corrupted]:
-    """Of the runs that were tested on corrupted images."""
+def robustness_of(runs: Sequence[Run]) -> Robustness | None:
     pairs = ((finite(run.result.get("test_accuracy")), _by_kind(run)) for run in runs)
-    return [Corrupted(clean, by_kind) for clean, by_kind in pairs if clean is not None and by_kind is not None]
+    tested = [(accuracy, kinds) for accuracy, kinds in pairs if accuracy is not None and kinds is not None]
+    if not tested:
+        return None
+    clean, every = [accuracy for accuracy, _ in tested], [kinds for _, kinds in tested]
+    corrupted = [sum(sum(at) / len(at) for at in kinds.values()) / len(kinds) for kinds in every]
+    shared = [kind for kind in every[0] if len({len(kinds.get(kind, [])) for kinds in every}) == 1]
+    means = {kind: [sum(at) / len(every) for at in zip(*(kinds[kind] for kinds in every))] for kind in shared}
+    return Robustness(clean, corrupted, means)
 
 
 def _by_kind(run: Run) -> ByKind | None:
@@ -207,26 +203,11 @@ def _is_accuracies(values: Any) -> bool:
     return isinstance(values, list) and bool(values) and all(finite(value) is not None for value in values)
 
 
-def mean_by_kind(runs: Sequence[Corrupted]) -> ByKind:
-    """Over the runs; runs of one cell that saw different corruptions share only what all of them saw."""
-    every = [run.by_kind for run in runs]
-    shared = [kind for kind in every[0] if len({len(by_kind.get(kind, [])) for by_kind in every}) == 1]
-    return {kind: [sum(at) / len(runs) for at in zip(*(by_kind[kind] for by_kind in every))] for kind in shared}
-
-
-def errors_of(accuracies: ByKind) -> ByKind:
-    return {kind: [1 - accuracy for accuracy in at] for kind, at in accuracies.items()}
-
-
-def mean_accuracy(accuracies: ByKind) -> float:
-    """Every kind weighs the same, however many strengths it has."""
-    return sum(sum(at) / len(at) for at in accuracies.values()) / len(accuracies)
-
-
-def mean_corruption_error(errors: ByKind, reference: ByKind) -> float | None:
+def mean_corruption_error(own: ByKind, reference: ByKind) -> float | None:
     """In percent (Hendrycks and Dietterich 2019); none where the reference makes no error or saw other corruptions."""
-    if {kind: len(at) for kind, at in errors.items()} != {kind: len(at) for kind, at in reference.items()}:
+    if {kind: len(at) for kind, at in own.items()} != {kind: len(at) for kind, at in reference.items()}:
         return None
-    if not reference or not all(sum(at) > 0 for at in reference.values()):
+    errors, theirs = ({kind: sum(1 - at for at in of[kind]) for kind in reference} for of in (own, reference))
+    if not reference or min(theirs.values()) <= 0:
         return None
-    return 100 * sum(sum(errors[kind]) / sum(reference[kind]) for kind in reference) / len(reference)
+    return 100 * sum(errors[kind] / theirs[kind] for kind in reference) / len(reference)

@@ -190,11 +190,6 @@ def mean_minutes(values: Sequence[float]) -> str:
     return minutes(mean_interval(values)[0]) if values else HOLE
 
 
-def devices_text(names: Iterable[str]) -> str:
-    """A device's name may hold commas."""
-    return joined(names, " and ")
-
-
 def joined(texts: Iterable[str], separator: str = ", ") -> str:
     """The different texts in the order in which they come, or a hole."""
     return separator.join(dict.fromkeys(texts)) or HOLE

@@ -27,7 +27,7 @@ from harness.evidence.figures.drawing import (
     slug,
     without_owners,
 )
-from harness.evidence.quality import Quality, mean_by_kind
+from harness.evidence.quality import Quality
 from harness.statistics.images import CALIBRATION_BINS
 from harness.statistics.intervals import mean_interval
 
@@ -61,7 +61,7 @@ def curves_data(cells: Sequence[Cell], dataset: str, split: str = "test") -> dic
     names = {"accuracy": f"{split}_accuracy", "loss": f"{split}_loss", "train_loss": "train_loss"}
     lines = []
     for cell in (cell for cell in cells if cell.dataset == dataset and cell.curves.n):
-        series = {kind: cell.curves.series[name].to_plain() for kind, name in names.items()}
+        series = {kind: cell.curves.series[name] for kind, name in names.items()}
         if any(part["epoch"] for part in series.values()):
             lines.append({"row": list(cell.row), "n": cell.curves.n, **series})
     return {"title": title(dataset), "split": split, "lines": lines}
@@ -218,10 +218,10 @@ def robustness_data(cells: Sequence[Cell], dataset: str) -> dict[str, Any]:
     """Means over kinds and seeds; strength 0 is the clean test set."""
     lines = []
     for cell in (cell for cell in cells if cell.dataset == dataset):
-        if runs := cell.corrupted:
-            clean = sum(run.clean for run in runs) / len(runs)
-            means = [clean, *(sum(at) / len(at) for at in zip(*mean_by_kind(runs).values()))]
-            lines.append({"row": list(cell.row), "n": len(runs), "accuracy": [100 * mean for mean in means]})
+        if tested := cell.robustness:
+            n = len(tested.clean)
+            means = [sum(tested.clean) / n, *(sum(at) / len(at) for at in zip(*tested.by_kind.values()))]
+            lines.append({"row": list(cell.row), "n": n, "accuracy": [100 * mean for mean in means]})
     return {"title": title(dataset), "lines": lines}
 
 

@@ -44,7 +44,7 @@ def study_figures(finding: Finding) -> list[Plan]:
 
 
 def _split(finding: Finding) -> str:
-    return "validation" if finding.split == "val" else "test"
+    return "validation" if finding.study.holdout else "test"
 
 
 # --- effects ---------------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def interaction_data(finding: Finding) -> dict[str, Any] | None:
     """The first factor's levels are lines, the second's are places; None for a study without two factors."""
     if finding.study.kind != "grid" or len(finding.study.factors) != 2:
         return None
-    levels = finding.levels(1)
+    levels = finding.levels[1]
     placed = [((line.row.levels[0], levels.index(line.row.levels[1])), line) for line in finding.lines]
     ticks = [[x, text] for x, text in enumerate(levels)]
     legend, label = finding.study.factors

@@ -1,55 +1,48 @@
 """The tables of costs: what each variant costs to run, and what harness.bench measured of this suite's own speed."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.datasets import DATASETS, title
-from harness.evidence.cells import Cell, Costs, Evidence, changed_fields_of, cost_of_cell
+from harness.evidence.cells import Cell, Costs, Evidence, changed_fields_of, cost_of_cell, grouped
 from harness.evidence.writing import HOLE, Columns, Table, sentences, whole
 from harness.records.benchmarks import Comparison, read_comparisons
 
 # --- variants --------------------------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(frozen=True)
 class CostLine:
-    """A variant at one shape of data; data sets of the same shape share a line."""
+    """A variant at one shape of data, which some data sets share."""
 
     variant: str
     pixels: int | None
     classes: int | None
+    datasets: tuple[str, ...]
     values: Mapping[str, float | None]
-    datasets: list[str] = field(default_factory=list)
 
 
 def cost_lines(cells: Sequence[Cell], costs: Costs) -> list[CostLine]:
     """Of the catalogue and of each altered variant that was run, data set by data set. Two lines of one variant and
     shape differ in what they cost."""
-    lines: dict[tuple, CostLine] = {}
-    found = [*_of_catalogue(costs), *(_of_cell(cell, costs) for cell in cells)]
-    for one in sorted(found, key=lambda one: dataset_order(one.datasets[0])):
-        line = lines.setdefault((one.variant, one.pixels, one.classes, *one.values.values()), one)
-        line.datasets += [name for name in one.datasets if name not in line.datasets]
-    return list(lines.values())
-
-
-def _of_catalogue(costs: Costs) -> Iterator[CostLine]:
-    for (variant, dataset), values in costs.items():
-        shape = DATASETS[dataset]
-        yield CostLine(variant, shape.image_size, shape.num_classes, values, [dataset])
+    shapes = {name: (dataset.image_size, dataset.num_classes) for name, dataset in DATASETS.items()}
+    found = [CostLine(variant, *shapes[name], (name,), values) for (variant, name), values in costs.items()]
+    found = sorted([*found, *(_of_cell(cell, costs) for cell in cells)], key=lambda one: _place(one.datasets[0]))
+    alike = grouped(found, lambda one: (one.variant, one.pixels, one.classes, *one.values.values()))
+    return [replace(of[0], datasets=tuple(dict.fromkeys(one.datasets[0] for one in of))) for of in alike.values()]
 
 
 def _of_cell(cell: Cell, costs: Costs) -> CostLine:
     shape, label = cell.setting("variant") or {}, ", ".join((cell.variant, *changed_fields_of(cell.overrides)))
     pixels, classes = shape.get("image_size"), shape.get("num_classes")
-    return CostLine(label, pixels, classes, cost_of_cell(cell, costs), [cell.dataset])
+    return CostLine(label, pixels, classes, (cell.dataset,), cost_of_cell(cell, costs))
 
 
-def dataset_order(name: str) -> tuple[int, str]:
+def _place(dataset: str) -> tuple[int, str]:
     """The known ones as they are listed, then a person's own."""
     known = list(DATASETS)
-    return known.index(name) if name in known else len(known), name
+    return known.index(dataset) if dataset in known else len(known), dataset
 
 
 def cost_table(evidence: Evidence) -> Table:
@@ -78,7 +71,7 @@ def cost_table(evidence: Evidence) -> Table:
 
 
 def _order(line: CostLine) -> tuple:
-    return dataset_order(line.datasets[0]), line.values["params"] or 0, line.variant, line.datasets
+    return _place(line.datasets[0]), line.values["params"] or 0, line.variant, line.datasets
 
 
 def _attention_share(line: CostLine) -> str:

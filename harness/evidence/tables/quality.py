@@ -3,27 +3,15 @@ accuracy takes, and accuracy on corrupted images.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from harness.datasets import CORRUPTION_NAMES, CORRUPTION_STRENGTHS, title
-from harness.evidence.cells import Cell, Evidence, count, in_order
-from harness.evidence.quality import (
-    LADDER,
-    LOW_LADDER,
-    ByKind,
-    Corrupted,
-    Quality,
-    Reached,
-    errors_of,
-    mean_accuracy,
-    mean_by_kind,
-    mean_corruption_error,
-)
-from harness.evidence.tables.captions import cell_columns, different_data, flag, made_with
-from harness.evidence.tables.main import last_and_best
+from harness.evidence.captions import different_data, flag, made_with
+from harness.evidence.cells import Cell, Evidence, changed_fields_of, count, grouped, in_order
+from harness.evidence.quality import LADDER, LOW_LADDER, Quality, Reached, Robustness, mean_corruption_error
+from harness.evidence.tables.results import cell_columns, gains, last_and_best
 from harness.evidence.writing import (
     HOLE,
     Columns,
@@ -95,29 +83,25 @@ def _left_out(cells: Sequence[Cell], shown: Sequence[Cell], what: str) -> str:
 
 
 def selection_table(cells: Sequence[Cell], source: str) -> Table:
-    known = [(cell, pairs) for cell in cells if (pairs := last_and_best(cell))]
-    columns: Columns[tuple[Cell, list[tuple[float, float]]]] = {
-        **cell_columns(lambda row: row[0]),
-        "runs": lambda row: str(len(row[1])),
-        "last epoch (%)": lambda row: mean([last for last, _ in row[1]]),
-        "best test epoch (%)": lambda row: mean([best for _, best in row[1]]),
-        "best - last (points)": lambda row: mean_difference(_gains(row[1])),
-        "± (points)": lambda row: half_width(_gains(row[1])),
-        "largest (points)": lambda row: signed(max(_gains(row[1]))),
+    shown = [cell for cell in cells if last_and_best(cell)]
+    columns: Columns[Cell] = {
+        **cell_columns(lambda cell: cell),
+        "runs": lambda cell: str(len(last_and_best(cell))),
+        "last epoch (%)": lambda cell: mean([last for last, _ in last_and_best(cell)]),
+        "best test epoch (%)": lambda cell: mean([best for _, best in last_and_best(cell)]),
+        "best - last (points)": lambda cell: mean_difference(gains(cell)),
+        "± (points)": lambda cell: half_width(gains(cell)),
+        "largest (points)": lambda cell: signed(max(gains(cell))),
     }
     caption = sentences(
         "What is gained by reporting the best test epoch, as most papers do: the test set has then chosen the epoch "
         "that it judges. Every other table here gives the last planned epoch. Means over the runs, ± half-width of "
         f"the {LEVEL:.0%} t-interval.",
-        _overall([gain for _, pairs in known for gain in _gains(pairs)]),
-        made_with([cell for cell, _ in known], "n"),
+        _overall([gain for cell in shown for gain in gains(cell)]),
+        made_with(shown, "n"),
         source,
     )
-    return Table.of("selection-bias", columns, known, caption)
-
-
-def _gains(pairs: Sequence[tuple[float, float]]) -> list[float]:
-    return [best - last for last, best in pairs]
+    return Table.of("selection-bias", columns, shown, caption)
 
 
 def _overall(gains: list[float]) -> str:
@@ -134,9 +118,10 @@ MOST_TARGETS = 4  # of one data set
 
 def targets_table(cells: Sequence[Cell], source: str) -> Table:
     cells = [cell for cell in cells if cell.curves.n]
-    reached: dict[str, set[int]] = {}
-    for cell in cells:
-        reached.setdefault(cell.dataset, set()).update(*cell.curves.reached)
+    on = grouped(cells, lambda cell: cell.dataset)
+    reached = {
+        name: {target for cell in of for run in cell.curves.reached for target in run} for name, of in on.items()
+    }
     columns: dict[str, Callable[[Cell], str]] = {**cell_columns(lambda cell: cell)}
     for target in sorted({target for found in reached.values() for target in chosen(found)}):
         columns[f"{target}% (M)"] = partial(_images, target)
@@ -184,37 +169,31 @@ def _minutes(target: int, cell: Cell) -> str:
 REFERENCE = "vanilla"
 BY_KIND = {f"{kind} (%)": kind for kind in CORRUPTION_NAMES}
 
-References = Mapping[tuple[str, tuple[str, ...]], Sequence["Robustness"]]  # by data set and recipe
-
-
-@dataclass(frozen=True)
-class Robustness:
-    """A cell whose runs were tested on corrupted images."""
-
-    cell: Cell
-    runs: list[Corrupted]
-    by_kind: ByKind  # accuracy by strength, mean over the runs
-
-    def at(self, kind: str) -> list[float]:
-        return [100 * accuracy for accuracy in self.by_kind.get(kind, [])]
-
-    def error_against(self, reference: "Robustness | None") -> str:
-        error = mean_corruption_error(errors_of(self.by_kind), errors_of(reference.by_kind)) if reference else None
-        return HOLE if error is None else f"{error:.1f}"
+Tested = tuple[Cell, Robustness]
+References = Mapping[tuple[str, tuple[str, ...]], Sequence[Tested]]  # by data set and recipe
 
 
 def robustness_table(cells: Sequence[Cell], source: str) -> Table:
-    found = [(cell, runs) for cell in cells if (runs := cell.corrupted)]
-    tested = [Robustness(cell, runs, mean_by_kind(runs)) for cell, runs in found]
-    shown = [one.cell for one in tested]
-    references = _references(tested)
-    columns: Columns[Robustness] = {
-        **cell_columns(lambda one: one.cell),
-        "clean (%)": lambda one: mean([100 * run.clean for run in one.runs]),
-        "corrupted (%)": lambda one: spread([100 * mean_accuracy(run.by_kind) for run in one.runs]) + flag(one.cell),
-        "mean corruption error (%)": lambda one: one.error_against(reference_of(one.cell, references)),
-        "against": lambda one: ", ".join(of.cell.row) if (of := reference_of(one.cell, references)) else HOLE,
-        **{head: lambda one, kind=kind: mean(one.at(kind)) for head, kind in BY_KIND.items()},
+    tested: list[Tested] = [(cell, found) for cell in cells if (found := cell.robustness)]
+    shown = [cell for cell, _ in tested]
+    unchanged = [pair for pair in tested if pair[0].variant == REFERENCE and not changed_fields_of(pair[0].overrides)]
+    references = grouped(unchanged, lambda pair: (pair[0].dataset, _recipe(pair[0])))
+
+    def error(pair: Tested) -> str:
+        reference = _reference_of(pair[0], references)
+        found = mean_corruption_error(pair[1].by_kind, reference[1].by_kind) if reference else None
+        return HOLE if found is None else f"{found:.1f}"
+
+    columns: Columns[Tested] = {
+        **cell_columns(lambda pair: pair[0]),
+        "clean (%)": lambda pair: mean([100 * of for of in pair[1].clean]),
+        "corrupted (%)": lambda pair: spread([100 * of for of in pair[1].corrupted]) + flag(pair[0]),
+        "mean corruption error (%)": error,
+        "against": lambda pair: ", ".join(of[0].row) if (of := _reference_of(pair[0], references)) else HOLE,
+        **{
+            head: lambda pair, kind=kind: mean([100 * of for of in pair[1].by_kind.get(kind, [])])
+            for head, kind in BY_KIND.items()
+        },
     }
     caption = sentences(
         f"Test accuracy on corrupted images: {len(CORRUPTION_NAMES)} kinds at {CORRUPTION_STRENGTHS} strengths, the "
@@ -231,27 +210,16 @@ def robustness_table(cells: Sequence[Cell], source: str) -> Table:
     return Table.of("robustness", columns, tested, caption, too_wide_for_print=tuple(BY_KIND))
 
 
-def _references(tested: Sequence[Robustness]) -> References:
-    """The cells of the reference as it is, without changes of the variant."""
-    found: dict[tuple[str, tuple[str, ...]], list[Robustness]] = {}
-    for one in tested:
-        recipe, changes = _split_overrides(one.cell)
-        if one.cell.variant == REFERENCE and not changes:
-            found.setdefault((one.cell.dataset, recipe), []).append(one)
-    return found
+def _recipe(cell: Cell) -> tuple[str, ...]:
+    """With its changes, and without those of the variant."""
+    return (cell.recipe_name, *(text for text in cell.overrides if not text.startswith("variant.")))
 
 
-def reference_of(cell: Cell, references: References) -> Robustness | None:
+def _reference_of(cell: Cell, references: References) -> Tested | None:
     """Under the same recipe, changes of the recipe included; else under 'published'."""
-    for recipe in (_split_overrides(cell)[0], ("published",)):
+    for recipe in (_recipe(cell), ("published",)):
         same = references.get((cell.dataset, recipe), ())
-        noted = [one for one in same if one.cell.note == cell.note]
+        noted = [pair for pair in same if pair[0].note == cell.note]
         if len(noted or same) == 1:  # of two that differ in precision or the like, neither is the reference
             return (noted or same)[0]
     return None
-
-
-def _split_overrides(cell: Cell) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The recipe with its changes, and the changes of the variant."""
-    own = tuple(text for text in cell.overrides if text.startswith("variant."))
-    return (cell.recipe_name, *(text for text in cell.overrides if text not in own)), own

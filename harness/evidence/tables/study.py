@@ -3,14 +3,14 @@ also has tables of its cells, of the gaps between its models, and of where its v
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from harness.datasets import title
+from harness.evidence.captions import best_sentence, conclusions, different_data, flag, made_with
 from harness.evidence.cells import commonest_device, count
-from harness.evidence.conclusions import best_sentence, conclusions
 from harness.evidence.effects import Effect, Gap, Line, Share
 from harness.evidence.findings import Finding, changes_text
-from harness.evidence.tables.captions import different_data, flag, made_with
 from harness.evidence.writing import (
     HOLE,
     Columns,
@@ -21,6 +21,7 @@ from harness.evidence.writing import (
     scaled,
     sentences,
     spread,
+    whole,
 )
 from harness.statistics.intervals import ALPHA, LEVEL
 from harness.statistics.paired import MOST_SEEDS, WANTED, probability_of_improvement
@@ -40,10 +41,9 @@ ON_TESTS = (
 
 def study_tables(finding: Finding) -> list[Table]:
     """The one with the effects first."""
-    effects = finding.effects
     if finding.study.kind != "grid":
-        return [_rows(finding, effects)]
-    return [_main_effects(finding, effects), _cells(finding), *_gaps(finding), *_variance(finding)]
+        return [_rows(finding)]
+    return [_main_effects(finding), _cells(finding), *_gaps(finding), *_variance(finding)]
 
 
 def _table(finding: Finding, suffix: str, columns: Mapping[str, Callable], items: Sequence, **more: Any) -> Table:
@@ -62,8 +62,7 @@ def _sign_flip(effect: Effect) -> str:
 
 
 def _seeds(effect: Effect) -> str:
-    seeds = effect.seeds_to_resolve
-    return f"{MOST_SEEDS:,}+" if effect.beyond_reach else HOLE if seeds is None else f"{seeds:,}"
+    return f"{MOST_SEEDS:,}+" if effect.beyond_reach else whole(effect.seeds_to_resolve)
 
 
 EFFECT: Columns[Effect] = {
@@ -106,32 +105,29 @@ def _best(finding: Finding, columns: Mapping[str, Callable]) -> tuple[frozenset[
 # --- rows against the base -------------------------------------------------------------------------------------------
 
 
-def _rows(finding: Finding, effects: Sequence[Effect]) -> Table:
+def _rows(finding: Finding) -> Table:
     base, device = finding.base, commonest_device(finding.cells)
-    of_row = {effect.label: effect for effect in effects}
+    of_row = {effect.label: effect for effect in finding.effects}
 
-    def of_effect(head: str) -> Callable[[Line], str]:
-        def write(line: Line) -> str:
-            if line.label in of_row:
-                return EFFECT[head](of_row[line.label])
-            if head != "verdict":
-                return HOLE
-            return "base" if line is base else f"same cell as {line.same_as}"
-
-        return write
+    def of_effect(head: str, line: Line) -> str:
+        if line.label in of_row:
+            return EFFECT[head](of_row[line.label])
+        if head != "verdict":
+            return HOLE
+        return "base" if line is base else f"same cell as {line.same_as}"
 
     columns: Columns[Line] = {
         "row": lambda line: line.label,
         "changed": lambda line: HOLE if line is base else changes_text(base.config, line.config),
         ACCURACY: _accuracy,
-        **{head: of_effect(head) for head in EFFECT},
+        **{head: partial(of_effect, head) for head in EFFECT},
         IMPROVEMENT: lambda line: _improvement(base, line),
         **_costs(device),
     }
     bold, on_bold = _best(finding, columns)
     caption = sentences(
         _judged(finding, f": {MEANS}."),
-        f"Effects are differences from {base.label}, paired by seed, {_tested(effects)}",
+        f"Effects are differences from {base.label}, paired by seed, {_tested(finding)}",
         on_bold,
         _made(finding),
     )
@@ -158,7 +154,7 @@ def _improvement(base: Line, line: Line) -> str:
 # --- grids -----------------------------------------------------------------------------------------------------------
 
 
-def _main_effects(finding: Finding, effects: Sequence[Effect]) -> Table:
+def _main_effects(finding: Finding) -> Table:
     columns: Columns[Effect] = {
         "level": lambda effect: effect.label,
         "changed": lambda effect: _changed_by_level(finding, effect),
@@ -169,11 +165,11 @@ def _main_effects(finding: Finding, effects: Sequence[Effect]) -> Table:
     caption = sentences(
         _judged(finding, "."),
         "Each effect is that of a level against the first level of its factor, averaged over the levels of the other "
-        f"factors at which both were run, paired by seed, {_tested(effects)}",
+        f"factors at which both were run, paired by seed, {_tested(finding)}",
         _made(finding),
     )
     told = {"caption": caption, "on_wide": ON_TESTS, "conclusions": tuple(conclusions(finding))}
-    return _table(finding, "", columns, effects, **told)
+    return _table(finding, "", columns, finding.effects, **told)
 
 
 def _changed_by_level(finding: Finding, effect: Effect) -> str:
@@ -201,7 +197,6 @@ def _cells(finding: Finding) -> Table:
 
 
 def _variance(finding: Finding) -> list[Table]:
-    shares = finding.shares
     columns: Columns[Share] = {
         "source": lambda share: share.source,
         "share of the variance (%)": lambda share: f"{100 * share.found:.1f}",
@@ -213,17 +208,16 @@ def _variance(finding: Finding) -> list[Table]:
         "each source: a share that is no larger shows no effect.",
         _made(finding),
     )
-    return [_table(finding, "-variance", columns, shares, caption=caption)] if shares else []
+    return [_table(finding, "-variance", columns, finding.shares, caption=caption)] if finding.shares else []
 
 
 def _gaps(finding: Finding) -> list[Table]:
-    gaps = finding.gaps
     columns: Columns[Gap] = {
         "from": lambda gap: gap.first,
         "to": lambda gap: gap.second,
-        "gap (points)": lambda gap: difference(gap.whole.mean or 0.0, gap.whole.half),
-        "of the model": lambda gap: difference(gap.model.mean or 0.0, gap.model.half),
-        "of the recipe": lambda gap: difference(gap.recipe.mean or 0.0, gap.recipe.half),
+        "gap (points)": lambda gap: difference(gap.whole.mean, gap.whole.half),
+        "of the model": lambda gap: difference(gap.model.mean, gap.model.half),
+        "of the recipe": lambda gap: difference(gap.recipe.mean, gap.recipe.half),
         "seeds": lambda gap: str(gap.whole.n),
     }
     caption = sentences(
@@ -232,7 +226,7 @@ def _gaps(finding: Finding) -> list[Table]:
         "recipes; the rest is the recipe's, its budget included. By seed, mean ± half-width of the t-interval.",
         _made(finding),
     )
-    return [_table(finding, "-gaps", columns, gaps, caption=caption)] if gaps else []
+    return [_table(finding, "-gaps", columns, finding.gaps, caption=caption)] if finding.gaps else []
 
 
 # --- captions --------------------------------------------------------------------------------------------------------
@@ -248,14 +242,16 @@ def _judged(finding: Finding, end: str) -> str:
         study.question,
         "The study's quick form." if finding.quick else "",
         f"On {finding.moved_to} instead of what the study plans." if finding.moved_to else "",
-        f"Every row was given {finding.budget} instead of those that the study plans." if finding.shortened else "",
+        f"Every row was given {finding.budget} instead of those that the study plans."
+        if finding.epochs is not None
+        else "",
         f"{split} accuracy on {title(finding.dataset)} after the last planned epoch{share}{end}",
     )
 
 
-def _tested(effects: Sequence[Effect]) -> str:
+def _tested(finding: Finding) -> str:
     """The end of a sentence on effects: how they were tested. What has no p is no part of the family."""
-    comparisons = sum(effect.holm_p is not None for effect in effects)
+    comparisons = sum(effect.holm_p is not None for effect in finding.effects)
     if not comparisons:
         return "in points. Nothing is tested: no two seeds are on both sides of any comparison."
     family = "one comparison" if comparisons == 1 else f"{comparisons} comparisons"
@@ -270,7 +266,7 @@ def _made(finding: Finding) -> str:
     absent = len(finding.study.rows) - len(finding.lines)
     return sentences(
         made_with(finding.cells),
-        "The training step was compiled." if finding.compile else "",
+        "The training step was compiled." if finding.setting[2] else "",
         f"{count(absent, 'row')} of the study cannot be run on so few epochs." if absent else "",
         f"The runs saw {len(digests)} different copies of the data." if len(digests) > 1 else "",
         different_data(finding.cells),

@@ -1,15 +1,20 @@
-"""What a study found as plain sentences made of its numbers: they say no more than the corrected test and the interval
-do. Tables, the paper, the README and the terminal show the same ones."""
+"""What tables, the paper, the README and the terminal say in sentences: what a study found, no more than the corrected
+test and the interval do, and what the runs of a table were made with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
-from harness.evidence.cells import count
+from harness.evidence.cells import Cell, count
 from harness.evidence.effects import NEITHER, NOT_RUN, UNDECIDED, Best, Choice, Effect, Gap, Share
 from harness.evidence.findings import Finding
-from harness.evidence.writing import difference, joined, p_value
+from harness.evidence.quality import finite
+from harness.evidence.writing import DAGGER, difference, joined, p_value
 from harness.statistics.intervals import ALPHA
 from harness.statistics.paired import MOST_SEEDS, WANTED
 
+Part = Literal["device", "precision", "n", "epochs", "images"]
+
+MOST_NAMED = 4  # different budgets; of more, the lowest and the highest are named
 RULE = (
     "Bold: the best mean of its column, where paired t-tests by seed tell it from every other row "
     f"(p ≤ {ALPHA:.2g} after Holm's adjustment for these comparisons)."
@@ -21,6 +26,9 @@ def best_sentence(columns: Mapping[str, Best]) -> str:
     undecided = [name for name, best in columns.items() if best.undecided]
     why = "some rows share fewer than two seeds with the best, or differ from it by the same on every seed"
     return f"{RULE} Undecided for {joined(undecided)}: {why}." if undecided else RULE
+
+
+# --- what was found --------------------------------------------------------------------------------------------------
 
 
 def conclusions(finding: Finding) -> list[str]:
@@ -59,8 +67,7 @@ def _of_effect(effect: Effect) -> str:
 
 def _lacking(effect: Effect) -> str:
     if effect.line and not effect.line.scores:
-        failed = len(effect.line.cell.failed) if effect.line.cell else 0
-        return f"{count(failed, 'run')} failed and none done"
+        return f"{count(len(effect.line.tried), 'run')} failed and none done"
     return f"no seed is on both sides (against {effect.against})"
 
 
@@ -79,7 +86,7 @@ def _why(effect: Effect) -> str:
 
 
 def _of_gap(gap: Gap) -> str:
-    whole, model, recipe = (difference(part.mean or 0.0, part.half) for part in (gap.whole, gap.model, gap.recipe))
+    whole, model, recipe = (difference(part.mean, part.half) for part in (gap.whole, gap.model, gap.recipe))
     return (
         f"From {gap.first} to {gap.second}: {whole} points (n = {gap.whole.n}), of which the model {model} and the "
         f"recipe, its budget included, {recipe}."
@@ -100,3 +107,45 @@ def _of_choice(choice: Choice) -> str:
 def _of_variance(shares: Sequence[Share], seeds: int) -> str:
     told = joined(f"{share.source} {100 * share.found:.0f}% ({100 * share.by_chance:.0f}%)" for share in shares)
     return f"The variance over {count(seeds, 'seed')} a cell falls on {told}; in brackets what noise alone would give."
+
+
+# --- what runs were made with ----------------------------------------------------------------------------------------
+
+
+def made_with(cells: Sequence[Cell], *in_columns: Part) -> str:
+    """One sentence on the finished runs of these cells, without what the table's columns say already."""
+    cells = [cell for cell in cells if cell.runs]
+    if not cells:
+        return ""
+    runs = [run for cell in cells for run in cell.runs]
+    parts: dict[str, str] = {
+        "device": f"on {_names(name for cell in cells for name in cell.devices)}",
+        "precision": f"in {_names(cell.setting('precision') for cell in cells)}",
+        "torch": f"with torch {_names(run.env.get('torch') for run in runs)}",
+        "n": f"n = {_numbers([len(cell.runs) for cell in cells])}",
+        "epochs": f"{_numbers([cell.epochs for cell in cells])} epochs",
+        "images": f"{_numbers([finite(run.result.get('images_seen')) for run in runs])} images seen",
+    }
+    return f"Trained {', '.join(text for name, text in parts.items() if name not in in_columns)}."
+
+
+def flag(cell: Cell) -> str:
+    return f" {DAGGER}" if len(cell.data_digests) > 1 else ""
+
+
+def different_data(cells: Sequence[Cell]) -> str:
+    """What the dagger means, where a table has one."""
+    return f"{DAGGER} The runs of this cell did not all see the same data." if any(map(flag, cells)) else ""
+
+
+def _names(values: Iterable[Any]) -> str:
+    return " and ".join(sorted({"unknown" if value is None else str(value) for value in values}))
+
+
+def _numbers(values: Sequence[float | None]) -> str:
+    known = sorted({value for value in values if value is not None})
+    texts = [f"{value:,.0f}" for value in known]
+    unknown = ["unknown"] if None in values else []
+    if len(texts) > MOST_NAMED:
+        texts = [f"{texts[0]} to {texts[-1]}"]
+    return " or ".join([*texts, *unknown])
