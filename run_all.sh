@@ -8,12 +8,13 @@
 #   bash run_all.sh --cpu      the full table although there is no CUDA device
 #
 # JOBS=4 trains four runs at once, on as many GPUs as there are (python -m harness.sweep --help has other studies)
+# SEEDS_AT_ONCE=5 trains five seeds of a cell as one: many seeds in the time of few, on a GPU
 # narrowed by:  SEEDS="0 1"  VARIANTS="compact vanilla"  DATASETS="c10"  RECIPES="published common"  EPOCHS=20
 # places:       DATA_DIR=data  OUT=results/runs  (what is done there is not trained again)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-usage() { sed -n '2,12p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; }
+usage() { sed -n '2,13p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; }
 fail() { printf '%s\n' "$*" >&2; exit 2; }
 refuse() { fail "run_all.sh: unknown option $(printf '%.80q' "$1"); see bash run_all.sh --help"; }
 
@@ -58,6 +59,7 @@ full() {
   add --recipes "${RECIPES:-}"
   add --epochs "${EPOCHS:-}"
   add --jobs "${JOBS:-}"
+  add --seeds-at-once "${SEEDS_AT_ONCE:-}"
   words+=(--data-dir "${DATA_DIR:-data}" --out "$out")
   if [[ $1 == plan ]]; then exec "$PYTHON" -m harness.sweep "${words[@]}" --dry-run; fi
   if [[ $1 != cpu ]] && ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then

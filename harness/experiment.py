@@ -67,6 +67,8 @@ def run_seeds(
     trains is left out and named (BusyError where none is left); those that stand at different places do not join."""
     prepare(out)
     config = configs[0]
+    if len(configs) > 1 and config.precision == "fp16":
+        raise UsageError("fp16 has one loss scale, which seeds cannot share: --precision bf16 or --seeds-at-once 1")
     with explained(config, out / config.run_id, device), listening() as stop, contextlib.ExitStack() as locks:
         seeds = owned_seeds(configs, out, locks)
         todo = [seed for seed in seeds if resume.fresh or not seed.is_done(data_dir)]

@@ -11,6 +11,7 @@ examples:
   python -m harness.sweep main --dry-run                        which runs, and a guess of the time
   python -m harness.sweep main --status                         done, running, failed, missing, time left
   python -m harness.sweep main --jobs 4                         four at once, on as many GPUs as there are
+  python -m harness.sweep pooling --seeds 16 --seeds-at-once 16   sixteen seeds of each cell trained as one
   python -m harness.sweep main --cell 17                        one run: a task of a cluster's job array
 """
 
@@ -42,6 +43,8 @@ from variants.fields import UsageError, near_matches
 SEEDS, JOBS = partial(whole, most=10_000), partial(whole, most=1024)  # a plan lists every run; each job is a process
 JOBS_HELP = """N runs at once, each in a process of its own, which holds the data and has its share of the threads
 (default: 1; of small forms on a CPU as many, on one thread each, as there are cores and memory for)"""
+SEEDS_HELP = """N seeds of a cell trained as one, in the time of few where a GPU waits for its host; each is the run
+that it is by itself, up to rounding, but its times enter no table of single runs (default: 1)"""
 
 
 def parser() -> Parser:
@@ -60,6 +63,7 @@ def parser() -> Parser:
     act.add_argument("--status", action="store_true", help="the state of each run and how long is left; trains nothing")
     act.add_argument("--cell", type=int, metavar="K", help="only the run of this number, as --dry-run shows it")
     act.add_argument("--jobs", type=JOBS, metavar="N", help=JOBS_HELP)
+    p.add_argument("--seeds-at-once", type=SEEDS, default=1, metavar="N", help=SEEDS_HELP)
     p.add_argument("--dry-run", action="store_true", help="print how many runs, which, and a guess of the time")
     p.add_shared(*DEVICE_OPTIONS, "data-dir", "out")
     return p
@@ -80,6 +84,8 @@ class ListStudies(argparse.Action):
 def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     args = parser().parse_args(words)
+    if args.seeds_at_once > 1 and ((args.jobs or 1) > 1 or args.cell is not None):
+        raise UsageError("--seeds-at-once trains the seeds in one process: leave out --jobs and --cell")
     study = chosen(args)
     facts = {name: dataset_facts(name) for name in study.datasets}
     planned = plan(study, facts, args.epochs)
@@ -144,7 +150,7 @@ def in_turn(args: Namespace, planned: Sequence[PlannedRun], facts: Mapping[str, 
 
 def may_be_several(args: Namespace, study: Study) -> bool:
     """Whether runs may train at once: N were asked for, or it is a small form and depends on the device."""
-    if args.dry_run or args.cell is not None:
+    if args.dry_run or args.cell is not None or args.seeds_at_once > 1:
         return False
     is_small = (args.quick or args.study == "quick") and set(study.datasets) == {EMBEDDED}
     return args.jobs > 1 if args.jobs else is_small

@@ -100,7 +100,7 @@ class OverError(Exception):
 
 def train_on_fake_cuda(config: RunConfig, model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
     """One epoch of the real loop, strictly from its first batch to its last."""
-    real, seen = loop.training_batches, []
+    real, seen = setup.training_batches, []
 
     def strictly(*args):
         with gpu.strict():
@@ -109,7 +109,7 @@ def train_on_fake_cuda(config: RunConfig, model: nn.Module, monkeypatch: pytest.
                 seen.append(batch)
         raise OverError
 
-    monkeypatch.setattr(loop, "training_batches", strictly)
+    monkeypatch.setattr(setup, "training_batches", strictly)
     with fake_cuda() as gpu:
         split, scale = to_device(SPLIT, GPU), scaling(DATA, config.recipe, GPU)
         training = Training(config, moved(model), split, split, scale)

@@ -79,14 +79,16 @@ def trained(monkeypatch) -> list[int]:
     """Training is replaced by a record made up; the seeds that were trained."""
     seeds = []
 
-    def run_cell(config, data_dir, out, *_):
-        if who := holder(out / config.run_id):
-            raise BusyError(out / config.run_id, who)
-        seeds.append(config.seed)
-        finished(config, out)
-        return read_run(out / config.run_id)
+    def run_seeds(configs, data_dir, out, *_):
+        free = [config for config in configs if not holder(out / config.run_id)]
+        if not free:
+            raise BusyError(out / configs[0].run_id, holder(out / configs[0].run_id) or {})
+        seeds.append(*[config.seed for config in free] if len(configs) == 1 else [[config.seed for config in free]])
+        for config in free:
+            finished(config, out)
+        return [read_run(out / config.run_id) for config in free]
 
-    monkeypatch.setattr("harness.experiment.run_cell", run_cell)
+    monkeypatch.setattr("harness.experiment.run_seeds", run_seeds)
     monkeypatch.setattr("harness.training.estimate.seconds_of", lambda *what: 1.0)
     return seeds
 
@@ -134,15 +136,15 @@ def test_what_failed_or_was_given_up_or_is_missing_is_trained(tmp_path, capsys, 
     finished(runs[0], tmp_path, outcome="failed", reason="the loss is not finite")
     begun(runs[1], tmp_path, epochs=1)
     finished(runs[3], tmp_path)
-    words, working = [*ONE, "--seeds", "4", "--out", str(tmp_path)], experiment.run_cell
+    words, working = [*ONE, "--seeds", "4", "--out", str(tmp_path)], experiment.run_seeds
 
-    def fragile(config, *rest):
-        if config.seed == 0:
+    def fragile(configs, *rest):
+        if configs[0].seed == 0:
             raise RuntimeError("the machine is on fire")
-        return working(config, *rest)
+        return working(configs, *rest)
 
     with monkeypatch.context() as broken:
-        broken.setattr(experiment, "run_cell", fragile)
+        broken.setattr(experiment, "run_seeds", fragile)
         assert sweep.main(words) == 1
     printed = capsys.readouterr()
     assert "4 runs, 1 done, 3 to train" in printed.out and trained == [1, 2]
@@ -150,6 +152,27 @@ def test_what_failed_or_was_given_up_or_is_missing_is_trained(tmp_path, capsys, 
     assert "on fire" in printed.err and told in printed.err
     assert sweep.main(words) == 0
     assert "4 runs, 3 done, 1 to train" in capsys.readouterr().out and trained == [1, 2, 0]
+
+
+def test_seeds_of_a_cell_are_trained_at_once(tmp_path, capsys, trained):
+    words = ["pooling", "--quick", "--seeds", "5", "--device", "cpu", "--out", str(tmp_path)]
+    planned = plan(STUDIES["pooling"].quick.narrowed(seeds=range(5)), {"digits": DATASETS["digits"]})
+    first = next(run.config for run in on_device(planned, "fp32", False) if run.config.seed == 1)
+    finished(first, tmp_path)
+    assert sweep.main([*words, "--seeds-at-once", "2"]) == 0
+    cells = len(planned) // 5
+    assert trained[0] == [0, 2] and trained.count([0, 1]) == cells - 1
+    assert sum(len(seeds) if isinstance(seeds, list) else 1 for seeds in trained) == len(planned) - 1
+    assert f"{len(planned)} runs, 1 done, {len(planned) - 1} to train" in capsys.readouterr().out
+
+
+def test_a_seed_that_another_process_trains_comes_last(tmp_path, capsys, monkeypatch, trained):
+    """The others of its group do not wait for it."""
+    busy = runs_of_one(3)[1].config
+    held = take(begun(busy, tmp_path).folder)
+    monkeypatch.setattr("harness.sweeping.train.wait", lambda seconds: held and held.release())
+    assert sweep.main([*ONE, "--seeds", "3", "--seeds-at-once", "3", "--out", str(tmp_path)]) == 0
+    assert trained == [[0, 2], 1]
 
 
 def test_missing_data_fails_its_runs_alone(tmp_path, capsys, monkeypatch, trained):

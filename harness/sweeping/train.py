@@ -81,45 +81,61 @@ def outcome(folder: Path) -> str:
 def train_in_turn(runs: Sequence[PlannedRun], args: Namespace, device: Any) -> int:
     """Runs of other processes come last, when they are waited for; those that were given up there are trained here."""
     problems, busy = Problems(), set()
-    waiting = deque(with_data(runs, args.data_dir, problems))
+    waiting = deque(seeds_together(with_data(runs, args.data_dir, problems), args.seeds_at_once))
     nth = {run.number: f"[{place}/{len(runs)}] " if len(runs) > 1 else "" for place, run in enumerate(runs, 1)}
     while waiting:
         heed()
-        run = waiting.popleft()
-        folder = args.out / run.config.run_id
-        if run.number not in busy:
-            print(f"{nth[run.number]}run {run.number}: {run.title} -> {folder}", flush=True)
+        group = waiting.popleft()
+        for run in (run for run in group if run.number not in busy):
+            print(f"{nth[run.number]}run {run.number}: {run.title} -> {args.out / run.config.run_id}", flush=True)
         try:
-            reason = _failure(run, args, device)
+            failures = _failures(group, args, device)
         except BusyError as error:
-            if run.number not in busy:
+            if group[0].number not in busy:
                 print(error, flush=True)
-            busy.add(run.number)
-            waiting.append(run)
-            if all(other.number in busy for other in waiting):
-                wait(WAIT_S)
-            continue
-        if reason is None:
-            print(f"{run.title}: {outcome(folder)}", flush=True)
-        else:
-            problems.add(run, reason)
+            failures = {}
+        for run in group:
+            if run.number not in failures:  # another process trains it
+                busy.add(run.number)
+                waiting.append([run])
+            elif reason := failures[run.number]:
+                problems.add(run, reason)
+            else:
+                print(f"{run.title}: {outcome(args.out / run.config.run_id)}", flush=True)
+        if not failures and all(run.number in busy for others in waiting for run in others):
+            wait(WAIT_S)
     return problems.exit_code(len(runs))
 
 
-def _failure(run: PlannedRun, args: Namespace, device: Any) -> str | None:
-    """Trains the run, unless another process has done it meanwhile."""
-    from harness.experiment import run_cell
+def seeds_together(runs: Sequence[PlannedRun], count: int) -> list[list[PlannedRun]]:
+    """So many seeds of a cell at once, in the order in which their first ones come."""
+    groups: list[list[PlannedRun]] = []
+    open_at: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        group = open_at.get(run.config.cell_id)
+        if group is None or len(group) == count:
+            open_at[run.config.cell_id] = group = []
+            groups.append(group)
+        group.append(run)
+    return groups
+
+
+def _failures(group: Sequence[PlannedRun], args: Namespace, device: Any) -> dict[int, str | None]:
+    """Trains the runs, unless another process has done it meanwhile: why each failed, if it did, by its number. One
+    that another process is training is not among them."""
+    from harness.experiment import run_seeds
 
     try:
-        record = run_cell(run.config, args.data_dir, args.out, device)
-        return None if record.ok else record.result["reason"]
+        records = run_seeds([run.config for run in group], args.data_dir, args.out, device)
+        by_seed = {record.config["seed"]: None if record.ok else record.result["reason"] for record in records}
+        return {run.number: by_seed[run.config.seed] for run in group if run.config.seed in by_seed}
     except (BusyError, StoppedError):
         raise
     except UsageError as error:
-        return str(error)
+        return dict.fromkeys((run.number for run in group), str(error))
     except Exception as error:  # one broken run must not cost the others
         traceback.print_exc()
-        return f"{type(error).__name__}: {error}"
+        return dict.fromkeys((run.number for run in group), f"{type(error).__name__}: {error}")
 
 
 # --- several at once -------------------------------------------------------------------------------------------------
