@@ -6,6 +6,8 @@ examples:
   python -m harness.bench train --variant compact --recipe s2 --batch-size 256 --steps 20
   python -m harness.bench train --variant vanilla patch2 timm:resnet18 --recipe common
   python -m harness.bench infer --variant compact --batch-sizes 1 64 512 --json
+  python -m harness.bench seeds --variant compact --recipe s2 --at-once 4 16
+  python -m harness.bench attention --tokens 64 256
   python -m harness.bench report --records 1000
   python -m harness.bench beside --rounds 2
   python -m harness.bench gpu --variant vanilla --measure
@@ -41,6 +43,8 @@ GOALS = {
     ("cpu", "beside 2 busy processes"): 1 / 2.5,  # a run takes at most 2.5 times as long as alone
     ("cpu", "report 1000 against 10 s"): 1.0,
     ("cuda", "train vanilla s1 batch 128"): 10.0,
+    ("cuda", "seeds compact s2 batch 256, 16 at once"): 16 / 2.5,  # 16 take at most 2.5 times as long as one
+    ("cuda", "seeds vanilla s1 batch 128, 5 at once"): 5 / 3.3,
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "variant": {"nargs": "+", "default": ["compact"], "help": "one or more (default: compact; of gpu the catalogue)"},
@@ -50,7 +54,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": f"{RECIPE_HELP} (default: s1; of gpu published, else common)",
     },
     "dataset": {"choices": list(DATASETS), "default": "c10", "help": "whose shape (default: c10)"},
-    "batch-size": {"type": whole, "help": "(default: the recipe's; of body 64)"},
+    "batch-size": {"type": whole, "help": "(default: the recipe's; of body and attention 64)"},
     "batch-sizes": {"type": whole, "nargs": "+", "default": [1, 64, 512], "help": "(default: 1 64 512)"},
     "images": {"type": whole, "default": EPOCH, "help": f"of one epoch (default: {EPOCH})"},
     "steps": {"type": whole, "help": f"of one epoch (default: {EPOCH} images on CUDA, 20 steps on the CPU)"},
@@ -58,6 +62,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     **{name: SHARED[name] for name in ("device", "precision", "compile", "set")},
     "records": {"type": whole, "default": 1000, "help": "(default: 1000)"},
     "epochs": {"type": whole, "default": 200, "help": "of each record's curve (default: 200)"},
+    "at-once": {"type": whole, "nargs": "+", "default": [2, 4, 8, 16], "help": "how many seeds (default: 2 4 8 16)"},
+    "tokens": {"type": whole, "nargs": "+", "default": [64, 256], "help": "of an image (default: 64 256)"},
     "measure": {"action": "store_true", "help": "also time the loop and its parts, and profile 30 steps"},
     "rounds": {"type": whole, "default": 5, "help": "that count; one more warms up (default: 5)"},
     "json": {"action": "store_true", "help": "one object a line, one line a comparison, nothing else"},
@@ -89,6 +95,11 @@ BENCHMARKS = {
         "the real loop against the conventional loop, and against the same steps on batches made beforehand",
         ("variant", "recipe", "batch-size", "steps", "workers", *MODEL, *LATER),
     ),
+    "seeds": (
+        "training.compare_seeds",
+        "several seeds of a cell trained as one against one after another",
+        ("variant", "recipe", "batch-size", "steps", "at-once", *MODEL, *LATER),
+    ),
     "infer": (
         "models.compare_inference",
         "the forward pass against eager float32 with attention in the open",
@@ -98,6 +109,11 @@ BENCHMARKS = {
         "models.compare_bodies",
         "the plain body against timm's VisionTransformer of the same shape, forward and backward",
         ("batch-size", *MODEL, *LATER),
+    ),
+    "attention": (
+        "models.compare_attention",
+        "attention in one operator, or all heads at once in the open, against one head after another",
+        ("batch-size", "tokens", *MODEL, *LATER),
     ),
     "start": ("commands.compare_start", "how soon the help of harness.run appears, against importing torch", LATER),
     "beside": ("commands.compare_beside", "a small run beside two busy processes against the same run alone", LATER),
@@ -117,6 +133,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "pipeline": {"precision": None, "compile": None, "set": []},
     "infer": {"recipe": "common", "batch_size": None},
     "body": {"recipe": "common", "batch_size": 64},
+    "attention": {"recipe": "common", "batch_size": 64},
     "gpu": {"recipe": None, "variant": None},
 }
 

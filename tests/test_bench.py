@@ -253,6 +253,21 @@ def test_the_staged_steps_are_those_of_the_real_loop(precision):
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 
+def test_seeds_as_one_are_compared_with_one_after_another():
+    words = ["--dataset", "digits", "--recipe", "quick", "--steps", "2", "--batch-size", "8", "--at-once", "2", "3"]
+    two, three = compared("seeds", *words, "--device", "cpu", "--set", "variant.depth=1")
+    assert two.name == "seeds compact quick batch 8, digits, variant.depth=1, 2 at once" and two.unit == "seeds/h"
+    assert two.baseline == three.baseline > 0 and two.baseline_name == "1 at once"
+    for one, seeds in ((two, 2), (three, 3)):
+        assert one.ours / one.baseline == pytest.approx(seeds / one.facts["times_of_one"])
+
+
+def test_ways_of_attention_are_compared():
+    found = compared("attention", "--batch-size", "2", "--tokens", "4", "--device", "cpu")
+    assert len(found) == 6 and {one.baseline_name for one in found} == {"per-head"}
+    assert found[0].name == "attention fused, 4 tokens, width 48, batch 2" and found[0].facts["heads"] == 4
+
+
 def test_timms_body_has_our_shape_and_others_are_refused():
     config = CATALOG[BODY]
     assert isinstance(config, ViTConfig)

@@ -156,7 +156,9 @@ def test_what_failed_or_was_given_up_or_is_missing_is_trained(tmp_path, capsys, 
 
 def test_seeds_of_a_cell_are_trained_at_once(tmp_path, capsys, trained):
     words = ["pooling", "--quick", "--seeds", "5", "--device", "cpu", "--out", str(tmp_path)]
-    planned = plan(STUDIES["pooling"].quick.narrowed(seeds=range(5)), {"digits": DATASETS["digits"]})
+    small = STUDIES["pooling"].quick
+    assert small
+    planned = plan(small.narrowed(seeds=range(5)), {"digits": DATASETS["digits"]})
     first = next(run.config for run in on_device(planned, "fp32", False) if run.config.seed == 1)
     finished(first, tmp_path)
     assert sweep.main([*words, "--seeds-at-once", "2"]) == 0

@@ -1,5 +1,5 @@
-"""Benchmarks of models without their data: the forward pass as the suite evaluates it against the textbook's, and the
-plain body against timm's VisionTransformer of the same shape.
+"""Benchmarks of models without their data: the forward pass as the suite evaluates it against the textbook's, the plain
+body against timm's VisionTransformer of the same shape, and the three ways of computing attention.
 """
 
 from argparse import Namespace
@@ -17,6 +17,7 @@ from harness.records.benchmarks import Comparison
 from harness.timing.turns import OURS, configured, repeated, take_turns, titled
 from harness.training.device import autocast
 from harness.training.setup import build_model, compiled_forward
+from variants.attention import Attention
 from variants.config import ViTConfig
 from variants.fields import UsageError, difference
 
@@ -86,6 +87,43 @@ def compare_bodies(args: Namespace) -> Iterator[Comparison]:
     facts = {"params": counts[0], "precision": config.precision}
     title = titled(f"body {config.variant_name} batch {size}", config)
     yield take_turns(ways, args.rounds).compare(title, "images/s", OURS, TIMM, facts)
+
+
+WIDTHS = {48: 4, 192: 3, 384: 12}  # width and heads of compact, timm and vanilla
+
+
+def compare_attention(args: Namespace) -> Iterator[Comparison]:
+    """Of each width and number of tokens."""
+    device, (config,) = configured(args, [BODY])
+    for width, heads in WIDTHS.items():
+        for tokens in args.tokens:
+            yield from _compare_layers(config, ViTConfig(width=width, heads=heads), tokens, device, args.rounds)
+
+
+def _compare_layers(
+    config: RunConfig, plain: ViTConfig, tokens: int, device: torch.device, rounds: int
+) -> Iterator[Comparison]:
+    """One layer, forward and backward: fused, and all heads at once in the open, each against head after head."""
+    size = config.recipe.batch_size
+    x_BND = torch.randn(size, tokens, plain.width, device=device, requires_grad=True)
+
+    def step(layer: nn.Module) -> None:
+        with autocast(device, config.precision):
+            loss = layer(x_BND).square().mean()
+        loss.backward()
+        layer.zero_grad(set_to_none=True)
+
+    layers = {
+        "fused": Attention(replace(plain, attention="fused")),
+        "merged": Attention(replace(plain, attention="merged")),
+        "per-head": Attention(replace(plain, attention="per-head")),
+    }
+    ways = {name: repeated(partial(step, layer.to(device)), device, size) for name, layer in layers.items()}
+    timings = take_turns(ways, rounds)
+    for name in ("fused", "merged"):
+        title = titled(f"attention {name}, {tokens} tokens, width {plain.width}, batch {size}", config)
+        facts = {"heads": plain.heads, "precision": config.precision}
+        yield timings.compare(title, "images/s", name, "per-head", facts)
 
 
 def timms(variant: Any) -> nn.Module:

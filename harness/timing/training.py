@@ -27,9 +27,10 @@ from harness.records.environment import cores
 from harness.timing.conventional import Loop, conventional_batches
 from harness.timing.turns import OURS, Rounds, Way, configured, made_up, seconds_of, take_turns, timed, titled
 from harness.training import device as devices
-from harness.training.loop import DivergenceError, train
-from harness.training.optimiser import clip_gradients, learning_rate, set_rate
+from harness.training.loop import DivergenceError, train, train_seeds
+from harness.training.optimiser import clip_gradients, gradient_norm, learning_rate, set_rate
 from harness.training.setup import Training, build_model, data_generator, warm_up
+from harness.training.together import as_one
 from variants.config import ViTConfig
 from variants.fields import UsageError
 
@@ -106,6 +107,33 @@ def _compare_loops(
     ]
 
 
+def compare_seeds(args: Namespace) -> Iterator[Comparison]:
+    """An epoch of several seeds as one against their epochs one after another; evaluation is not in it."""
+    device, configs = configured(args, args.variant)
+    for config in configs:
+        steps = args.steps or (5 if device.type == "cpu" else -(-CIFAR // config.recipe.batch_size))
+        images = steps * config.recipe.batch_size
+        data = made_up(DATASETS[config.dataset], images)
+        runs_an_hour = 3600 * images / (CIFAR * config.recipe.epochs)  # that one second an epoch is
+        longer = replace(config, recipe=shortened(config.recipe, args.rounds + 2))
+
+        def epochs_of(seeds: int, config: RunConfig = longer, data: ImageData = data) -> Callable[[], float]:
+            models = [build_model(replace(config, seed=seed), device) for seed in range(seeds)]
+            training = prepared(config, as_one(models, range(seeds)), data)
+            warm_up(training)
+            epochs = train_seeds(training)
+            return lambda: next(epochs)[0].line["seconds"]
+
+        counts = [1, *(n for n in args.at_once if n > 1)]
+        ways = {f"{n} at once": Way(epochs_of(n), n * runs_an_hour) for n in counts}
+        timings = take_turns(ways, args.rounds)
+        name = titled(f"{config.variant_name} {config.recipe_source} batch {config.recipe.batch_size}", config)
+        for n in counts[1:]:
+            times = timings.median_s(f"{n} at once") / timings.median_s("1 at once")
+            facts = {"times_of_one": times, "images": images, "compile": config.compile, "precision": config.precision}
+            yield timings.compare(f"seeds {name}, {n} at once", "seeds/h", f"{n} at once", "1 at once", facts)
+
+
 def prepared(config: RunConfig, model: nn.Module, data: ImageData) -> Training:
     """The model, and the data on its device."""
     device = next(model.parameters()).device
@@ -119,8 +147,7 @@ class Staged:
 
     def __init__(self, training: Training):
         self.training = training
-        drawn = data_generator(training.config.seed, 1)
-        self.batches = list(training_batches(training.train_split, training.config.recipe, training.scale, drawn))
+        self.batches = list(training.batches(training.train_split, 1))
 
     def steps(self, count: int | None = None) -> None:
         """So many, or an epoch."""
@@ -131,11 +158,10 @@ class Staged:
             set_rate(optimiser, learning_rate(recipe, step, len(self.batches)))
             with devices.autocast(training.device, training.config.precision):
                 loss, _ = training.loss_of(batch)
-            scaler.scale(loss).backward()  # type: ignore[union-attr]  # a tensor's product is a tensor
+            scaler.scale(loss.sum()).backward()  # type: ignore[union-attr]  # a tensor's product is a tensor
             scaler.unscale_(optimiser)
             if recipe.clip:
-                norm = nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
-                clip_gradients(weights, recipe, norm)
+                clip_gradients(weights, recipe, gradient_norm(weights, len(training.seeds)))
             scaler.step(optimiser)
             scaler.update()
             optimiser.zero_grad(set_to_none=True)
