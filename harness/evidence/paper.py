@@ -20,7 +20,14 @@ from harness.evidence.figures.costs import benchmark_figures, cost_figures
 from harness.evidence.figures.drawing import Plan, styles, write_plans
 from harness.evidence.figures.studies import study_figures
 from harness.evidence.findings import Finding
-from harness.evidence.tables.costs import Measured, benchmark_table, cost_table, training_table
+from harness.evidence.tables.costs import (
+    Measured,
+    benchmark_table,
+    cost_table,
+    seeds_lines,
+    seeds_table,
+    training_table,
+)
 from harness.evidence.tables.quality import quality_tables
 from harness.evidence.tables.results import cells_table, compared, devices_of, main_table, published_table
 from harness.evidence.tables.study import study_tables
@@ -50,6 +57,7 @@ def all_tables(
     """
     runs = [main_table(beside or evidence, study), cells_table(evidence, study), cost_table(evidence)]
     runs += [published_table(evidence), *quality_tables(evidence, study)]
+    runs += [seeds_table(evidence)] if seeds_lines(evidence.cells) else []
     runs += [table for finding in findings for table in study_tables(finding)]
     return runs + ([benchmark_table(measured), training_table(measured)] if measured else [])
 

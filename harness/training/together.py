@@ -29,16 +29,13 @@ class Together(nn.Module):
                 made[id(own)] = nn.Parameter(together, own.requires_grad)
             self._put(path, made[id(own)])
         states = [model.state_dict() for model in models]
-        for path in self._saved_buffers():
+        self.saved = tuple(path for path, _ in self.member.named_buffers() if path in states[0])
+        for path in self.saved:
             self._put(path, torch.stack([state[path] for state in states]))
 
     def _put(self, path: str, tensor: torch.Tensor) -> None:
         module, _, name = path.rpartition(".")
         setattr(self.member.get_submodule(module), name, tensor)
-
-    def _saved_buffers(self) -> dict[str, torch.Tensor]:
-        saved = self.member.state_dict(keep_vars=True)
-        return {path: buffer for path, buffer in self.member.named_buffers() if path in saved}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         return self.member.state_dict(*args, **kwargs)
@@ -59,7 +56,8 @@ class Together(nn.Module):
         def of_seed(state: dict[str, torch.Tensor], *own: torch.Tensor) -> Any:
             return function(lambda images: functional_call(self.member, state, (images,)), *own)
 
-        state = dict(self.member.named_parameters()) | self._saved_buffers()
+        buffers = dict(self.member.named_buffers())
+        state = dict(self.member.named_parameters()) | {path: buffers[path] for path in self.saved}
         # PyTorch's fused attention has no batching rule on the CPU: there it would run seed by seed.
         plain = sdpa_kernel([SDPBackend.MATH]) if self.device_type == "cpu" else contextlib.nullcontext()
         with plain:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 from harness.datasets import DATASETS, title
 from harness.evidence.cells import Cell, Costs, Evidence, changed_fields_of, cost_of_cell, grouped
+from harness.evidence.quality import finite
+from harness.evidence.tables.results import cell_columns
 from harness.evidence.writing import HOLE, Columns, Table, sentences, whole
 from harness.records.benchmarks import Comparison, read_comparisons
+from harness.records.read import Run
 
 # --- variants --------------------------------------------------------------------------------------------------------
 
@@ -77,6 +80,54 @@ def _order(line: CostLine) -> tuple:
 def _attention_share(line: CostLine) -> str:
     macs, attention = line.values["macs"], line.values["attention_macs"]
     return f"{100 * attention / macs:.1f}" if macs and attention is not None else HOLE
+
+
+# --- seeds trained as one --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SeedsLine:
+    """Seeds of a cell that one process trained together from beginning to end, with nobody beside them."""
+
+    cell: Cell
+    device: str
+    seeds: int
+    minutes: float  # of all, evaluation included
+
+
+def seeds_lines(cells: Sequence[Cell]) -> list[SeedsLine]:
+    lines = []
+    for cell in cells:
+        for seeds, runs in grouped(cell.runs, trained_together).items():
+            seconds = [finite(runs[0].result.get(name)) for name in ("train_seconds", "eval_seconds")]
+            if seeds and None not in seconds:
+                device = str(runs[0].result["sessions"][0].get("device_name"))
+                lines.append(SeedsLine(cell, device, len(seeds), sum(s or 0.0 for s in seconds) / 60))
+    return lines
+
+
+def trained_together(run: Run) -> tuple[int, ...]:
+    """No seed where times of several processes are mixed, or somebody else computed there."""
+    sessions = run.result.get("sessions") or ()
+    if len(sessions) != 1 or sessions[0].get("shared_device") is not False:
+        return ()
+    return tuple(sessions[0].get("seeds", ()))
+
+
+def seeds_table(evidence: Evidence) -> Table:
+    columns: Columns[SeedsLine] = {
+        **cell_columns(lambda line: line.cell),
+        "device": lambda line: line.device,
+        "seeds at once": lambda line: str(line.seeds),
+        "minutes for all": lambda line: f"{line.minutes:.1f}",
+        "seeds per hour": lambda line: f"{60 * line.seeds / line.minutes:.1f}",
+    }
+    caption = sentences(
+        "What seeds cost that were trained as one (harness.sweep --seeds-at-once), evaluation included. No other table "
+        "shows times of these runs.",
+        evidence.source,
+    )
+    return Table.of("seeds-at-once", columns, seeds_lines((*evidence.cells, *evidence.validation)), caption)
 
 
 # --- benchmarks ------------------------------------------------------------------------------------------------------
