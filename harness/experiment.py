@@ -211,7 +211,7 @@ def train_and_evaluate(training: Training, group: Sequence[Seed], progress: Prog
     """Every epoch goes into the records as it ends, and so does a failure. The last epoch's evaluations."""
     checkpoints, session, evaluations = [seed.checkpoints for seed in group], group[0].history.session, None
     assert session is not None
-    session.compile_seconds = warm_up(training)
+    session.compile_seconds = compiled(training, session)
     try:
         for epoch in train_seeds(training, progress, checkpoints):
             for place, seed in enumerate(group):
@@ -236,6 +236,20 @@ def train_and_evaluate(training: Training, group: Sequence[Seed], progress: Prog
             seed.history.corruption_seconds = time.perf_counter() - start_s
         progress.close()
     return evaluations
+
+
+def compiled(training: Training, session: Session) -> float | None:
+    """Seconds. Several seeds whose step cannot be compiled as one are trained without, and their records say so."""
+    try:
+        return warm_up(training)
+    except Exception as error:  # compilers raise what they like
+        if len(training.seeds) == 1 or devices.is_out_of_memory(error):
+            raise
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        print(f"not compiled, {type(error).__name__}: {first_line}", file=sys.stderr, flush=True)
+        training.go_uncompiled()
+        session.facts["compiled"] = False
+        return None
 
 
 def trained_again(

@@ -206,6 +206,20 @@ def test_all_seeds_are_one_compiled_graph(monkeypatch, name):
     assert torch.equal(losses_of(compiled), losses_of(eager))
 
 
+def test_what_cannot_be_compiled_as_one_is_trained_without(tmp_path, monkeypatch, capsys):
+    def failing(function: Any, **_: Any) -> Any:
+        def call(*args: Any) -> Any:
+            raise RuntimeError("no rule for this operator\nand more")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", failing)
+    chosen = [replace(config, compile=True) for config in configs([0, 1], epochs=1)]
+    runs = run_seeds(chosen, Path("data"), tmp_path, CPU, quiet=True)
+    assert all(run.ok and run.result["sessions"][0]["compiled"] is False for run in runs)
+    assert "not compiled, RuntimeError: no rule for this operator\n" in capsys.readouterr().err
+
+
 class Counting(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()

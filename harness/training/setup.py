@@ -80,6 +80,10 @@ class Training:
         drawn = (data_generator(seed, epoch) for seed in self.seeds)
         return training_batches(split, self.config.recipe, self.scale, *drawn)
 
+    def go_uncompiled(self) -> None:
+        self.compiled_loss, self.forward = None, self.judged
+        self.model.zero_grad(set_to_none=True)
+
     @property
     def evaluated_with(self) -> tuple[nn.Module, Any, DeviceSplit, Scaling, str]:
         """The arguments of `evaluate`."""
@@ -162,13 +166,15 @@ def warm_up(training: Training) -> float | None:
     count = training.whole_batch
     few = DeviceSplit(training.train_split.images[:count], training.train_split.labels[:count])
     model.train()
-    for _ in range(WARM_STEPS):
-        batch = next(training.batches(few, 0))
-        with autocast(training.device, config.precision):
-            loss, _ = training.loss_of(batch)
-        loss.sum().backward()
-        model.zero_grad(set_to_none=True)
-    evaluate_seeds(*training.evaluated_with)
-    model.load_state_dict(before)
+    try:
+        for _ in range(WARM_STEPS):
+            batch = next(training.batches(few, 0))
+            with autocast(training.device, config.precision):
+                loss, _ = training.loss_of(batch)
+            loss.sum().backward()
+            model.zero_grad(set_to_none=True)
+        evaluate_seeds(*training.evaluated_with)
+    finally:
+        model.load_state_dict(before)
     synchronise(training.device)
     return time.perf_counter() - start_s
