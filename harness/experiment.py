@@ -27,10 +27,11 @@ from harness.training import device as devices
 from harness.training.checkpoint import EVERY_S, Checkpoints, clear
 from harness.training.evaluate import Evaluation, evaluate_corrupted, evaluate_seeds
 from harness.training.history import History, Session
-from harness.training.loop import DivergenceError, Epoch, train_seeds
+from harness.training.loop import Epoch, train_seeds
 from harness.training.progress import Progress
 from harness.training.setup import Training, build_model, warm_up
 from harness.training.signals import Stop, listening
+from harness.training.step import DivergenceError
 from harness.training.together import as_one
 from variants.fields import UsageError
 

@@ -19,10 +19,11 @@ from harness.training import setup
 from harness.training.checkpoint import PATTERN, read_state
 from harness.training.estimate import blank_batch
 from harness.training.evaluate import evaluate
-from harness.training.loop import DivergenceError, LossWatch, train
+from harness.training.loop import train
 from harness.training.optimiser import learning_rate
 from harness.training.setup import Training, build_model
 from harness.training.signals import StoppedError
+from harness.training.step import DivergenceError, LossWatch
 from tests.test_resume import CPU, assert_same, stopping_after
 from tests.test_resume import SETTINGS as WITH_STATE
 from variants.catalog import CATALOG

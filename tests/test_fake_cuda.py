@@ -15,7 +15,7 @@ from harness.data.load import ImageData
 from harness.data.pipeline import Batch, Scaling, scaling, to_device, training_batches
 from harness.datasets import CORRUPTION_NAMES, CORRUPTION_STRENGTHS, DATASETS
 from harness.recipes import AUGMENTATIONS, PUBLISHED, RECIPES, Recipe, fitted
-from harness.training import loop, setup
+from harness.training import loop, setup, step
 from harness.training.setup import Training, data_generator
 from tests.copies import random_split
 from tests.fake_cuda import GPU, WaitsError, fake_cuda, moved
@@ -145,7 +145,7 @@ def test_a_scaled_step_of_fp16_does_not_wait_either(monkeypatch):
         return scalers[-1]
 
     monkeypatch.setattr(setup, "gradient_scaler", kept)
-    monkeypatch.setattr(loop, "autocast", lambda *_: nullcontext())
+    monkeypatch.setattr(step, "autocast", lambda *_: nullcontext())
     monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
     assert len(train_on_fake_cuda(config, config.variant.module(), monkeypatch)) == 2
     assert scalers[0].is_enabled() and scalers[0]._scale.device == GPU

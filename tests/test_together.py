@@ -25,7 +25,7 @@ from harness.records.read import Run, run_state
 from harness.studies import STUDIES
 from harness.timing.turns import made_up
 from harness.training import device as devices
-from harness.training import loop, setup
+from harness.training import loop, setup, step
 from harness.training.loop import train_seeds
 from harness.training.setup import Training, build_model
 from harness.training.signals import StoppedError
@@ -140,14 +140,14 @@ def test_one_draw_for_two_seeds_is_seen(monkeypatch):
 
 
 def test_one_norm_for_all_seeds_is_seen(monkeypatch):
-    real = loop.gradient_norm
+    real = step.gradient_norm
     clipped = steady("compact", "common", ["recipe.clip=0.1"])
 
     def shared(weights: Sequence[nn.Parameter], seeds: int = 1) -> torch.Tensor:
         norm = real(weights, seeds)
         return norm.norm().expand_as(norm)
 
-    monkeypatch.setattr(loop, "gradient_norm", shared)
+    monkeypatch.setattr(step, "gradient_norm", shared)
     assert differing(clipped, 4)
 
 

@@ -21,10 +21,11 @@ from harness.recipes import PUBLISHED, RECIPES, Recipe, fitted, recipe_of, short
 from harness.training import device as devices
 from harness.training import setup
 from harness.training.evaluate import BATCH_IMAGES, evaluate
-from harness.training.loop import DivergenceError, Epoch, train
+from harness.training.loop import Epoch, train
 from harness.training.optimiser import learning_rate, make_optimiser, parameter_groups
 from harness.training.progress import Progress
 from harness.training.setup import Average, Training, batch_loss, build_model, derive, warm_up
+from harness.training.step import DivergenceError
 from variants.catalog import CATALOG, build
 from variants.config import ViTConfig
 from variants.fields import UsageError

@@ -27,9 +27,9 @@ from harness.records.environment import cores
 from harness.timing.conventional import Loop, conventional_batches
 from harness.timing.turns import OURS, Rounds, Way, configured, made_up, seconds_of, take_turns, timed, titled
 from harness.training import device as devices
-from harness.training.loop import DivergenceError, train, train_seeds
-from harness.training.optimiser import clip_gradients, gradient_norm, learning_rate, set_rate
+from harness.training.loop import train, train_seeds
 from harness.training.setup import Training, build_model, data_generator, warm_up
+from harness.training.step import DivergenceError, Step
 from harness.training.together import as_one
 from variants.config import ViTConfig
 from variants.fields import UsageError
@@ -146,27 +146,14 @@ class Staged:
     progress."""
 
     def __init__(self, training: Training):
-        self.training = training
+        self.training, self.step = training, Step(training)
         self.batches = list(training.batches(training.train_split, 1))
 
     def steps(self, count: int | None = None) -> None:
         """So many, or an epoch."""
-        training, recipe = self.training, self.training.config.recipe
-        model, optimiser, scaler = training.model.train(), training.optimiser, training.scaler
-        weights = [p for p in model.parameters() if p.requires_grad]
-        for step, batch in enumerate(self.batches[:count]):
-            set_rate(optimiser, learning_rate(recipe, step, len(self.batches)))
-            with devices.autocast(training.device, training.config.precision):
-                loss, _ = training.loss_of(batch)
-            scaler.scale(loss.sum()).backward()  # type: ignore[union-attr]  # a tensor's product is a tensor
-            scaler.unscale_(optimiser)
-            if recipe.clip:
-                clip_gradients(weights, recipe, gradient_norm(weights, len(training.seeds)))
-            scaler.step(optimiser)
-            scaler.update()
-            optimiser.zero_grad(set_to_none=True)
-            if training.average is not None:
-                training.average.update(model, step)
+        self.training.model.train()
+        for number, batch in enumerate(self.batches[:count]):
+            self.step(batch, number)
 
 
 def measured_facts(config: RunConfig, device: torch.device, timings: Rounds) -> dict[str, Any]:
