@@ -8,7 +8,7 @@
 #   bash run_all.sh --cpu      the full table although there is no CUDA device
 #
 # JOBS=4 trains four runs at once, on as many GPUs as there are (python -m harness.sweep --help has other studies)
-# SEEDS_AT_ONCE=5 trains five seeds of a cell as one: many seeds in the time of few, on a GPU
+# SEEDS_AT_ONCE=5 trains five seeds of a cell as one, for small models on a GPU that waits for its host
 # narrowed by:  SEEDS="0 1"  VARIANTS="compact vanilla"  DATASETS="c10"  RECIPES="published common"  EPOCHS=20
 # places:       DATA_DIR=data  OUT=results/runs  (what is done there is not trained again)
 set -euo pipefail

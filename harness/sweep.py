@@ -43,7 +43,7 @@ from variants.fields import UsageError, near_matches
 SEEDS, JOBS = partial(whole, most=10_000), partial(whole, most=1024)  # a plan lists every run; each job is a process
 JOBS_HELP = """N runs at once, each in a process of its own, which holds the data and has its share of the threads
 (default: 1; of small forms on a CPU as many, on one thread each, as there are cores and memory for)"""
-SEEDS_HELP = """N seeds of a cell trained as one, in the time of few where a GPU waits for its host; each is the run
+SEEDS_HELP = """N seeds of a cell trained as one, for small models on a GPU that waits for its host; each is the run
 that it is by itself, up to rounding, but its times enter no table of single runs (default: 1)"""
 
 
