@@ -30,9 +30,9 @@ from harness.training.history import History, Session
 from harness.training.loop import Epoch, train_seeds
 from harness.training.progress import Progress
 from harness.training.setup import Training, build_model, warm_up
-from harness.training.signals import Stop, listening
+from harness.training.signals import Stop, StoppedError, listening
 from harness.training.step import DivergenceError
-from harness.training.together import as_one
+from harness.training.together import stack_models
 from variants.fields import UsageError
 
 
@@ -65,11 +65,9 @@ def run_seeds(
     resume: Resume = Resume(),
 ) -> list[Run]:
     """The same for several seeds of one cell, trained as one, with a record for each. A seed that another process
-    trains is left out and named (BusyError where none is left); those that stand at different places do not join."""
+    trains is left out and named (BusyError where none is left); those at different positions are trained apart."""
     prepare(out)
     config = configs[0]
-    if len(configs) > 1 and config.precision == "fp16":
-        raise UsageError("fp16 has one loss scale, which seeds cannot share: --precision bf16 or --seeds-at-once 1")
     with explained(config, out / config.run_id, device), listening() as stop, contextlib.ExitStack() as locks:
         seeds = owned_seeds(configs, out, locks)
         todo = [seed for seed in seeds if resume.fresh or not seed.is_done(data_dir)]
@@ -81,11 +79,14 @@ def run_seeds(
             splits = splits_of(config, data)
             check_batches(models[0], len(splits[0]), config.recipe.batch_size)
             cost, env = counted(config, models[0]), environment(devices.describe(device), data.digest)
-            for seed, model in zip(todo, models):
-                seed.look_back(model, env, cost, stop, resume)
-            for group in standing_together(todo):
+            size, own_models = sum(p.numel() for p in models[0].parameters()), dict(zip(todo, models))
+            del models
+            for seed in todo:
+                seed.params = size
+                seed.find_checkpoint(env, cost, stop, resume)
+            for group in grouped_by_position(todo):
                 with own_threads():
-                    train_group(group, data, splits, device, quiet)
+                    train_group(group, [own_models.pop(seed) for seed in group], data, splits, device, quiet)
         return [whole_run(seed.folder) for seed in seeds]
 
 
@@ -105,9 +106,9 @@ def owned_seeds(configs: Sequence[RunConfig], out: Path, locks: contextlib.ExitS
 class Seed:
     """One run of a cell, trained alone or together with others: its lock, history, checkpoints and record."""
 
-    model: nn.Module
     cost: Cost
     env: dict[str, Any]
+    params: int
     history: History
     checkpoints: Checkpoints
 
@@ -122,26 +123,38 @@ class Seed:
             clear(self.folder)  # of a process that was killed when the result was just written
         return done is not None
 
-    def look_back(self, model: nn.Module, env: dict[str, Any], cost: Cost, stop: Stop, resume: Resume) -> None:
-        """Finds where an earlier process left it."""
-        self.model, self.env, self.cost, self.history = model, dict(env), cost, History(fresh=resume.fresh)
+    def find_checkpoint(self, env: dict[str, Any], cost: Cost, stop: Stop, resume: Resume) -> None:
+        """Where an earlier process left it."""
+        self.env, self.cost, self.history = dict(env), cost, History(fresh=resume.fresh)
         maker = maker_of(self.config, env)
         self.checkpoints = Checkpoints(self.folder, maker, self.history, stop, resume.save_every_s)
         carried = self.checkpoints.find()
         if carried and resume.fresh and not (carried.get("fresh") and done_run(self.folder) is None):
             clear(self.folder)  # --fresh goes on only with what --fresh began and did not finish
             carried = self.checkpoints.state = None
+        self._go_on(carried)
+
+    def _go_on(self, carried: dict[str, Any] | None) -> None:
         if carried:
             self.history.go_on(carried)
             self.env["threads"] = carried["threads"]
 
     @property
-    def place(self) -> tuple[int, ...]:
-        """Where it goes on, and with whom it came there; empty at the beginning."""
-        if self.checkpoints.state is None:
-            return ()
-        at, last = self.checkpoints.state["position"], self.history.earlier[-1]
-        return at["epoch"], at["batches"], *last.get("seeds", [self.config.seed])
+    def position(self) -> tuple[int, int]:
+        """Epoch and batches, (0, 0) at the beginning."""
+        at = self.checkpoints.state["position"] if self.checkpoints.state else {"epoch": 0, "batches": 0}
+        return at["epoch"], at["batches"]
+
+    @property
+    def trained_with(self) -> tuple[int, ...]:
+        """The seeds with which it came there, itself among them; empty at the beginning."""
+        return tuple(self.history.earlier[-1].get("seeds", [self.config.seed])) if self.checkpoints.state else ()
+
+    def go_back(self, until: tuple[int, int]) -> None:
+        """To a checkpoint that all who were trained together have: a process may die between two of their saves."""
+        if self.position > until:
+            self.checkpoints.state, self.history.lines, self.history.earlier = None, [], []
+            self._go_on(self.checkpoints.find(until))
 
     def begin(self, session: Session) -> None:
         set_aside(self.folder)
@@ -158,22 +171,34 @@ class Seed:
         if self.is_recorded:
             return
         self.lock.check()
-        size = {"params": sum(p.numel() for p in self.model.parameters()), "macs": self.cost.macs}
+        size = {"params": self.params, "macs": self.cost.macs}
         self.writer.finish(self.history.result(split_name(self.config), reason) | size, predictions)
         self.is_recorded = True
 
 
-def standing_together(seeds: Sequence[Seed]) -> list[list[Seed]]:
-    groups: dict[tuple[int, ...], list[Seed]] = {}
+def grouped_by_position(seeds: Sequence[Seed]) -> list[list[Seed]]:
+    by_set: dict[tuple[int, ...], list[Seed]] = {}
     for seed in seeds:
-        groups.setdefault(seed.place, []).append(seed)
+        by_set.setdefault(seed.trained_with, []).append(seed)
+    groups: dict[tuple[Any, ...], list[Seed]] = {}
+    for numbers, members in by_set.items():
+        oldest = min(seed.position for seed in members)
+        for seed in members:
+            seed.go_back(oldest)
+            groups.setdefault((numbers, seed.position), []).append(seed)
     return list(groups.values())
 
 
 def train_group(
-    group: Sequence[Seed], data: ImageData, splits: tuple[Split, Split], device: torch.device, quiet: bool
+    group: Sequence[Seed],
+    models: Sequence[nn.Module],
+    data: ImageData,
+    splits: tuple[Split, Split],
+    device: torch.device,
+    quiet: bool,
 ) -> None:
-    """Seeds that stand at the same place, from there to their records."""
+    """Seeds at the same position, from there to their records."""
+    devices.forget_peak_memory(device)
     first, numbers = group[0], [seed.config.seed for seed in group]
     config, done, name = first.config, len(first.history.lines), title(first.config, numbers)
     if first.checkpoints.state:
@@ -191,7 +216,7 @@ def train_group(
     reasons, can_go_on = {}, False
     try:
         train_split, eval_split = (to_device(split, device) for split in splits)
-        model = as_one([seed.model for seed in group], numbers)
+        model = stack_models(models, numbers)
         training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device))
         labels, evaluations = splits[1].labels.astype("uint16"), train_and_evaluate(training, group, progress)
         predictions = [{"labels": labels, "predicted": e.predicted, "confidence": e.confidence} for e in evaluations]
@@ -201,9 +226,9 @@ def train_group(
         if not devices.is_out_of_memory(error):
             raise
         can_go_on = True  # once others have left the device
-        reasons = dict.fromkeys(range(len(group)), out_of_memory(config, device))
-    for place, (seed, predicted) in enumerate(zip(group, predictions)):
-        seed.record(reasons.get(place), predicted)
+        reasons = dict.fromkeys(range(len(group)), out_of_memory(config, device, len(group)))
+    for index, (seed, predicted) in enumerate(zip(group, predictions)):
+        seed.record(reasons.get(index), predicted)
         if not can_go_on:
             clear(seed.folder)
 
@@ -215,15 +240,15 @@ def train_and_evaluate(training: Training, group: Sequence[Seed], progress: Prog
     session.compile_seconds = compiled(training, session)
     try:
         for epoch in train_seeds(training, progress, checkpoints):
-            for place, seed in enumerate(group):
-                if reason := training.failures.get(place):
-                    if not seed.is_recorded:
-                        print(f"{title(seed.config)} failed: {reason}", file=sys.stderr, flush=True)
-                    seed.record(reason)
-                else:
-                    seed.epoch(epoch[place].line)
+            record_failures(training, group)
+            for index, seed in enumerate(group):
+                if index not in training.failures:
+                    seed.epoch(epoch[index].line)
             evaluations = [one.evaluation for one in epoch]
             session.look()
+    except StoppedError:
+        record_failures(training, group)
+        raise
     finally:
         progress.close()
         session.look(last=True)
@@ -237,6 +262,13 @@ def train_and_evaluate(training: Training, group: Sequence[Seed], progress: Prog
             seed.history.corruption_seconds = time.perf_counter() - start_s
         progress.close()
     return evaluations
+
+
+def record_failures(training: Training, group: Sequence[Seed]) -> None:
+    for index, reason in training.failures.items():
+        if not group[index].is_recorded:
+            print(f"{title(group[index].config)} failed: {reason}", file=sys.stderr, flush=True)
+            group[index].record(reason)
 
 
 def compiled(training: Training, session: Session) -> float | None:
@@ -259,12 +291,12 @@ def trained_again(
     device: torch.device,
     first: int,
     quiet: bool = False,
-    beside: Sequence[int] = (),
+    seeds: Sequence[int] = (),
 ) -> Generator[Epoch, None, None]:
-    """The first epochs of the same run once more, without a record; with those seeds `beside` it that were trained
-    together with it. To be closed by whoever asks for fewer."""
-    seeds = list(beside) or [config.seed]
-    model = as_one([build_model(replace(config, seed=seed), device) for seed in seeds], seeds)
+    """The first epochs of the same run once more, without a record; `seeds` that were trained together are again. To be
+    closed by whoever asks for fewer."""
+    seeds = list(seeds) or [config.seed]
+    model = stack_models([build_model(replace(config, seed=seed), device) for seed in seeds], seeds)
     data = load(config.dataset, data_dir)
     train_split, eval_split = (to_device(split, device) for split in splits_of(config, data))
     training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device))
@@ -307,8 +339,11 @@ def takes_threads(device: torch.device, threads: int) -> bool:
 
 
 def title(config: RunConfig, seeds: Sequence[int] = ()) -> str:
-    numbers = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {config.seed}"
-    return f"{config.variant_name} {config.dataset_name} {config.recipe_name} {numbers}"
+    name = f"{config.variant_name} {config.dataset_name} {config.recipe_name}"
+    if len(seeds) < 2:
+        return f"{name} seed {config.seed}"
+    in_row = len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
+    return f"{name} seeds {f'{seeds[0]} to {seeds[-1]}' if in_row else ', '.join(map(str, seeds))}"
 
 
 def split_name(config: RunConfig) -> str:
@@ -363,9 +398,10 @@ def explained(config: RunConfig, folder: Path, device: torch.device) -> Iterator
         raise
 
 
-def out_of_memory(config: RunConfig, device: torch.device) -> str:
+def out_of_memory(config: RunConfig, device: torch.device, seeds: int = 1) -> str:
     size = config.recipe.batch_size
-    ways = [f"--batch-size {max(1, size // 2)}"]
+    ways = [f"--seeds-at-once {seeds // 2}"] if seeds > 1 else []
+    ways.append(f"--batch-size {max(1, size // 2)}")
     if config.precision == "fp32":
         ways.append(f"--precision {'bf16' if devices.has_bf16() else 'fp16'}")
     if device.type == "cuda":

@@ -44,7 +44,7 @@ SEEDS, JOBS = partial(whole, most=10_000), partial(whole, most=1024)  # a plan l
 JOBS_HELP = """N runs at once, each in a process of its own, which holds the data and has its share of the threads
 (default: 1; of small forms on a CPU as many, on one thread each, as there are cores and memory for)"""
 SEEDS_HELP = """N seeds of a cell trained as one, for small models on a GPU that waits for its host; each is the run
-that it is by itself, up to rounding, but its times enter no table of single runs (default: 1)"""
+that it is by itself, but for rounding and dropout's numbers; its times enter no table of single runs (default: 1)"""
 
 
 def parser() -> Parser:
@@ -86,6 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(words)
     if args.seeds_at_once > 1 and ((args.jobs or 1) > 1 or args.cell is not None):
         raise UsageError("--seeds-at-once trains the seeds in one process: leave out --jobs and --cell")
+    if args.seeds_at_once > 1 and args.precision == "fp16":
+        raise UsageError("--precision fp16 has one loss scale, which seeds cannot share: bf16, or --seeds-at-once 1")
     study = chosen(args)
     facts = {name: dataset_facts(name) for name in study.datasets}
     planned = plan(study, facts, args.epochs)

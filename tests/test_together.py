@@ -26,13 +26,15 @@ from harness.studies import STUDIES
 from harness.timing.turns import made_up
 from harness.training import device as devices
 from harness.training import loop, setup, step
+from harness.training.checkpoint import Checkpoints
 from harness.training.loop import train_seeds
 from harness.training.setup import Training, build_model
 from harness.training.signals import StoppedError
-from harness.training.together import Together, as_one, part, stacked
+from harness.training.together import StackedSeeds, stack, stack_models, unstack
 from tests.test_resume import CPU, SETTINGS, assert_same, stopping_after
 from variants.catalog import CATALOG
 from variants.config import ViTConfig
+from variants.fields import UsageError
 
 SEEDS = (0, 1, 2)
 STEADY = [f"recipe.{name}=0" for name in ("dropout", "attention_dropout", "head_dropout", "drop_path", "warmup_epochs")]
@@ -68,7 +70,7 @@ def training(config: RunConfig, seeds: Sequence[int], images: int, exact: bool =
     if exact:
         scale, models = Exact(**vars(scale)), [model.double() for model in models]
     own = replace(config, seed=seeds[0])
-    return Training(own, as_one(models, seeds), split, DeviceSplit(split.images[:4], split.labels[:4]), scale)
+    return Training(own, stack_models(models, seeds), split, DeviceSplit(split.images[:4], split.labels[:4]), scale)
 
 
 def losses_of(of: Training) -> torch.Tensor:
@@ -99,7 +101,7 @@ def differing(config: RunConfig, steps: int) -> list[str]:
         if not torch.allclose(losses_TS[:, place], losses_T1[:, 0], rtol=1e-8, atol=0):
             found.append(f"losses of seed {seed}")
         assert alone.average is not None
-        mine, own = part(together.average.model.state_dict(), place), alone.average.model.state_dict()
+        mine, own = unstack(together.average.model.state_dict(), place), alone.average.model.state_dict()
         found += [f"{name} of seed {seed}" for name in own if not torch.allclose(mine[name], own[name], 1e-5, 1e-7)]
     assert (losses_TS[0] != losses_TS[0, 0]).any(), "seeds differ"
     return found
@@ -167,6 +169,59 @@ def test_a_step_in_float32_has_the_gradients_of_each():
         assert (mine - own).norm() < 1e-5 * own.norm()
 
 
+class Own(nn.Module):
+    """What models of one's own may hold."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.config, self.kind = SimpleNamespace(image_size=4, num_classes=3), kind
+        layer, noise = nn.Linear(48, 48), torch.randn(48, 48)
+        self.layers = nn.ModuleList([layer] * 2) if kind == "shared" else nn.ModuleList([layer, nn.Linear(48, 48)])
+        self.head = nn.Linear(48, 3)
+        self.register_buffer("step", noise, persistent=kind != "unsaved")
+        self.noise = noise if kind == "attribute" else None  # a tensor that the module does not know as its own
+        if kind == "tied weight":
+            self.layers[1].weight = layer.weight  # type: ignore[index]
+        if kind == "tied buffer":
+            for one in self.layers:
+                one.register_buffer("mask", noise)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = images.flatten(1) @ (self.step if self.noise is None else self.noise)
+        for layer in self.layers:
+            x = layer(x * layer.mask[0] if self.kind == "tied buffer" else x).relu()
+        return self.head(x + 1 if self.kind == "branch" and x.sum() > 0 else x)
+
+
+def own_models(kind: str) -> list[Own]:
+    models = []
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        models.append(Own(kind))
+    return models
+
+
+@pytest.mark.parametrize("kind", ["plain", "shared", "tied weight", "tied buffer", "unsaved"])
+def test_models_of_one_s_own_are_computed_as_each_by_itself(kind):
+    models, images = own_models(kind), torch.randn(5, 3, 4, 4)
+    together: Any = stack_models(models, SEEDS)
+    for _ in range(2):
+        torch.testing.assert_close(together(images), torch.stack([model(images) for model in models]))
+        for model in (together, *models):
+            model.zero_grad()
+            model(images).square().sum().backward()
+            torch.optim.SGD(model.parameters(), 0.001).step()
+    again: Any = stack_models(own_models(kind), SEEDS)
+    again.load_state_dict(stack([unstack(together.state_dict(), index) for index in range(3)]))
+    torch.testing.assert_close(again(images), together(images))
+
+
+@pytest.mark.parametrize("kind", ["attribute", "branch"])
+def test_what_cannot_be_computed_together_is_refused(kind):
+    with pytest.raises(UsageError, match="--seeds-at-once 1"):
+        stack_models(own_models(kind), SEEDS)
+
+
 @pytest.mark.parametrize("recipe", ["s1", "s2", "common", "cct"])
 def test_the_first_batch_of_a_seed_is_that_of_its_own_run(recipe):
     config = resolve("compact", DATASETS["c10"], recipe, settings=["recipe.augment=crop,flip,autoaugment-cifar,erase"])
@@ -189,7 +244,7 @@ def test_the_first_batch_of_a_seed_is_that_of_its_own_run(recipe):
 def test_random_numbers_within_a_model_are_each_seed_s_own(setting):
     config = resolve("vit-lite-7-4", DATASETS["c10"], "common", settings=[f"recipe.{setting}=0.5", "variant.depth=2"])
     model = build_model(config, CPU)
-    outputs = Together([model] * 2, (0, 1)).train()(torch.randn(4, 3, 32, 32))
+    outputs = StackedSeeds([model] * 2, (0, 1)).train()(torch.randn(4, 3, 32, 32))
     assert not torch.allclose(outputs[0], outputs[1])
 
 
@@ -250,9 +305,9 @@ def test_more_seeds_are_no_more_operators(name):
 def test_a_state_is_put_together_and_taken_apart():
     step = torch.tensor(3.0)
     states = [{"w": torch.tensor([1.0, 2.0]) * k, "scalar": torch.tensor(float(k)), "step": step} for k in SEEDS]
-    whole = stacked(states)
+    whole = stack(states, shared=("step",))
     for k, state in enumerate(states):
-        assert all(torch.equal(part(whole, k)[name], value) for name, value in state.items())
+        assert all(torch.equal(unstack(whole, k)[name], value) for name, value in state.items())
 
 
 # --- records ---------------------------------------------------------------------------------------------------------
@@ -277,6 +332,7 @@ def whole(tmp_path_factory) -> list[Run]:
 def test_each_seed_has_a_record_of_its_own(whole):
     assert [run.config["seed"] for run in whole] == [0, 1, 2] and all(run.ok for run in whole)
     assert len({run.result["test_nll"] for run in whole}) == 3
+    assert len({str(run.result["corruption_accuracy"]) for run in whole}) == 3
     for run in whole:
         assert [session["seeds"] for session in run.result["sessions"]] == [[0, 1, 2]]
         assert run.result["shared_device"] is True  # so that its times enter no table of runs by themselves
@@ -364,6 +420,66 @@ def test_a_seed_that_diverges_fails_alone(whole, tmp_path, monkeypatch, capsys):
     assert "step 14" in capsys.readouterr().err
     for one, run in zip(runs[::2], whole[::2]):
         assert_same(one, run)
+
+
+def test_a_failed_seed_is_saved_no_more_and_asks_for_no_saving(tmp_path, monkeypatch):
+    """The first seed is the one that is asked whether a checkpoint is due."""
+    real, saved = Checkpoints.save, Counter()
+
+    def counted(self: Checkpoints, position: Any, training: Any) -> None:
+        saved[self.folder.name.split("-")[4]] += 1
+        real(self, position, training)
+
+    monkeypatch.setattr(Checkpoints, "save", counted)
+    monkeypatch.setattr(setup, "seeds_loss", failing([0], 3))
+    assert [run.ok for run in trained(tmp_path, save_every_s=3600.0)] == [False, True, True]
+    assert saved == {"s1": 1, "s2": 1}, "after the last epoch"
+
+
+def test_a_failure_is_recorded_although_the_others_are_stopped(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(setup, "seeds_loss", failing([1], 3))
+        stopping_after(patch, 8)
+        with pytest.raises(StoppedError):
+            trained(tmp_path)
+    assert [run_state(tmp_path / config.run_id) for config in configs()] == ["unfinished", "failed", "unfinished"]
+
+
+def test_a_process_that_dies_between_two_saves_loses_no_common_position(whole, tmp_path, monkeypatch):
+    """Seed 0 is one checkpoint ahead of the others: all go on from the one that all have."""
+    real, count = Checkpoints.save, iter(range(100))
+
+    def dying(self: Checkpoints, position: Any, training: Any) -> None:
+        if next(count) == 4:
+            raise KeyboardInterrupt
+        real(self, position, training)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", dying)
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path, save_every_s=0.0)
+    assert len({*(tmp_path / configs()[0].run_id).glob("checkpoint-*")}) == 2
+    for again, run in zip(trained(tmp_path), whole, strict=True):
+        assert_same(again, run)
+
+
+def test_another_set_is_not_repeated_by_verify(tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        stopping_after(patch, 13)
+        with pytest.raises(StoppedError):
+            trained(tmp_path)
+    run = trained(tmp_path, [2])[0]
+    assert verify.main([str(run.folder), "--device", "cpu", "--quiet"]) == 0
+    assert "after epoch 1 it was trained with others" in capsys.readouterr().out
+
+
+def test_out_of_memory_names_the_number_of_seeds_first(tmp_path, monkeypatch):
+    def full(*_: Any) -> Any:
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(setup, "seeds_loss", full)
+    runs = trained(tmp_path)
+    assert all("try --seeds-at-once 1 or" in run.result["reason"] for run in runs)
 
 
 def test_when_no_seed_is_left_the_training_ends(tmp_path, monkeypatch):

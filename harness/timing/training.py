@@ -30,7 +30,7 @@ from harness.training import device as devices
 from harness.training.loop import train, train_seeds
 from harness.training.setup import Training, build_model, data_generator, warm_up
 from harness.training.step import DivergenceError, Step
-from harness.training.together import as_one
+from harness.training.together import stack_models
 from variants.config import ViTConfig
 from variants.fields import UsageError
 
@@ -119,7 +119,7 @@ def compare_seeds(args: Namespace) -> Iterator[Comparison]:
 
         def epochs_of(seeds: int, config: RunConfig = longer, data: ImageData = data) -> Callable[[], float]:
             models = [build_model(replace(config, seed=seed), device) for seed in range(seeds)]
-            training = prepared(config, as_one(models, range(seeds)), data)
+            training = prepared(config, stack_models(models, range(seeds)), data)
             warm_up(training)
             epochs = train_seeds(training)
             return lambda: next(epochs)[0].line["seconds"]

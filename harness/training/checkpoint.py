@@ -20,7 +20,7 @@ from harness.records.write import write_atomically
 from harness.training.history import History
 from harness.training.setup import Training
 from harness.training.signals import Stop, StoppedError
-from harness.training.together import Together, part, stacked
+from harness.training.together import StackedSeeds, stack, unstack
 
 KEPT = 2  # the one before the newest is there for the day on which the newest cannot be read
 EVERY_S = 60.0
@@ -50,13 +50,13 @@ class Checkpoints:
     state: dict[str, Any] | None = None  # what was found, until it is restored
 
     def __post_init__(self) -> None:
-        self._due_s = time.monotonic() + self.every_s
+        self.postpone()
         self._failed = False  # to write the last one
         self._mark = hashlib.sha256(repr(sorted(self.maker.items())).encode()).hexdigest()[:8]  # in the names of files
 
-    def find(self) -> dict[str, Any] | None:
-        """The history that lies in the newest usable checkpoint. Others are set aside, or kept for the code that wrote
-        them, with a message."""
+    def find(self, until: tuple[int, int] | None = None) -> dict[str, Any] | None:
+        """The history that lies in the newest usable checkpoint, not after `until` (epoch, batches). Others are set
+        aside, or kept for the code that wrote them, with a message."""
         for half in self.folder.glob(f".{PATTERN}.*"):  # of a process that was killed while it wrote
             half.unlink()
         others: list[str] = []
@@ -68,6 +68,8 @@ class Checkpoints:
             except ValueError as error:
                 aside = path.replace(path.with_name(f"{ASIDE}{path.name}"))
                 print(f"{path}: {error}; set aside as {aside.name}", file=sys.stderr, flush=True)
+                continue
+            if until and (state["position"]["epoch"], state["position"]["batches"]) > until:
                 continue
             differing = [name for name, value in self.maker.items() if state["maker"].get(name) != value]
             if not differing:
@@ -100,8 +102,11 @@ class Checkpoints:
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
                 print(f"{path} could not be written ({reason}); training on", file=sys.stderr, flush=True)
             self._failed = True
-        self._due_s = time.monotonic() + self.every_s
+        self.postpone()
         self.check()
+
+    def postpone(self) -> None:
+        self._due_s = time.monotonic() + self.every_s
 
     def check(self) -> None:
         """Ends the run where a signal asked for it and everything that can be saved is."""
@@ -133,7 +138,7 @@ class _Part:
         self._whole, self._seed = whole, seed
 
     def state_dict(self) -> dict[str, Any]:
-        return part(self._whole.state_dict(), self._seed)
+        return unstack(self._whole.state_dict(), self._seed)
 
 
 def save(checkpoints: Sequence[Checkpoints], positions: Sequence[Position], training: Training) -> None:
@@ -145,6 +150,8 @@ def save(checkpoints: Sequence[Checkpoints], positions: Sequence[Position], trai
                 own.save(position, OneSeed(training, seed) if len(checkpoints) > 1 else training)
             except StoppedError as error:
                 stopped = error
+    for own in checkpoints:
+        own.postpone()  # one that has failed too: the first is asked whether a checkpoint is due
     if stopped:
         raise stopped
 
@@ -156,11 +163,11 @@ def restore(checkpoints: Sequence[Checkpoints], training: Training) -> list[Posi
         return [Position() for _ in training.seeds]
     for own in checkpoints:
         own.state = None
-    first, several = states[0], isinstance(training.model, Together)
-    model, optimiser, average = (
-        stacked([state[name] for state in states]) if several else first[name]
-        for name in ("model", "optimiser", "average")
-    )
+    first = states[0]
+    model, optimiser, average = first["model"], first["optimiser"], first["average"]
+    if isinstance(training.model, StackedSeeds):
+        model, average = (stack([state[name] for state in states]) for name in ("model", "average"))
+        optimiser = stack([state["optimiser"] for state in states], shared=("step",))
     training.model.load_state_dict(model)
     training.optimiser.load_state_dict(optimiser)
     if training.average is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from harness.recipes import Recipe
-from harness.training.together import Together
+from harness.training.together import StackedSeeds
 
 DECAYING = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
@@ -17,7 +17,7 @@ DECAYING = (nn.Linear, nn.Conv1d, nn.Conv2d)
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
     """What decays, all alike, and what does not: see Recipe.decay."""
     matrices = {id(m.weight) for m in model.modules() if isinstance(m, DECAYING)}
-    stacked = isinstance(model, Together)
+    stacked = isinstance(model, StackedSeeds)
     is_decaying = {
         "all": lambda p: True,
         "matrices": lambda p: p.ndim - stacked >= 2,

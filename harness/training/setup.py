@@ -21,7 +21,7 @@ from harness.recipes import Recipe
 from harness.training.device import autocast, gradient_scaler, synchronise
 from harness.training.evaluate import evaluate_seeds
 from harness.training.optimiser import make_optimiser
-from harness.training.together import Together
+from harness.training.together import StackedSeeds
 
 WARM_STEPS = 3  # the first compiles, the second runs as the graph will, the third records it
 
@@ -51,7 +51,7 @@ class Training:
         self, config: RunConfig, model: nn.Module, train_split: DeviceSplit, eval_split: DeviceSplit, scale: Scaling
     ):
         self.config, self.model = config, model
-        self.seeds = model.seeds if isinstance(model, Together) else (config.seed,)
+        self.seeds = model.seeds if isinstance(model, StackedSeeds) else (config.seed,)
         self.failures: dict[int, str] = {}  # why a seed, by its place, is no longer trained
         self.train_split, self.eval_split, self.scale = train_split, eval_split, scale
         self.device = train_split.labels.device
@@ -92,7 +92,7 @@ class Training:
 
 def seeds_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
     """`batch_loss`, of several seeds with a number for each."""
-    if not isinstance(model, Together):
+    if not isinstance(model, StackedSeeds):
         return batch_loss(model, batch, recipe)
 
     def of_seed(own: Any, images: torch.Tensor, labels: torch.Tensor, *mix: torch.Tensor) -> Any:

@@ -109,7 +109,7 @@ def seeds_lines(cells: Sequence[Cell]) -> list[SeedsLine]:
 def trained_together(run: Run) -> tuple[int, ...]:
     """No seed where times of several processes are mixed, or somebody else computed there."""
     sessions = run.result.get("sessions") or ()
-    if len(sessions) != 1 or sessions[0].get("shared_device") is not False:
+    if len(sessions) != 1 or sessions[0].get("shared_device") is True:
         return ()
     return tuple(sessions[0].get("seeds", ()))
 
