@@ -17,11 +17,13 @@ from tabulate import tabulate
 
 from harness.commands import Parser, directory, run_command
 from harness.config import parse_settings
+from harness.counting.closed_form import by_module, items
 from harness.counting.cost import Cost, CountError, cost_of, file_bytes, file_name, has_fvcore, installed
 from harness.data.load import dataset_facts
 from harness.datasets import DATASETS
 from harness.records.write import prepare, write_atomically
 from variants.catalog import CATALOG, check_known, config_of
+from variants.config import ViTConfig
 from variants.fields import UsageError, from_text
 
 WRITTEN = Path("results/cost")
@@ -64,22 +66,25 @@ def parser() -> Parser:
     parser = Parser("harness.cost", ABOUT)
     many: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
     parser.add_argument("--variant", metavar="V", help="names, timm:MODEL, path/to/file.py:NAME (default: all)", **many)
-    parser.add_argument("--dataset", default="c10", metavar="D", help="whose image size and classes (default: c10)")
+    parser.add_argument("--dataset", metavar="D", help="whose image size and classes (default: c10)")
     parser.add_shared("data-dir")
     parser.add_argument("--set", metavar="variant.X=Y", dest="settings", help="set fields of the variants", **many)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--table", action="store_true", help="parameters, MACs and activations of each module")
-    how.add_argument("--summary", action="store_true", help="shapes and parameters of each layer, by torchinfo")
+    parser.add_argument("--summary", action="store_true", help="shapes and parameters of each layer, by torchinfo")
     how.add_argument("--json", action="store_true", help="one object a line, one line a variant, nothing else")
     how.add_argument("--write", action="store_true", help="the catalogue at every data set's shape, a file each")
-    parser.add_argument(
-        "--out", type=directory, default=WRITTEN, metavar="DIR", help=f"of --write (default: {WRITTEN.as_posix()})"
-    )
+    parser.add_argument("--out", type=directory, metavar="DIR", help=f"of --write (default: {WRITTEN.as_posix()})")
     return parser
 
 
 def configs(args: Namespace) -> dict[str, Any]:
     """All of them before the first is counted, so that a mistake is reported at once."""
+    if args.json and args.summary:
+        raise UsageError("--json prints nothing but its objects: leave out --summary")
+    if args.out:
+        raise UsageError("--out is where --write puts its files: add --write")
+    args.dataset = args.dataset or "c10"
     changes = parse_settings(args.settings)
     if changes["recipe"]:
         raise UsageError("--set recipe.*: a recipe has no part in the cost of a variant")
@@ -99,8 +104,9 @@ def show(args: Namespace, chosen: dict[str, Any]) -> None:
         costs.append(cost_of(name, config, args.dataset))
         if args.json:
             print(json.dumps(dataclasses.asdict(costs[-1])), flush=True)
-        if args.table or args.summary:
-            print(f"{name} on {args.dataset}\n\n{details(config, 'fvcore' if args.table else 'torchinfo')}\n")
+        for asked, details in ((args.table, module_table), (args.summary, layer_summary)):
+            if asked:
+                print(f"{name} on {args.dataset}\n\n{details(config)}\n")
     if not args.json:
         print(overview(costs))
 
@@ -120,32 +126,45 @@ def overview(costs: Sequence[Cost]) -> str:
     return "\n".join(lines)
 
 
-def details(config: Any, package: str) -> str:
-    """fvcore's table by module, or torchinfo's of the layers."""
-    if not installed(package):
-        return f"{package} is not installed: pip install {package}"
+def module_table(config: Any) -> str:
+    """fvcore's table by module; without fvcore the same columns from the closed form."""
+    if has_fvcore():
+        from harness.counting.measured import Subject
+
+        return Subject(config).table()
+    if type(config) is not ViTConfig:
+        return "no table by module: it needs fvcore (pip install fvcore)"
+    rows = by_module(items(config)).items()
+    lines = [[path or "model", *(f"{count:,}" if count else "" for count in row.values())] for path, row in rows]
+    headers = ["module", "#parameters", "#flops", "#activations"]
+    return tabulate(lines, headers=headers, tablefmt="pipe", colalign=("left", *["right"] * 3), disable_numparse=True)
+
+
+def layer_summary(config: Any) -> str:
+    if not installed("torchinfo"):
+        return "no summary of the layers: torchinfo is not installed (pip install torchinfo)"
     from harness.counting.measured import Subject
 
-    return Subject(config).table() if package == "fvcore" else Subject(config).summary()
+    return Subject(config).summary()
 
 
 def write(args: Namespace) -> None:
     """All are counted before the first is written, so that files never mix two states of the catalogue."""
-    if args.variant or args.settings:
+    if args.variant or args.dataset or args.settings or args.summary:
         raise UsageError("--write writes the whole catalogue at every data set's shape: only --out goes with it")
     if not has_fvcore():
         raise UsageError("--write counts every variant in all ways: install fvcore")
-    files = {}
+    files, out = {}, args.out or WRITTEN
     for dataset, name in product(DATASETS.values(), CATALOG):
         try:
-            files[args.out / file_name(name, dataset)] = file_bytes(name, dataset)
+            files[out / file_name(name, dataset)] = file_bytes(name, dataset)
         except UsageError as error:
             print(f"skipped {name} on {dataset.name}: {error}")
-    prepare(args.out)
+    prepare(out)
     for path, content in files.items():
         write_atomically(path, content)
-    print(f"wrote {len(files)} files into {args.out}")
-    for path in sorted({*args.out.glob("*.json")} - files.keys()):
+    print(f"wrote {len(files)} files into {out}")
+    for path in sorted({*out.glob("*.json")} - files.keys()):
         print(f"{path} is of no variant and data set that can be counted: remove it")
 
 

@@ -40,18 +40,27 @@ from harness.training.signals import listening
 from variants.catalog import check_known, config_of
 from variants.fields import UsageError, near_matches
 
-SEEDS, JOBS = partial(whole, most=10_000), partial(whole, most=1024)  # a plan lists every run; each job is a process
+JOBS = partial(whole, most=1024)  # each is a process
 JOBS_HELP = """N runs at once, each in a process of its own, which holds the data and has its share of the threads
 (default: 1; of small forms on a CPU as many, on one thread each, as there are cores and memory for)"""
 SEEDS_HELP = """N seeds of a cell trained as one, for small models on a GPU that waits for its host; each is the run
 that it is by itself, but for rounding and dropout's numbers; its times enter no table of single runs (default: 1)"""
 
 
+def seed_count(text: str) -> int:
+    try:
+        return whole(text, most=10_000)  # a plan lists every run
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; seeds by name are --seed 0 1") from None
+
+
 def parser() -> Parser:
     p = Parser("harness.sweep", __doc__ or "")
     p.add_argument("study", help=f"one of {', '.join(STUDIES)}")
     seeds = p.add_mutually_exclusive_group()
-    seeds.add_argument("--seeds", type=SEEDS, metavar="N", help="the first N seeds, 0 to N-1 (default: the study's)")
+    seeds.add_argument(
+        "--seeds", type=seed_count, metavar="N", help="the first N seeds, 0 to N-1 (default: the study's)"
+    )
     seeds.add_argument("--seed", type=int, nargs="+", metavar="S", help="these seeds")
     p.add_argument("--dataset", "--datasets", nargs="+", metavar="NAME", help="(default: the study's)")
     p.add_argument("--variants", nargs="+", metavar="NAME", help="(default: the study's)")
@@ -63,7 +72,7 @@ def parser() -> Parser:
     act.add_argument("--status", action="store_true", help="the state of each run and how long is left; trains nothing")
     act.add_argument("--cell", type=int, metavar="K", help="only the run of this number, as --dry-run shows it")
     act.add_argument("--jobs", type=JOBS, metavar="N", help=JOBS_HELP)
-    p.add_argument("--seeds-at-once", type=SEEDS, default=1, metavar="N", help=SEEDS_HELP)
+    p.add_argument("--seeds-at-once", type=seed_count, default=1, metavar="N", help=SEEDS_HELP)
     p.add_argument("--dry-run", action="store_true", help="print how many runs, which, and a guess of the time")
     p.add_shared(*DEVICE_OPTIONS, "data-dir", "out")
     return p

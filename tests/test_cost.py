@@ -163,14 +163,16 @@ def test_what_is_shown(monkeypatch, capsys):
 
 
 def test_without_the_packages_the_closed_form_answers_and_says_so(tmp_path, monkeypatch, capsys):
-    hide(monkeypatch, "fvcore", "torchinfo")
+    hide(monkeypatch, "fvcore", "fvcore.nn", "torchinfo")
     assert command.main(["--variant", "patch2", "--json"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["macs"] == 915_676_224
     assert printed.err.count("\n") == 1 and "fvcore is not installed" in printed.err
-    for option, package in (("--table", "fvcore"), ("--summary", "torchinfo")):
-        assert command.main(["--variant", "compact", option]) == 0
-        assert f"pip install {package}" in (out := capsys.readouterr().out) and "119,051" in out
+    assert command.main(["--variant", "compact", "--table", "--summary"]) == 0
+    out = capsys.readouterr().out
+    assert "| blocks.0.attention" in out and "torchinfo is not installed" in out and "119,051" in out
+    assert command.main(["--variant", "timm", "--table"]) == 0
+    assert "no table by module: it needs fvcore" in capsys.readouterr().out
     timms = cost_of("timm", config_of("timm"), "c10")
     assert timms.params == 5_362_762 and timms.macs is None and timms.by_module is None
     assert command.overview([timms]).splitlines()[2].split() == ["timm", "5,362,762", "-", "-", "-", "-"]

@@ -187,8 +187,9 @@ class Own(nn.Module):
                 one.register_buffer("mask", noise)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = images.flatten(1) @ (self.step if self.noise is None else self.noise)
-        for layer in self.layers:
+        noise: Any = self.step if self.noise is None else self.noise
+        x, layers = images.flatten(1) @ noise, list[Any](self.layers)
+        for layer in layers:
             x = layer(x * layer.mask[0] if self.kind == "tied buffer" else x).relu()
         return self.head(x + 1 if self.kind == "branch" and x.sum() > 0 else x)
 

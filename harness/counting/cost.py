@@ -5,8 +5,9 @@ that all ways of counting agree. Also the files of results/cost, which a report 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
+import importlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -92,11 +93,17 @@ def _subject(config: Any) -> Subject:
 
 
 def installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+    """And can be imported: what fvcore itself imports may be missing."""
+    try:
+        with warnings.catch_warnings(record=True):  # fvcore imports what torch calls deprecated
+            importlib.import_module(package)
+    except ImportError:
+        return False
+    return True
 
 
 def has_fvcore() -> bool:
-    return installed("fvcore")
+    return installed("fvcore.nn")
 
 
 # --- the files of results/cost ----------------------------------------------------------------------------------------
