@@ -185,8 +185,11 @@ def resolve(
     changes = parse_settings(settings)
     variant = from_text(variant, changes["variant"])
     recipe = with_policy(from_text(recipe, changes["recipe"]), dataset)
-    if {"image_size", "num_classes"} & changes["variant"].keys():
-        raise UsageError("image_size and num_classes are the data set's; variant.resize scales images")
+    size, classes = dataset.image_size, dataset.num_classes
+    if (variant.image_size, variant.num_classes) != (size, classes):
+        raise UsageError(
+            f"image_size={size} and num_classes={classes} are the data set's; variant.resize scales images"
+        )
     return RunConfig(
         variant_name=variant_name,
         variant=regularised(variant, recipe),

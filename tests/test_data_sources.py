@@ -3,6 +3,7 @@ torchvision. What is not what it should be is refused in a sentence, and nothing
 
 import hashlib
 import io
+import os
 import pickle
 import re
 import shutil
@@ -21,6 +22,7 @@ from urllib.error import HTTPError, URLError
 
 import numpy as np
 import pytest
+import torch
 import torchvision
 from PIL import Image
 from scipy.io import savemat
@@ -37,6 +39,7 @@ from harness.data.load import (
     image_hashes,
     load,
 )
+from harness.data.pipeline import to_device
 from harness.datasets import DATASETS
 from tests.copies import Runs, image_folder, random_split, write_arrays
 from variants.fields import UsageError
@@ -88,14 +91,16 @@ def objects(folder: Path) -> None:
 BAD_ARRAYS: dict[str, tuple[Spoil, str]] = {
     "grey images": (changed("train_images", lambda a: a[..., 0]), r"train_images\.npy holds uint8 of shape"),
     "wrong type": (changed("test_images", lambda a: a.astype(float)), r"test_images\.npy holds float64 of"),
-    "label count": (changed("train_labels", lambda a: a[:-1]), r"train_labels\.npy: 60 whole numbers of 0 to 9"),
-    "label too large": (changed("train_labels", lambda a: a + 5), r"train_labels\.npy: 60 whole numbers of 0 to 9"),
-    "label below 0": (changed("train_labels", lambda a: a - 1), r"train_labels\.npy: 60 whole numbers of 0 to 9"),
-    "labels not whole": (changed("train_labels", lambda a: a / 2), r"train_labels\.npy: 60 whole numbers of 0 to 9"),
+    "label count": (changed("train_labels", lambda a: a[:-1]), r"train_labels\.npy holds 59 labels for 60 images"),
+    "label too large": (changed("train_labels", lambda a: a + 5), r"train_labels\.npy holds labels 5 to 14; 0 to 9"),
+    "label below 0": (changed("train_labels", lambda a: a - 1), r"train_labels\.npy holds labels -1 to 8; 0 to 9"),
+    "labels not whole": (changed("train_labels", lambda a: a / 2), r"train_labels\.npy holds float64 of shape \(60,\)"),
+    "labels in columns": (changed("train_labels", lambda a: a[:, None]), r"train_labels\.npy holds int64 of shape"),
     "objects": (objects, r"train_labels\.npy cannot be read as an array"),
     "cut off": (garbled(lambda content: content[:-100]), r"test_images\.npy cannot be read as an array"),
     "a header of noise": (garbled(lambda content: b"\xff" + content[1:]), r"test_images\.npy cannot be read"),
-    "missing file": (lambda folder: (folder / "train_images.npy").unlink(), r"train_images\.npy cannot be read"),
+    "missing file": (lambda folder: (folder / "train_images.npy").unlink(), r"train_images\.npy is missing"),
+    "missing labels": (lambda folder: (folder / "train_labels.npy").unlink(), r"train_labels\.npy is missing"),
     "a part": (
         lambda folder: write_arrays(folder, TRAIN.part(slice(50)), TEST),
         r"is not the whole CIFAR-10: its train split has 50 images instead of 60(.|\n)*folder:PATH",
@@ -116,13 +121,26 @@ def test_bad_arrays_are_refused(tmp_path, kind):
     assert not (tmp_path / "c10" / "ran").exists()
 
 
+def forbidden(path: object) -> Any:
+    """Made up, since who runs the tests may be allowed everything."""
+    raise PermissionError(13, "Permission denied", str(path))
+
+
+def test_what_may_not_be_read_is_named_and_not_downloaded(tmp_path, monkeypatch):
+    (tmp_path / "c10").mkdir()
+    monkeypatch.setattr(os, "listdir", forbidden)
+    with pytest.raises(UsageError, match=f"^{tmp_path / 'c10'} cannot be read: Permission denied$"):
+        load("c10", tmp_path)
+
+
 # --- folders ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("test", "nested"), [("test", False), ("val", True)])
 def test_image_folders(tmp_path, test, nested):
-    """Hidden folders are no classes; a class may be a link."""
+    """Hidden folders are no classes, folders within a class no images; a class may be a link."""
     image_folder(tmp_path, test=test, nested=nested)
+    (tmp_path / "train" / "ant" / "x.png").mkdir()
     (tmp_path / "train" / ".cache").mkdir()
     (tmp_path / "train" / "cow").rename(tmp_path / "elsewhere")
     (tmp_path / "train" / "cow").symlink_to(tmp_path / "elsewhere")
@@ -143,6 +161,18 @@ def test_image_folder_of_other_sizes(tmp_path):
     assert load(f"folder:{tmp_path}@16", tmp_path).train.images.shape == (13, 16, 16, 3)
 
 
+@pytest.mark.parametrize("place", ["train", "test", "train/bee", "train/bee/images"])
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch, place):
+    """Below a class too: its images must not just be missing."""
+    image_folder(tmp_path, nested=True)
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (forbidden if Path(path) == tmp_path / place else scandir)(path))
+    monkeypatch.setattr(os, "listdir", lambda path: [entry.name for entry in os.scandir(path)])
+    for ask in (dataset_facts, lambda name: load(name, tmp_path)):
+        with pytest.raises(UsageError, match=f"^{tmp_path / place} cannot be read: Permission denied$"):
+            ask(f"folder:{tmp_path}")
+
+
 def annotate(path: Path, names: dict[str, str]) -> None:
     """val/ as Tiny-ImageNet has it: one folder of images and a file that names their classes."""
     shutil.rmtree(path / "test")
@@ -161,6 +191,25 @@ def test_tiny_imagenet_as_it_is_distributed(tmp_path):
     assert label_of == {0: 2, 1: 0, 2: 1} and len(data.train) == 12
 
 
+def test_annotations_that_may_not_be_read_are_named(tmp_path, monkeypatch):
+    image_folder(tmp_path)
+    annotate(tmp_path, {"a.png": "cow", "b.png": "ant", "c.png": "bee"})
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: forbidden(path))
+    with pytest.raises(UsageError, match=r"val_annotations\.txt cannot be read: Permission denied$"):
+        dataset_facts(f"folder:{tmp_path}")
+
+
+def annotations(content: bytes) -> Spoil:
+    """These lines instead of good ones, or with a `+` before them besides good ones."""
+
+    def spoil(path: Path) -> None:
+        annotate(path, {"0.png": "ant", "1.png": "bee", "2.png": "cow"})
+        file = path / "val" / "val_annotations.txt"
+        file.write_bytes(file.read_bytes() + content[1:] if content.startswith(b"+") else content)
+
+    return spoil
+
+
 BAD_FOLDERS: dict[str, tuple[Spoil, str]] = {
     "nowhere": (shutil.rmtree, "set/train has no class folders"),
     "other classes": (lambda path: (path / "test" / "cow").rename(path / "test" / "pig"), "the same 3 class folders"),
@@ -175,8 +224,13 @@ BAD_FOLDERS: dict[str, tuple[Spoil, str]] = {
     ),
     "empty annotated class": (
         lambda path: annotate(path, {"a.png": "ant", "b.png": "bee"}),
-        r"val_annotations\.txt names other classes",
+        r"val_annotations\.txt gives no image to class cow$",
     ),
+    "unknown annotated class": (annotations(b"+3.png\tpig\n"), r"annotations\.txt gives no class of train/ to 3\.png$"),
+    "no tab in one line": (annotations(b"+3.png ant\n"), r"annotations\.txt gives no class of train/ to 3\.png ant$"),
+    "no tabs": (annotations(b"0.png ant\n1.png bee\n"), r"annotations\.txt gives no class of train/ to 0\.png ant$"),
+    "no lines": (annotations(b"\n"), r"annotations\.txt gives no class of train/ to any image$"),
+    "no UTF-8": (annotations(b"+\xff.png\t\xe9\n"), "annotations\\.txt gives no class of train/ to \ufffd\\.png$"),
 }
 
 
@@ -293,7 +347,7 @@ def test_files_with_another_checksum_are_not_used(tmp_path, monkeypatch, name, f
         UsageError, match=f"{name} is not in {tmp_path}/, or damaged there(.|\n)*--data-dir DIR"
     ) as told:
         load(name, tmp_path)
-    assert all(words in str(told.value) for words in ("name resolution", "train_images.npy", loading.PUBLISHED[name]))
+    assert all(words in str(told.value) for words in ("no connection: [", "train_images.npy", loading.PUBLISHED[name]))
     assert not (tmp_path / "ran").exists()
 
 
@@ -318,19 +372,18 @@ def downloads(monkeypatch) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "words"),
     [
-        HTTPError("http://x", 404, "Not Found", Message(), None),
-        RuntimeError("File not found or corrupted."),
-        TimeoutError("timed out"),
-        OSError(28, "No space left on device"),
-        IncompleteRead(b""),
+        (HTTPError("http://x", 404, "Not Found", Message(), None), "HTTP Error 404: Not Found"),
+        (RuntimeError("File not found or corrupted."), "what came does not have the published checksum"),
+        (TimeoutError("timed out"), "timed out"),
+        (OSError(28, "No space left on device"), r"\[Errno 28\] No space left on device"),
+        (IncompleteRead(b""), r"IncompleteRead\(0 bytes read\)"),
     ],
-    ids=lambda error: type(error).__name__,
+    ids=lambda value: "" if isinstance(value, str) else type(value).__name__,
 )
-def test_a_failed_download_is_said_and_the_next_one_starts_afresh(tmp_path, downloads, error):
+def test_a_failed_download_is_said_and_the_next_one_starts_afresh(tmp_path, downloads, error, words):
     downloads += [error, None]
-    words = re.escape(str(error))
     with pytest.raises(UsageError, match=rf"c10 is not in .* could not be downloaded \({words}\)(.|\n)*--data-dir"):
         load("c10", tmp_path / "data")
     assert socket.getdefaulttimeout() is None
@@ -348,6 +401,29 @@ def test_of_three_at_once_one_downloads_and_the_others_wait(tmp_path, downloads)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_too_little_memory(tmp_path, monkeypatch):
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    image_folder(tmp_path)
+    facts = dataset_facts(f"folder:{tmp_path}")
+    monkeypatch.setattr(loading, "dataset_facts", lambda _: facts)
+    for place in (Image.Image, "convert"), (loading, "canonical"), (loading, "channel_statistics"):
+        with monkeypatch.context() as patch:
+            patch.setattr(*place, full)
+            with pytest.raises(UsageError, match=r"^too little memory for .*: 18 images of 12 x 12 x 3 take 0\.00 GB"):
+                load(facts.name, tmp_path)
+
+
+def test_too_little_memory_on_the_device(monkeypatch):
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.Tensor, "to", full)
+    with pytest.raises(UsageError, match=r"too little memory on cuda:0 for the data set: 60 images take 0\.00 GB"):
+        to_device(TRAIN, torch.device("cuda:0"))
 
 
 def test_memory_that_is_left(tmp_path, monkeypatch):

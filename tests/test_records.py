@@ -131,6 +131,13 @@ def test_overrides_have_the_last_word_and_are_kept():
     assert resolved("recipe.augment=autoaugment-pil").recipe.augment == ("autoaugment-pil-cifar",)
 
 
+def test_the_data_set_s_own_size_may_be_set_and_no_other():
+    assert resolved("variant.image_size=32", "variant.num_classes=10").run_id == resolved().run_id
+    for setting in ("variant.image_size=16", "variant.num_classes=9"):
+        with pytest.raises(UsageError, match="image_size=32 and num_classes=10 are the data set's"):
+            resolved(setting)
+
+
 def test_what_a_variant_takes_from_its_recipe_and_a_recipe_from_its_source():
     assert resolve("patch2", DATASETS["c10"], "published").variant.drop_path == 0.1
     assert resolve("vit-224", DATASETS["c10"], "published").variant.dropout == 0.1

@@ -177,15 +177,23 @@ def test_a_seed_that_another_process_trains_comes_last(tmp_path, capsys, monkeyp
     assert trained == [[0, 2], 1]
 
 
-def test_missing_data_fails_its_runs_alone(tmp_path, capsys, monkeypatch, trained):
-    def offline(*args):
-        raise OSError("no network")
+@pytest.mark.parametrize(
+    ("place", "error", "told"),
+    [
+        ("torchvision.datasets.SVHN.download", OSError("no network"), "svhn is not in"),
+        ("harness.data.load.by_torchvision", PermissionError(13, "Permission denied", "FILE"), "FILE cannot be read: "),
+    ],
+    ids=["missing", "not readable"],
+)
+def test_missing_data_fails_its_runs_alone(tmp_path, capsys, monkeypatch, trained, place, error, told):
+    def fail(*_, **__):
+        raise error
 
-    monkeypatch.setattr("torchvision.datasets.SVHN.download", offline)
+    monkeypatch.setattr(place, fail)
     words = [*ONE, "--seed", "0", "--datasets", "svhn", "digits", "--out", str(tmp_path / "runs")]
     assert sweep.main([*words, "--recipes", "quick", "--data-dir", str(tmp_path / "none")]) == 1
     printed = capsys.readouterr()
-    assert "svhn is not in" in printed.err and "1 of 2 runs are not done" in printed.err
+    assert told in printed.err and "1 of 2 runs are not done" in printed.err
     assert [run.config["dataset"] for run in load_runs([tmp_path / "runs"])] == ["digits"]
 
 

@@ -1,5 +1,6 @@
 """Image folders as data sets: PATH/train/CLASS/... and PATH/test/CLASS/... (or PATH/val), decoded once into arrays."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -58,19 +59,29 @@ def _files(folder: Path, classes: list[str]) -> Files:
         return _annotated_files(folder, classes)
     found = []
     for label, name in enumerate(classes):
-        files = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES)
+        walk = os.walk(folder / name, onerror=_fail)
+        files = [Path(parent, file) for parent, _, names in walk for file in names]
+        files = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
         if not files:
             raise UsageError(f"{folder / name} holds no image")
         found += [(path, label) for path in files]
     return found
 
 
+def _fail(error: OSError) -> None:
+    """A folder that cannot be listed would otherwise count as an empty one."""
+    raise error
+
+
 def _annotated_files(folder: Path, classes: list[str]) -> Files:
     """Tiny-ImageNet's way: all images in one folder, and a file that says the class of each."""
-    text = (folder / ANNOTATIONS).read_text(encoding="utf-8")
-    lines = [line.split("\t") for line in text.splitlines() if "\t" in line]
-    if {line[1] for line in lines} != set(classes):
-        raise UsageError(f"{folder / ANNOTATIONS} names other classes than train/ has")
+    text = (folder / ANNOTATIONS).read_text(encoding="utf-8", errors="replace")
+    lines = [line.split("\t") for line in text.splitlines() if line.strip()]
+    unknown = [line[0] for line in lines if len(line) < 2 or line[1] not in classes]
+    if unknown or not lines:
+        raise UsageError(f"{folder / ANNOTATIONS} gives no class of train/ to {(unknown or ['any image'])[0]}")
+    if empty := set(classes) - {line[1] for line in lines}:
+        raise UsageError(f"{folder / ANNOTATIONS} gives no image to class {min(empty)}")
     return [(folder / "images" / line[0], classes.index(line[1])) for line in lines]
 
 
@@ -93,7 +104,7 @@ def _open(path: Path) -> Image.Image:
             if image.mode.startswith(("I", "F")):  # 16 or 32 bits of grey, or fractions: Pillow cuts them off at 255
                 raise UsageError(f"{path} has pixels of kind {image.mode}; eight bits a channel are needed")
             return image.convert("RGB")
-    except UsageError:
+    except (UsageError, MemoryError):
         raise
     except Exception as error:  # a broken image fails in many ways
         raise UsageError(f"{path} cannot be decoded as an image: {first_line(error)}") from None

@@ -4,11 +4,14 @@ scikit-learn's digits; image folders. Whatever the copy, its images come into on
 import contextlib
 import functools
 import hashlib
+import os
 import socket
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 
 import numpy as np
 
@@ -51,20 +54,38 @@ class ImageData:
     std: tuple[float, ...]
 
 
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # it is there, and fetching would not help
+        raise UsageError(f"{error.filename or name} cannot be read: {error.strerror or first_line(error)}") from None
+
+
 def dataset_facts(name: str) -> Dataset:
     """What can be known without reading images."""
     check_name(name)
-    return DATASETS[name] if name in DATASETS else folder.facts(name)
+    with _readable(name):
+        return DATASETS[name] if name in DATASETS else folder.facts(name)
 
 
 @functools.lru_cache(maxsize=4)  # the cells of a sweep share their data
 def load(name: str, data_dir: Path) -> ImageData:
     dataset = dataset_facts(name)
-    train, test = map(canonical, read(dataset, data_dir))
-    mean, std = dataset.mean, dataset.std
-    if mean is None or std is None:
-        mean, std = channel_statistics(train.images)
-    return ImageData(dataset, train, test, digest(train, test), mean, std)
+    try:
+        with _readable(name):
+            train, test = map(canonical, read(dataset, data_dir))
+        mean, std = dataset.mean, dataset.std
+        if mean is None or std is None:
+            mean, std = channel_statistics(train.images)
+        return ImageData(dataset, train, test, digest(train, test), mean, std)
+    except MemoryError:
+        count, side = dataset.train_count + dataset.test_count, dataset.image_size
+        raise UsageError(
+            f"too little memory for {name}: {count:,} images of {side} x {side} x 3 take "
+            f"{count * side**2 * 3 / 1e9:.2f} GB, twice while they are sorted\n"
+            f"end other programs, ask for more memory, or try a smaller data set (folder:PATH@32 resizes)"
+        ) from None
 
 
 def image_hashes(images: np.ndarray) -> np.ndarray:
@@ -105,7 +126,7 @@ def read(dataset: Dataset, data_dir: Path) -> tuple[Split, Split]:
         return read_digits(dataset)
     arrays = data_dir / dataset.name
     # One of the files is enough: what is missing is then named, and nothing is downloaded instead.
-    if any((arrays / f"{split}_images.npy").exists() for split in ("train", "test")):
+    if arrays.is_dir() and {"train_images.npy", "test_images.npy"} & set(os.listdir(arrays)):
         return read_arrays(arrays, dataset)
     return read_published(dataset, data_dir)
 
@@ -137,6 +158,10 @@ def read_published(dataset: Dataset, data_dir: Path) -> tuple[Split, Split]:
             return by_torchvision(dataset.name, data_dir, download=True)
     except (OSError, HTTPException, RuntimeError) as error:
         side, reason = dataset.image_size, first_line(error)
+        if isinstance(error, URLError) and not isinstance(error, HTTPError):
+            reason = f"no connection: {error.reason}"
+        elif "not found or corrupted" in reason:  # torchvision's words
+            reason = "what came does not have the published checksum"
         raise UsageError(
             f"{dataset.name} is not in {data_dir}/, or damaged there, and could not be downloaded ({reason}). "
             f"Ways to provide it:\n"
@@ -187,15 +212,21 @@ def _read_split(arrays: Path, name: str, dataset: Dataset, count: int) -> Split:
             f"{count:,}\na part of it or a variant is a data set of its own: folder:PATH (PATH/train/CLASS/..., "
             f"PATH/test/CLASS/...)"
         )
-    is_whole = labels.shape == (count,) and labels.dtype.kind in "iu"
-    if not is_whole or labels.min() < 0 or labels.max() >= classes:
-        raise UsageError(f"{arrays}/{name}_labels.npy: {count:,} whole numbers of 0 to {classes - 1} are needed")
+    holds = f"{arrays}/{name}_labels.npy holds"
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise UsageError(f"{holds} {labels.dtype} of shape {labels.shape}; one whole number an image is needed")
+    if len(labels) != count:
+        raise UsageError(f"{holds} {len(labels):,} labels for {count:,} images")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise UsageError(f"{holds} labels {labels.min()} to {labels.max()}; 0 to {classes - 1} are possible")
     return Split(np.asarray(images), labels.astype(np.int64))
 
 
 def _load_array(path: Path) -> np.ndarray:
     try:
         return np.lib.format.open_memmap(path, mode="r")  # refuses objects, which would have to be unpickled
+    except FileNotFoundError:
+        raise UsageError(f"{path} is missing") from None
     except Exception as error:  # a broken header fails in many ways
         raise UsageError(f"{path} cannot be read as an array: {first_line(error)}") from None
 

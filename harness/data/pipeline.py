@@ -58,8 +58,15 @@ def scaling(data: ImageData, recipe: Recipe, device: torch.device) -> Scaling:
 
 
 def to_device(split: Split, device: torch.device) -> DeviceSplit:
-    images = torch.from_numpy(np.ascontiguousarray(split.images)).to(device).permute(0, 3, 1, 2).contiguous()
-    return DeviceSplit(images, torch.from_numpy(split.labels).to(device))
+    try:
+        images = torch.from_numpy(np.ascontiguousarray(split.images)).to(device).permute(0, 3, 1, 2).contiguous()
+        return DeviceSplit(images, torch.from_numpy(split.labels).to(device))
+    except torch.OutOfMemoryError:
+        raise UsageError(
+            f"too little memory on {device} for the data set: {len(split):,} images take "
+            f"{split.images.nbytes / 1e9:.2f} GB, twice for a while\n"
+            f"end what else runs there, or try smaller images (folder:PATH@32) or --device cpu"
+        ) from None
 
 
 def held_out(train: Split, share: float) -> tuple[Split, Split]:
