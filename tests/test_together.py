@@ -58,7 +58,7 @@ def steady(name: str, recipe: str, settings: Sequence[str] = (), whole: bool = F
         DATASETS["c10"],
         recipe,
         epochs=1,
-        batch_size=8,
+        batch_size=8 if whole or name in SMALL else 2,
         settings=[*(own for own in STEADY if own.partition("=")[0] not in chosen), *shallow, *settings],
     )
 
@@ -90,11 +90,12 @@ def losses_of(of: Training) -> torch.Tensor:
 
 def differing(config: RunConfig, steps: int) -> list[str]:
     """What of seeds trained together is not as each has it by itself."""
-    together, found = training(config, SEEDS, 8 * steps), []
+    images = steps * config.recipe.batch_size
+    together, found = training(config, SEEDS, images), []
     losses_TS = losses_of(together)
     assert losses_TS.shape == (steps, len(SEEDS)) and together.average is not None
     for place, seed in enumerate(SEEDS):
-        alone = training(config, [seed], 8 * steps)
+        alone = training(config, [seed], images)
         before = [p.detach().clone() for p in alone.model.parameters()]
         losses_T1 = losses_of(alone)
         assert any((p != old).any() for p, old in zip(alone.model.parameters(), before)), "the weights move"
@@ -289,7 +290,8 @@ class Counting(TorchDispatchMode):
 @pytest.mark.parametrize("name", ["compact", "vit-lite-7-4", "resnet18"])
 def test_more_seeds_are_no_more_operators(name):
     def calls(seeds: int) -> Counter[str]:
-        of = training(steady(name, "common", ["recipe.clip=1"]), range(seeds), 8, exact=False)
+        config = steady(name, "common", ["recipe.clip=1"])
+        of = training(config, range(seeds), config.recipe.batch_size, exact=False)
         batch = next(of.batches(of.train_split, 1))
         of.batches = lambda split, epoch: iter([batch])  # type: ignore[method-assign]
         of.eval_split = DeviceSplit(of.eval_split.images[:1], of.eval_split.labels[:1])
