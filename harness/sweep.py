@@ -43,8 +43,8 @@ from variants.fields import UsageError, near_matches
 JOBS = partial(whole, most=1024)  # each is a process
 JOBS_HELP = """N runs at once, each in a process of its own, which holds the data and has its share of the threads
 (default: 1; of small forms on a CPU as many, on one thread each, as there are cores and memory for)"""
-SEEDS_HELP = """N seeds of a cell trained as one, for small models on a GPU that waits for its host; each is the run
-that it is by itself, but for rounding and dropout's numbers; its times enter no table of single runs (default: 1)"""
+SEEDS_HELP = """N seeds of a cell trained as one, for small models on a GPU that waits for its host (a CPU is slower
+with it); each is the run that it is by itself, but for rounding and dropout's numbers (default: 1)"""
 
 
 def seed_count(text: str) -> int:

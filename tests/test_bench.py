@@ -265,7 +265,7 @@ def test_seeds_as_one_are_compared_with_one_after_another():
 def test_ways_of_attention_are_compared():
     found = compared("attention", "--batch-size", "2", "--tokens", "4", "--device", "cpu")
     assert len(found) == 6 and {one.baseline_name for one in found} == {"per-head"}
-    assert found[0].name == "attention fused, 4 tokens, width 48, batch 2" and found[0].facts["heads"] == 4
+    assert found[0].name == "attention fused 4 tokens, width 48, batch 2" and found[0].facts["heads"] == 4
 
 
 def test_timms_body_has_our_shape_and_others_are_refused():

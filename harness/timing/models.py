@@ -121,8 +121,9 @@ def _compare_layers(
     ways = {name: repeated(partial(step, layer.to(device)), device, size) for name, layer in layers.items()}
     timings = take_turns(ways, rounds)
     for name in ("fused", "merged"):
-        title = titled(f"attention {name}, {tokens} tokens, width {plain.width}, batch {size}", config)
-        facts = {"heads": plain.heads, "precision": config.precision}
+        batch = "" if size == 64 else f", batch {size}"
+        title = titled(f"attention {name} {tokens} tokens, width {plain.width}{batch}", config)
+        facts = {"heads": plain.heads, "batch_size": size, "precision": config.precision}
         yield timings.compare(title, "images/s", name, "per-head", facts)
 
 
