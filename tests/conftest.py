@@ -9,9 +9,7 @@ import pytest
 from harness.commands import wait_passively
 
 wait_passively()  # here and in every process that a test starts; so no import above may load torch
-if (
-    "PYTEST_XDIST_WORKER" in os.environ
-):  # a core each: threads of several processes on the same cores wait for each other
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: two processes of two threads take twice as long as of one
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
