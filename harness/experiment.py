@@ -151,10 +151,14 @@ class Seed:
         return tuple(self.history.earlier[-1].get("seeds", [self.config.seed])) if self.checkpoints.state else ()
 
     def go_back(self, until: tuple[int, int]) -> None:
-        """To a checkpoint that all who were trained together have: a process may die between two of their saves."""
+        """To a checkpoint that all who were trained together have: a process may die between two of their saves. Stays
+        where it has none there."""
         if self.position > until:
-            self.checkpoints.state, self.history.lines, self.history.earlier = None, [], []
-            self._go_on(self.checkpoints.find(until))
+            newest, carried = self.checkpoints.state, self.checkpoints.find(until)
+            if self.position == until:
+                self._go_on(carried)
+            else:
+                self.checkpoints.state = newest
 
     def begin(self, session: Session) -> None:
         set_aside(self.folder)
@@ -269,6 +273,7 @@ def record_failures(training: Training, group: Sequence[Seed]) -> None:
         if not group[index].is_recorded:
             print(f"{title(group[index].config)} failed: {reason}", file=sys.stderr, flush=True)
             group[index].record(reason)
+            clear(group[index].folder)  # it starts again, by itself
 
 
 def compiled(training: Training, session: Session) -> float | None:

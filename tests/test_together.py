@@ -448,6 +448,18 @@ def test_a_failure_is_recorded_although_the_others_are_stopped(tmp_path, monkeyp
     assert [run_state(tmp_path / config.run_id) for config in configs()] == ["unfinished", "failed", "unfinished"]
 
 
+def test_a_failed_seed_takes_nobody_back_to_where_it_failed(tmp_path, monkeypatch):
+    """It starts again by itself; the others go on from where they were stopped."""
+    with monkeypatch.context() as patch:
+        patch.setattr(setup, "seeds_loss", failing([1], 3))
+        stopping_after(patch, 14)
+        with pytest.raises(StoppedError):
+            trained(tmp_path, save_every_s=0.0)
+    runs = trained(tmp_path)
+    assert all(run.ok for run in runs)
+    assert [[s["after_epochs"] for s in run.result["sessions"]] for run in runs] == [[0, 1], [0], [0, 1]]
+
+
 def test_a_process_that_dies_between_two_saves_loses_no_common_position(whole, tmp_path, monkeypatch):
     """Seed 0 is one checkpoint ahead of the others: all go on from the one that all have."""
     real, count = Checkpoints.save, iter(range(100))
