@@ -150,15 +150,11 @@ class Seed:
         """The seeds with which it came there, itself among them; empty at the beginning."""
         return tuple(self.history.earlier[-1].get("seeds", [self.config.seed])) if self.checkpoints.state else ()
 
-    def go_back(self, until: tuple[int, int]) -> None:
-        """To a checkpoint that all who were trained together have: a process may die between two of their saves. Stays
-        where it has none there."""
-        if self.position > until:
-            newest, carried = self.checkpoints.state, self.checkpoints.find(until)
-            if self.position == until:
-                self._go_on(carried)
-            else:
-                self.checkpoints.state = newest
+    def go_back(self, at: tuple[int, int]) -> None:
+        """To a checkpoint that all who were trained together have: a process may die between two of their saves. A seed
+        that has none there stays."""
+        if self.position > at:
+            self._go_on(self.checkpoints.find(at))
 
     def begin(self, session: Session) -> None:
         set_aside(self.folder)

@@ -24,8 +24,8 @@ from harness.records.lock import BusyError, owned
 from harness.records.read import Run, run_state
 from harness.studies import STUDIES
 from harness.timing.turns import made_up
+from harness.training import checkpoint, loop, setup, step
 from harness.training import device as devices
-from harness.training import loop, setup, step
 from harness.training.checkpoint import Checkpoints
 from harness.training.loop import train_seeds
 from harness.training.setup import Training, build_model
@@ -476,6 +476,30 @@ def test_a_process_that_dies_between_two_saves_loses_no_common_position(whole, t
     assert len({*(tmp_path / configs()[0].run_id).glob("checkpoint-*")}) == 2
     for again, run in zip(trained(tmp_path), whole, strict=True):
         assert_same(again, run)
+
+
+def test_without_a_common_position_each_goes_on_from_its_own(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stopping_after(patch, 14)
+        with pytest.raises(StoppedError):
+            trained(tmp_path, save_every_s=0.0)
+    for config in configs([1, 2]):
+        sorted((tmp_path / config.run_id).glob("checkpoint-*"))[-1].unlink()
+    sorted((tmp_path / configs()[0].run_id).glob("checkpoint-*"))[0].unlink()
+    runs = trained(tmp_path)
+    assert [run.result["sessions"][-1].get("seeds") for run in runs] == [None, [1, 2], [1, 2]]
+    assert all(len(run.epochs()) == 2 and len(run.result["sessions"]) == 2 for run in runs)
+
+
+def test_nobody_is_due_after_a_saving(tmp_path, monkeypatch):
+    """Not even a seed that has failed and is saved no more: the first one is asked."""
+    checkpoints = [Checkpoints(tmp_path, {}, every_s=3600.0) for _ in SEEDS]
+    monkeypatch.setattr(Checkpoints, "save", lambda self, position, training: None)
+    monkeypatch.setattr(checkpoint, "OneSeed", lambda *_: None)
+    for own in checkpoints:
+        own._due_s = 0.0
+    checkpoint.save(checkpoints, [checkpoint.Position()] * 3, SimpleNamespace(failures={0: "it diverged"}))  # type: ignore[arg-type]
+    assert not any(own.due() for own in checkpoints)
 
 
 def test_another_set_is_not_repeated_by_verify(tmp_path, monkeypatch, capsys):

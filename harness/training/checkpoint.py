@@ -54,9 +54,9 @@ class Checkpoints:
         self._failed = False  # to write the last one
         self._mark = hashlib.sha256(repr(sorted(self.maker.items())).encode()).hexdigest()[:8]  # in the names of files
 
-    def find(self, until: tuple[int, int] | None = None) -> dict[str, Any] | None:
-        """The history that lies in the newest usable checkpoint, not after `until` (epoch, batches). Others are set
-        aside, or kept for the code that wrote them, with a message."""
+    def find(self, at: tuple[int, int] | None = None) -> dict[str, Any] | None:
+        """The history that lies in the newest usable checkpoint, or in that at a position (epoch, batches). Others are
+        set aside, or kept for the code that wrote them, with a message."""
         for half in self.folder.glob(f".{PATTERN}.*"):  # of a process that was killed while it wrote
             half.unlink()
         others: list[str] = []
@@ -69,7 +69,7 @@ class Checkpoints:
                 aside = path.replace(path.with_name(f"{ASIDE}{path.name}"))
                 print(f"{path}: {error}; set aside as {aside.name}", file=sys.stderr, flush=True)
                 continue
-            if until and (state["position"]["epoch"], state["position"]["batches"]) > until:
+            if at and (state["position"]["epoch"], state["position"]["batches"]) != at:
                 continue
             differing = [name for name, value in self.maker.items() if state["maker"].get(name) != value]
             if not differing:
