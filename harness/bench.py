@@ -59,7 +59,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "images": {"type": whole, "default": EPOCH, "help": f"of one epoch (default: {EPOCH})"},
     "steps": {"type": whole, "help": f"of one epoch (default: {EPOCH} images on CUDA, 20 steps on the CPU)"},
     "workers": {"type": whole, "help": "of the DataLoader (default: as many as there are cores)"},
-    **{name: SHARED[name] for name in ("device", "precision", "compile", "set")},
+    **{name: SHARED[name] for name in ("device", "precision", "compile", "graph", "set")},
     "records": {"type": whole, "default": 1000, "help": "(default: 1000)"},
     "epochs": {"type": whole, "default": 200, "help": "of each record's curve (default: 200)"},
     "at-once": {"type": whole, "nargs": "+", "default": [2, 4, 8, 16], "help": "how many seeds (default: 2 4 8 16)"},
@@ -93,12 +93,12 @@ BENCHMARKS = {
     "train": (
         "training.compare_training",
         "the real loop against the conventional loop, and against the same steps on batches made beforehand",
-        ("variant", "recipe", "batch-size", "steps", "workers", *MODEL, *LATER),
+        ("variant", "recipe", "batch-size", "steps", "workers", *MODEL, "graph", *LATER),
     ),
     "seeds": (
         "training.compare_seeds",
         "several seeds of a cell trained as one against one after another",
-        ("variant", "recipe", "batch-size", "steps", "at-once", *MODEL, *LATER),
+        ("variant", "recipe", "batch-size", "steps", "at-once", *MODEL, "graph", *LATER),
     ),
     "infer": (
         "models.compare_inference",
@@ -125,7 +125,7 @@ BENCHMARKS = {
     "gpu": (
         "gpu.look_at_all",
         "whether each variant trains on a GPU, and what its loop takes there",
-        ("variant", "recipe", "batch-size", *MODEL, "measure", "out"),
+        ("variant", "recipe", "batch-size", *MODEL, "graph", "measure", "out"),
     ),
 }
 # What an option is where a benchmark has another default than OPTIONS, or no such option.

@@ -78,7 +78,7 @@ def seconds(text: str) -> float:
 
 
 # Options of several commands.
-DEVICE_OPTIONS = ("device", "precision", "compile", "deterministic")
+DEVICE_OPTIONS = ("device", "precision", "compile", "graph", "deterministic")
 SHARED: dict[str, dict[str, Any]] = {
     "device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, ... (default: auto)"},
     "precision": {
@@ -86,6 +86,11 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "(default: bf16 on GPUs that have it, else fp32); fp16 has a gradient scaler, for GPUs without bf16",
     },
     "compile": {"choices": ("on", "off"), "help": "torch.compile (default: on for CUDA, off on the CPU)"},
+    "graph": {
+        "choices": ("on", "off"),
+        "default": "on",
+        "help": "a training step as one CUDA graph (default: on; never on the CPU or in fp16)",
+    },
     "deterministic": {"action": "store_true", "help": "the same bits each time on a GPU too; slower"},
     "set": {
         "nargs": "+",

@@ -37,22 +37,28 @@ from variants.fields import UsageError
 
 
 @dataclass(frozen=True)
-class Resume:
-    """How a run uses checkpoints."""
+class Options:
+    """How a run is carried out; what it is does not depend on it."""
 
     fresh: bool = False  # trains again what is done; what --fresh itself began goes on
     save_every_s: float = EVERY_S
+    graph: bool = True  # a GPU's step as one CUDA graph
 
 
 def run_cell(
-    config: RunConfig, data_dir: Path, out: Path, device: torch.device, quiet: bool = False, resume: Resume = Resume()
+    config: RunConfig,
+    data_dir: Path,
+    out: Path,
+    device: torch.device,
+    quiet: bool = False,
+    options: Options = Options(),
 ) -> Run:
     """Trains one run, from where an earlier process left it, and leaves its record.
 
     A run that diverges is recorded as failed and returned as such. Raises BusyError where another process trains the
     same run, and StoppedError after a signal: the same call goes on.
     """
-    (run,) = run_seeds([config], data_dir, out, device, quiet, resume)
+    (run,) = run_seeds([config], data_dir, out, device, quiet, options)
     return run
 
 
@@ -62,7 +68,7 @@ def run_seeds(
     out: Path,
     device: torch.device,
     quiet: bool = False,
-    resume: Resume = Resume(),
+    options: Options = Options(),
 ) -> list[Run]:
     """The same for several seeds of one cell, trained as one, with a record for each. A seed that another process
     trains is left out and named (BusyError where none is left); those at different positions are trained apart."""
@@ -70,7 +76,7 @@ def run_seeds(
     config = configs[0]
     with explained(config, out / config.run_id, device), listening() as stop, contextlib.ExitStack() as locks:
         seeds = owned_seeds(configs, out, locks)
-        todo = [seed for seed in seeds if resume.fresh or not seed.is_done(data_dir)]
+        todo = [seed for seed in seeds if options.fresh or not seed.is_done(data_dir)]
         if todo:
             devices.keep_freed_memory(device)
             devices.forget_peak_memory(device)
@@ -83,10 +89,10 @@ def run_seeds(
             del models
             for seed in todo:
                 seed.params = size
-                seed.find_checkpoint(env, cost, stop, resume)
+                seed.find_checkpoint(env, cost, stop, options)
             for group in grouped_by_position(todo):
                 with own_threads():
-                    train_group(group, [own_models.pop(seed) for seed in group], data, splits, device, quiet)
+                    train_group(group, [own_models.pop(seed) for seed in group], data, splits, quiet, options.graph)
         return [whole_run(seed.folder) for seed in seeds]
 
 
@@ -123,13 +129,13 @@ class Seed:
             clear(self.folder)  # of a process that was killed when the result was just written
         return done is not None
 
-    def find_checkpoint(self, env: dict[str, Any], cost: Cost, stop: Stop, resume: Resume) -> None:
+    def find_checkpoint(self, env: dict[str, Any], cost: Cost, stop: Stop, options: Options) -> None:
         """Where an earlier process left it."""
-        self.env, self.cost, self.history = dict(env), cost, History(fresh=resume.fresh)
+        self.env, self.cost, self.history = dict(env), cost, History(fresh=options.fresh)
         maker = maker_of(self.config, env)
-        self.checkpoints = Checkpoints(self.folder, maker, self.history, stop, resume.save_every_s)
+        self.checkpoints = Checkpoints(self.folder, maker, self.history, stop, options.save_every_s)
         carried = self.checkpoints.find()
-        if carried and resume.fresh and not (carried.get("fresh") and done_run(self.folder) is None):
+        if carried and options.fresh and not (carried.get("fresh") and done_run(self.folder) is None):
             clear(self.folder)  # --fresh goes on only with what --fresh began and did not finish
             carried = self.checkpoints.state = None
         self._go_on(carried)
@@ -194,10 +200,11 @@ def train_group(
     models: Sequence[nn.Module],
     data: ImageData,
     splits: tuple[Split, Split],
-    device: torch.device,
     quiet: bool,
+    graph: bool,
 ) -> None:
     """Seeds at the same position, from there to their records."""
+    device = next(models[0].parameters()).device
     devices.forget_peak_memory(device)
     first, numbers = group[0], [seed.config.seed for seed in group]
     config, done, name = first.config, len(first.history.lines), title(first.config, numbers)
@@ -217,7 +224,8 @@ def train_group(
     try:
         train_split, eval_split = (to_device(split, device) for split in splits)
         model = stack_models(models, numbers)
-        training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device))
+        training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device), graph)
+        session.facts["graph"] = training.is_graph
         labels, evaluations = splits[1].labels.astype("uint16"), train_and_evaluate(training, group, progress)
         predictions = [{"labels": labels, "predicted": e.predicted, "confidence": e.confidence} for e in evaluations]
     except DivergenceError as error:

@@ -101,12 +101,12 @@ def main(arguments: list[str] | None = None) -> int:
 @listening()
 def train(config: RunConfig, device: "torch.device", args: Namespace) -> Run:
     """Waits where another process trains the same run: what that one leaves is the answer."""
-    from harness.experiment import Resume, run_cell
+    from harness.experiment import Options, run_cell
 
-    is_announced = False
+    is_announced, options = False, Options(args.fresh, args.save_every, args.graph == "on")
     while True:
         try:
-            return run_cell(config, args.data_dir, args.out, device, args.quiet, Resume(args.fresh, args.save_every))
+            return run_cell(config, args.data_dir, args.out, device, args.quiet, options)
         except BusyError as busy:
             if not is_announced:
                 print(f"{busy}; waiting for it", flush=True)

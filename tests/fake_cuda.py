@@ -1,7 +1,7 @@
 """A made-up GPU: tensors of `cuda:0` without values, and an error for whatever would make the host wait for them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -17,9 +17,16 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from harness.training import step
+
 GPU, META = torch.device("cuda:0"), torch.device("meta")
 ASK_FOR_VALUES = ("_local_scalar_dense", "nonzero", "equal")
 COPIES = ("_to_copy", "copy_")
+# With the rate as a tensor they have no fake form.
+FUSED = {
+    torch.ops.aten._fused_adam_.tensor_lr: torch.ops.aten._fused_adam_.default,
+    torch.ops.aten._fused_adamw_.tensor_lr: torch.ops.aten._fused_adamw_.default,
+}
 
 
 class WaitsError(Exception):
@@ -48,6 +55,8 @@ class FakeCuda(TorchDispatchMode):
                 return func(*args, **kwargs)
         if self.is_strict:
             refuse_waiting(func.overloadpacket.__name__, tensors, args, kwargs)
+        if func in FUSED:
+            func, kwargs["lr"] = FUSED[func], 0.0
         try:
             return func(*args, **kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException) as error:  # as an index by a mask
@@ -74,6 +83,8 @@ def refuse_waiting(name: str, tensors: list[torch.Tensor], args: Any, kwargs: di
             raise WaitsError(f"a blocking copy from {source.device} to {target}")
         if source.device.type == "cpu" and not getattr(source, "was_pinned", False):
             raise WaitsError(f"a copy to {target} from memory that is not pinned")
+    elif name.startswith("_fused_adam") and isinstance(kwargs["lr"], torch.Tensor) and kwargs["lr"].device != GPU:
+        raise WaitsError("the rate lies on the host")
     elif len({tensor.device for tensor in tensors if tensor.ndim}) > 1:
         raise WaitsError(f"{name} of tensors on two devices: {[(str(t.device), *t.shape) for t in tensors]}")
 
@@ -101,6 +112,8 @@ def fake_cuda() -> Iterator[FakeCuda]:
         patch.setattr(torch.cuda, "is_available", lambda: False)  # a real one is not to be reached
         patch.setattr(torch.cuda, "synchronize", lambda device=None: None)
         patch.setattr(torch.Tensor, "pin_memory", pinned)
+        patch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
+        patch.setattr(step, "as_graph", lambda work, device: work)
         mode = FakeCuda()
         # One thread for backward: the engine has none for a device that is not there.
         with torch.autograd.set_multithreading_enabled(False), mode.fake, mode:

@@ -68,7 +68,8 @@ def labelled_data(count: int = 70) -> ImageData:
 def batches(data, recipe, seed=0, epoch=1):
     device = torch.device("cpu")
     scale = scaling(data, recipe, device)
-    return list(training_batches(to_device(data.train, device), recipe, scale, data_generator(seed, epoch)))
+    found = training_batches(to_device(data.train, device), recipe, scale, data_generator(seed, epoch))
+    return [replace(batch, images=scale(batch.images)) for batch in found]
 
 
 def unit(recipe_changes: dict, dataset: str = "c10"):
@@ -95,7 +96,7 @@ def test_an_epoch_is_every_image_once():
     "augment", ["crop,flip,autoaugment-cifar", "autoaugment-pil-svhn", "resized-crop,randaugment", "flip", ""]
 )
 def test_augmenting_in_place_touches_neither_the_data_nor_earlier_batches(monkeypatch, augment):
-    monkeypatch.setattr("harness.data.pipeline.CHUNK_BYTES", 32 * 3 * 32 * 32)  # three chunks share one memory
+    monkeypatch.setattr("harness.data.pipeline.CHUNK_BYTES", 32 * 3 * 32 * 32)  # three chunks
     recipe, device, data = unit({"augment": augment}), torch.device("cpu"), labelled_data()
     split, scale = to_device(data.train, device), scaling(data, recipe, device)
     before = split.images.clone()

@@ -13,7 +13,7 @@ from harness import run, verify
 from harness.commands import run_command
 from harness.config import RunConfig, resolve
 from harness.datasets import DATASETS
-from harness.experiment import Resume, out_of_memory, run_cell
+from harness.experiment import Options, out_of_memory, run_cell
 from harness.records.read import Run, read_run, run_state
 from harness.training import device as devices
 from harness.training import loop, setup
@@ -32,7 +32,7 @@ def config(**rest) -> RunConfig:
 
 
 def cell(out: Path, cell_config: RunConfig | None = None, **rest) -> Run:
-    return run_cell(cell_config or config(), Path("data"), out, CPU, quiet=True, resume=Resume(**rest))
+    return run_cell(cell_config or config(), Path("data"), out, CPU, quiet=True, options=Options(**rest))
 
 
 # --- choosing --------------------------------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ def test_on_cuda_a_deterministic_run_that_was_stopped_ends_as_one_that_was_not(t
 
 
 def test_a_checkpoint_goes_on_only_as_deterministic_as_it_was(tmp_path, monkeypatch, capsys):
-    facts, answers, evaluate = devices.describe(CPU), iter([True, False]), loop.evaluate_seeds
+    facts, answers, evaluate = devices.describe(CPU), iter([True, False]), loop.evaluations
     monkeypatch.setattr(devices, "describe", lambda device: {**facts, "deterministic": next(answers)})
     asked = iter([False, True])
 
@@ -259,7 +259,7 @@ def test_a_checkpoint_goes_on_only_as_deterministic_as_it_was(tmp_path, monkeypa
         return evaluate(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "evaluate_seeds", ended)
+        patch.setattr(loop, "evaluations", ended)
         with pytest.raises(KeyboardInterrupt):
             cell(tmp_path, save_every_s=0)
     assert list((tmp_path / config().run_id).glob(PATTERN))

@@ -18,7 +18,7 @@ from PIL import Image
 from harness import experiment, run, sweep
 from harness.commands import run_command
 from harness.config import run_config_from_plain
-from harness.experiment import Resume, run_cell
+from harness.experiment import Options, run_cell
 from harness.records import read
 from harness.records.read import DIRTY, Run, load_runs, problems_of, run_state
 from harness.records.write import RunWriter
@@ -38,7 +38,7 @@ def whole(tmp_path_factory) -> Run:
 
 
 def fresh_cell(out: Path) -> Run:
-    return run_cell(config(), Path("data"), out, CPU, quiet=True, resume=Resume(fresh=True))
+    return run_cell(config(), Path("data"), out, CPU, quiet=True, options=Options(fresh=True))
 
 
 def stopped_after(out: Path, monkeypatch, steps: int, again=cell) -> Path:

@@ -14,7 +14,7 @@ import torch
 from harness import run
 from harness.config import RunConfig, resolve
 from harness.datasets import DATASETS
-from harness.experiment import Resume, run_cell
+from harness.experiment import Options, run_cell
 from harness.records.lock import BusyError, holder, owned, take
 from harness.records.read import Run, read_run, run_state
 from harness.records.schema import FILES
@@ -37,7 +37,7 @@ def config(epochs: int = 3, **rest) -> RunConfig:
 
 
 def cell(out: Path, **rest) -> Run:
-    return run_cell(config(), Path("data"), out, CPU, quiet=True, resume=Resume(**rest))
+    return run_cell(config(), Path("data"), out, CPU, quiet=True, options=Options(**rest))
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def trained(monkeypatch) -> list[int]:
     """Training is replaced by a record made up; the seeds that were trained."""
     seeds = []
 
-    def run_seeds(configs, data_dir, out, *_):
+    def run_seeds(configs, data_dir, out, *_, **options):
         free = [config for config in configs if not holder(out / config.run_id)]
         if not free:
             raise BusyError(out / configs[0].run_id, holder(out / configs[0].run_id) or {})
@@ -138,10 +138,10 @@ def test_what_failed_or_was_given_up_or_is_missing_is_trained(tmp_path, capsys, 
     finished(runs[3], tmp_path)
     words, working = [*ONE, "--seeds", "4", "--out", str(tmp_path)], experiment.run_seeds
 
-    def fragile(configs, *rest):
+    def fragile(configs, *rest, **options):
         if configs[0].seed == 0:
             raise RuntimeError("the machine is on fire")
-        return working(configs, *rest)
+        return working(configs, *rest, **options)
 
     with monkeypatch.context() as broken:
         broken.setattr(experiment, "run_seeds", fragile)

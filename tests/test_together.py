@@ -18,7 +18,7 @@ from harness.data.pipeline import DeviceSplit, Scaling, scaling, to_device
 from harness.datasets import DATASETS
 from harness.evidence.cells import read_evidence
 from harness.evidence.paper import all_tables
-from harness.experiment import Resume, run_cell, run_seeds
+from harness.experiment import Options, run_cell, run_seeds
 from harness.recipes import PUBLISHED
 from harness.records.lock import BusyError, owned
 from harness.records.read import Run, run_state
@@ -296,7 +296,7 @@ def test_more_seeds_are_no_more_operators(name):
         of.batches = lambda split, epoch: iter([batch])  # type: ignore[method-assign]
         of.eval_split = DeviceSplit(of.eval_split.images[:1], of.eval_split.labels[:1])
         with Counting() as counting, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "evaluate_seeds", lambda *_: [SimpleNamespace(nll=1.0, accuracy=0.5)] * seeds)
+            patch.setattr(loop, "evaluations", lambda *_: [SimpleNamespace(nll=1.0, accuracy=0.5)] * seeds)
             for _ in train_seeds(of):
                 pass
         return counting.calls
@@ -321,8 +321,8 @@ def configs(seeds: Sequence[int] = SEEDS, epochs: int = 2) -> list[RunConfig]:
     return [resolve("compact", DATASETS["digits"], "quick", epochs=epochs, settings=settings, seed=s) for s in seeds]
 
 
-def trained(out: Path, seeds: Sequence[int] = SEEDS, **resume: Any) -> list[Run]:
-    return run_seeds(configs(seeds), Path("data"), out, CPU, quiet=True, resume=Resume(**resume))
+def trained(out: Path, seeds: Sequence[int] = SEEDS, **options: Any) -> list[Run]:
+    return run_seeds(configs(seeds), Path("data"), out, CPU, quiet=True, options=Options(**options))
 
 
 @pytest.fixture(scope="module")

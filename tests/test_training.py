@@ -353,9 +353,9 @@ def test_average_follows_the_weights(digits):
     average = Average(model, 0.9)
     start = model.weight.detach().clone()
     model.weight.data += 1
-    average.update(model, step=0)  # (1 + 0) / (10 + 0): short at first
+    average.update(model, average.weight(0))  # (1 + 0) / (10 + 0): short at first
     torch.testing.assert_close(average.model.weight, start + 0.9)
-    average.update(model, step=10_000)
+    average.update(model, average.weight(10_000))
     torch.testing.assert_close(average.model.weight, start + 0.91)
     few = DeviceSplit(digits[0].images[:96], digits[0].labels[:96])
     lines = [e.line for e in run(quick("compact", epochs=2, settings=["recipe.ema=.95"]), few, few, digits[2])]
@@ -368,7 +368,7 @@ def test_the_average_has_the_statistics_of_the_model():
     model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 3), nn.BatchNorm1d(3))
     average = Average(model, 0.9)
     model(torch.rand(8, 3))
-    average.update(model, step=0)
+    average.update(model, average.weight(0))
     for mine, theirs in zip(average.model.buffers(), model.buffers(), strict=True):
         assert torch.equal(mine, theirs) and mine is not theirs
     assert any(buffer.any() for buffer in average.model.buffers())

@@ -31,20 +31,22 @@ class DeviceSplit:
 
 @dataclass(frozen=True)
 class Batch:
-    images: torch.Tensor
+    images: torch.Tensor  # uint8, or float and scaled where a step of the recipe needs them so
     labels: torch.Tensor
     mix: Mix | None
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """uint8 pixels -> what the model sees, as one multiplication and one addition a channel."""
+    """uint8 pixels -> what the model sees, as one multiplication and one addition a channel. Floats are scaled."""
 
     factor_CHW: torch.Tensor  # one value a channel, written out: broadcast over pixels, a CPU takes three times as long
     shift_CHW: torch.Tensor
     mean_C11: torch.Tensor  # the data set's mean colour in [0, 1], whatever the scaling
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        if images.is_floating_point():
+            return images
         values = images.to(torch.float32)
         return torch.addcmul(self.shift_CHW, values, self.factor_CHW, out=values)
 
@@ -99,18 +101,18 @@ def shown_more_often(train: Split, share: float) -> Split:
 def training_batches(split: DeviceSplit, recipe: Recipe, scale: Scaling, *rngs: np.random.Generator) -> Iterator[Batch]:
     """One epoch: every image once, the last batch as short as it comes out. With a generator for each of several seeds
     batches are stacked: each seed's part is the batch that it has by itself."""
-    size, steps, several = recipe.batch_size, float_steps(recipe.augment), len(rngs) > 1
+    size, steps = recipe.batch_size, float_steps(recipe.augment)
     for chunks in zip(*(_chunks(split, recipe, steps, rng) for rng in rngs), strict=True):
-        images, labels = (_joined(parts) for parts in ([c.images for c in chunks], [c.labels for c in chunks]))
-        mix = [_joined(values) for values in zip(*(chunk.mix for chunk in chunks if chunk.mix))]
         for i, start in enumerate(range(0, len(chunks[0].labels), size)):
             part = slice(start, start + size)
-            at = (slice(None), part) if several else part
-            batch = scale(images[at])
+            images = [chunk.images[part] for chunk in chunks]
             for nth, step in enumerate(steps):
-                own = zip(batch if several else [batch], (chunk.drawn[nth][i] for chunk in chunks))
-                batch = _joined([step.apply(x, draws, recipe, scale.mean_C11) for x, draws in own])
-            yield Batch(batch, labels[at], Mix(*(values[at] for values in mix)) if mix else None)
+                own = zip(images, (chunk.drawn[nth][i] for chunk in chunks))
+                images = [step.apply(scale(x), draws, recipe, scale.mean_C11) for x, draws in own]
+            mixes = zip(*(chunk.mix for chunk in chunks if chunk.mix))
+            mix = [_joined([values[part] for values in of_seeds]) for of_seeds in mixes]
+            labels = _joined([chunk.labels[part] for chunk in chunks])
+            yield Batch(_joined(images), labels, Mix(*mix) if mix else None)
 
 
 class _Chunk(NamedTuple):
@@ -123,15 +125,13 @@ class _Chunk(NamedTuple):
 
 
 def _chunks(split: DeviceSplit, recipe: Recipe, steps: Sequence[Step], rng: np.random.Generator) -> Iterator[_Chunk]:
-    """Of one seed's epoch. The images of one are overwritten by those of the next."""
+    """Of one seed's epoch."""
     order = rng.permutation(len(split))
     size, device = recipe.batch_size, split.labels.device
     chunk = max(1, CHUNK_BYTES // split.images[0].numel() // size) * size
-    space = torch.empty_like(split.images[:chunk])  # one for all chunks: fresh memory costs as much as filling it
     for start in range(0, len(order), chunk):
         index = transfer.to_device(order[start : start + chunk], device)
-        images = torch.index_select(split.images, 0, index, out=space[: len(index)])
-        images = augment_uint8_(images, recipe.augment, recipe, rng)
+        images = augment_uint8_(split.images.index_select(0, index), recipe.augment, recipe, rng)
         counts = [min(size, len(index) - first) for first in range(0, len(index), size)]
         yield _Chunk(images, split.labels.index_select(0, index), *draw_batches(counts, steps, recipe, split, rng))
 

@@ -55,7 +55,7 @@ def look_at_all(args: Namespace) -> int:
     path = args.out / f"gpu-{file_stem(env['device_name'])}.jsonl"
     append(path, {"what": "environment", **env})
     print(f"{env['device_name']}, torch {env['torch']}", flush=True)
-    worked = [Look(config, device, path).look(args.measure) for config in configs]
+    worked = [Look(config, device, path, args.graph == "on").look(args.measure) for config in configs]
     print(f"written: {path}")
     return 0 if all(worked) else 1
 
@@ -69,12 +69,16 @@ class Look:
     """One variant on the device, part by part; each part returns its facts. All use one model, so that what was
     compiled is used again."""
 
-    def __init__(self, config: RunConfig, device: torch.device, path: Path):
-        self.config, self.device, self.path, self.sizes = config, device, path, SIZES[device.type]
+    def __init__(self, config: RunConfig, device: torch.device, path: Path, graph: bool):
+        self.config, self.device, self.path, self.graph = config, device, path, graph
+        self.sizes = SIZES[device.type]
 
     def look(self, measure: bool) -> bool:
-        """Whether everything worked. What cannot be compiled goes on eager."""
+        """Whether everything worked. What cannot be one graph goes on without, what cannot be compiled eager."""
         worked = trained = self.worked(self.smoke)
+        if not trained and devices.takes_graph(self.device, self.config.precision) and self.graph:
+            self.graph = False
+            trained = self.worked(self.smoke)
         if not trained and self.config.compile:
             self.config = replace(self.config, compile=False)
             trained = self.worked(self.smoke)
@@ -90,7 +94,9 @@ class Look:
         except Exception as error:  # compilers raise what they like
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}"[:400]
-            self.add("failed", {"part": part.__name__, "compiled": self.config.compile, "error": reason})
+            self.add(
+                "failed", {"part": part.__name__, "compiled": self.config.compile, "graph": self.graph, "error": reason}
+            )
             return False
 
     def add(self, what: str, facts: dict[str, Any]) -> None:
@@ -103,7 +109,7 @@ class Look:
     def prepared(self, images: int, tests: int) -> Training:
         """Warm for the shapes that so many images have."""
         data = made_up(DATASETS[self.config.dataset], images, tests)
-        training = prepared(self.config, self.model, data)
+        training = prepared(self.config, self.model, data, self.graph)
         self.compile_s = warm_up(training)
         return training
 
@@ -119,6 +125,7 @@ class Look:
             "batch_size": training.whole_batch,
             "precision": self.config.precision,
             "compiled": self.config.compile,
+            "graph": training.is_graph,
             "compile_s": self.compile_s,
             "losses": [line["train_loss"] for line in lines],
             "rough_step_ms": 1000 * lines[-1]["seconds"] / steps,

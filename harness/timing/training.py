@@ -55,7 +55,8 @@ def compare_pipelines(args: Namespace) -> Iterator[Comparison]:
 
 
 def drain(split: DeviceSplit, recipe: Recipe, scale: Scaling) -> None:
-    deque(training_batches(split, recipe, scale, data_generator(0, 1)), maxlen=0)
+    """An epoch's batches, scaled."""
+    deque((scale(batch.images) for batch in training_batches(split, recipe, scale, data_generator(0, 1))), maxlen=0)
 
 
 def compare_training(args: Namespace) -> Iterator[Comparison]:
@@ -65,17 +66,16 @@ def compare_training(args: Namespace) -> Iterator[Comparison]:
         steps = args.steps or (20 if device.type == "cpu" else -(-CIFAR // size))  # 20 of a GPU's take milliseconds
         data = made_up(DATASETS[config.dataset], steps * size)
         try:
-            yield from _compare_loops(config, data, device, args.workers or cores(), args.rounds)
+            yield from _compare_loops(config, data, device, args)
         except DivergenceError as error:
             raise UsageError(f"{config.variant_name} on noise: {error}; --set recipe.lr to a lower one") from None
 
 
-def _compare_loops(
-    config: RunConfig, data: ImageData, device: torch.device, workers: int, rounds: int
-) -> list[Comparison]:
-    recipe, images = shortened(config.recipe, rounds + 2), len(data.train)  # an epoch here, one of take_turns's warm-up
+def _compare_loops(config: RunConfig, data: ImageData, device: torch.device, args: Namespace) -> list[Comparison]:
+    rounds, workers, images = args.rounds, args.workers or cores(), len(data.train)
+    recipe = shortened(config.recipe, rounds + 2)  # an epoch here, one of take_turns's warm-up
     model = build_model(config, device)
-    training = prepared(replace(config, recipe=recipe), model, data)
+    training = prepared(replace(config, recipe=recipe), model, data, args.graph == "on")
     conventional = f"the conventional loop, {workers} workers"
     loop = Loop(copy.deepcopy(model), recipe, conventional_batches(data, recipe, workers), device)
     devices.forget_peak_memory(device)
@@ -100,6 +100,7 @@ def _compare_loops(
     timings = take_turns(ways, rounds)
     per_1000_images = None if None in joules else 1000 * statistics.mean(joules) / images
     facts |= measured_facts(config, device, timings) | {"joules_per_1000_images": per_1000_images}
+    facts["graph"] = training.is_graph
     name = titled(f"{config.variant_name} {config.recipe_source} batch {recipe.batch_size}", config)
     return [
         timings.compare(f"train {name}", "images/s", OURS, conventional, facts),
@@ -119,7 +120,7 @@ def compare_seeds(args: Namespace) -> Iterator[Comparison]:
 
         def epochs_of(seeds: int, config: RunConfig = longer, data: ImageData = data) -> Callable[[], float]:
             models = [build_model(replace(config, seed=seed), device) for seed in range(seeds)]
-            training = prepared(config, stack_models(models, range(seeds)), data)
+            training = prepared(config, stack_models(models, range(seeds)), data, args.graph == "on")
             warm_up(training)
             epochs = train_seeds(training)
             return lambda: next(epochs)[0].line["seconds"]
@@ -134,16 +135,15 @@ def compare_seeds(args: Namespace) -> Iterator[Comparison]:
             yield timings.compare(f"seeds {name}, {n} at once", "seeds/h", f"{n} at once", "1 at once", facts)
 
 
-def prepared(config: RunConfig, model: nn.Module, data: ImageData) -> Training:
+def prepared(config: RunConfig, model: nn.Module, data: ImageData, graph: bool) -> Training:
     """The model, and the data on its device."""
     device = next(model.parameters()).device
     train_split, test_split = to_device(data.train, device), to_device(data.test, device)
-    return Training(config, model, train_split, test_split, scaling(data, config.recipe, device))
+    return Training(config, model, train_split, test_split, scaling(data, config.recipe, device), graph)
 
 
 class Staged:
-    """The steps of the real loop and nothing else, on an epoch's batches made beforehand: no pipeline, no totals, no
-    progress."""
+    """The steps of the real loop and nothing else, on an epoch's batches made beforehand: no pipeline, no progress."""
 
     def __init__(self, training: Training):
         self.training, self.step = training, Step(training)

@@ -112,6 +112,30 @@ def gradient_scaler(device: torch.device, precision: str) -> torch.amp.GradScale
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
+def takes_graph(device: torch.device, precision: str) -> bool:
+    """Whether a training step can be one CUDA graph. The loss scale of fp16 may skip a step."""
+    return device.type == "cuda" and precision != "fp16"
+
+
+def as_graph(work: Callable[[], Any], device: torch.device) -> Callable[[], None]:
+    """`work` as one CUDA graph: what starts all its kernels at once, on the memory that they have now. Before that it
+    is done twice for real, since libraries and compilers make themselves ready at first."""
+    stream, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        work()
+        work()
+    try:
+        with torch.cuda.graph(graph, stream=stream):
+            work()
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise UsageError(f"the step cannot be one CUDA graph ({_first_line(error)}): --graph off") from error
+    torch.cuda.current_stream(device).wait_stream(stream)
+    return graph.replay
+
+
 def synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -48,7 +48,6 @@ def evaluate(
     return evaluation
 
 
-@torch.no_grad()
 def evaluate_seeds(
     model: nn.Module,
     forward: Callable[[torch.Tensor], torch.Tensor],
@@ -57,6 +56,18 @@ def evaluate_seeds(
     precision: str,
 ) -> list[Evaluation]:
     """One for each of the seeds that the model computes."""
+    return evaluations(logits_of(model, forward, split, scale, precision), split)
+
+
+@torch.no_grad()
+def logits_of(
+    model: nn.Module,
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    split: DeviceSplit,
+    scale: Scaling,
+    precision: str,
+) -> torch.Tensor:
+    """Images x classes, before these the seeds if there are several. A GPU is not waited for."""
     was_training = model.training
     model.eval()
     device, size, logits = split.labels.device, batch_size(split, forward is not model), []
@@ -65,7 +76,11 @@ def evaluate_seeds(
             images = scale(split.images[start : start + size])
             logits.append((forward if len(images) == size else model)(images).float())
     model.train(was_training)
-    logits_SNK = torch.cat(logits, dim=-2)
+    return torch.cat(logits, dim=-2)
+
+
+def evaluations(logits_SNK: torch.Tensor, split: DeviceSplit) -> list[Evaluation]:
+    """What they say of each seed, read from the device."""
     return [_evaluation(logits_NK, split) for logits_NK in logits_SNK.view(-1, *logits_SNK.shape[-2:])]
 
 

@@ -6,14 +6,15 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
 
+from harness.data.pipeline import Batch
 from harness.training.checkpoint import Checkpoints, Position, restore, save
 from harness.training.device import synchronise
-from harness.training.evaluate import Evaluation, evaluate_seeds
+from harness.training.evaluate import Evaluation, evaluations, logits_of
 from harness.training.optimiser import learning_rate
 from harness.training.progress import Progress
 from harness.training.setup import Training, derive
@@ -49,39 +50,38 @@ def train_seeds(
     at, sums = positions[0], [position.sums for position in positions]  # they differ in nothing but their sums
     progress.begin((at.epoch - 1) * images_per_epoch + at.batches * recipe.batch_size)
     step = Step(training)
-    watch = step.watch
+    watch, batches = step.watch, training.batches(training.train_split, at.epoch)
     watch.last_good = [one.history.lines[-1] if one.history.lines else None for one in checkpoints] or watch.last_good
     for epoch in range(at.epoch, recipe.epochs + 1):
         training.model.train()
         synchronise(device)
         start_s = time.perf_counter() - at.seconds
-        totals = torch.tensor(sums, dtype=torch.float64, device=device)  # of each seed over images: loss, correct
+        step.totals.copy_(torch.tensor(sums, dtype=torch.float64))
         images, number = at.batches * recipe.batch_size, (epoch - 1) * steps_per_epoch + at.batches
-        batches = training.batches(training.train_split, epoch)
         for batch in islice(batches, at.batches, None):  # those that are done are drawn again, for the draws' sake
-            totals += step(batch, number)
+            step(batch, number)
             images += batch.labels.shape[-1]
             number += 1
-            progress.batch(epoch, images, totals)
+            progress.batch(epoch, images, step.totals)
             if checkpoints and images < images_per_epoch and checkpoints[0].due():
                 synchronise(device)
                 watch.check()  # not into a checkpoint
                 seconds, done = time.perf_counter() - start_s, images // recipe.batch_size
-                save(checkpoints, [Position(epoch, done, seconds, own) for own in totals.tolist()], training)
+                save(checkpoints, [Position(epoch, done, seconds, own) for own in step.totals.tolist()], training)
                 start_s = time.perf_counter() - seconds  # the time of saving does not count as training
         synchronise(device)
         seconds = time.perf_counter() - start_s
         watch.check()
         start_s = time.perf_counter()
-        evaluations = evaluate_seeds(*training.evaluated_with)
-        watch.see(
-            torch.tensor([one.nll for one in evaluations], device=device), number - 1
-        )  # of the last step's update
+        logits_SNK = logits_of(*training.evaluated_with)
+        drawing_s, batches = drawn_ahead(training, epoch + 1)
+        found = evaluations(logits_SNK, training.eval_split)
+        watch.see(torch.tensor([one.nll for one in found], device=device), number - 1)  # of the last step's update
         watch.check()
         lr = learning_rate(recipe, number - 1, steps_per_epoch)
-        eval_seconds, split = time.perf_counter() - start_s, "val" if config.holdout else "test"
+        eval_seconds, split = time.perf_counter() - start_s - drawing_s, "val" if config.holdout else "test"
         epochs: list[Epoch] = []
-        for seed, ((loss_sum, correct_sum), evaluation) in enumerate(zip(totals.tolist(), evaluations)):
+        for seed, ((loss_sum, correct_sum), evaluation) in enumerate(zip(step.totals.tolist(), found)):
             line = {"epoch": epoch, "train_loss": loss_sum / images, "train_accuracy": correct_sum / images}
             line |= {f"{split}_loss": evaluation.nll, f"{split}_accuracy": evaluation.accuracy, "lr": lr}
             line |= {"seconds": seconds, "eval_seconds": eval_seconds, "images_seen": epoch * images}
@@ -89,9 +89,18 @@ def train_seeds(
             epochs.append(Epoch(line, evaluation))
         progress.epoch(mean_line([one.line for seed, one in enumerate(epochs) if seed not in training.failures]))
         yield epochs
-        at, sums = Position(epoch + 1), [Position().sums for _ in training.seeds]
         if checkpoints and (epoch == recipe.epochs or checkpoints[0].due()):
-            save(checkpoints, [at for _ in checkpoints], training)
+            save(checkpoints, [Position(epoch + 1) for _ in checkpoints], training)
+        at, sums = Position(epoch + 1, seconds=drawing_s), [Position().sums for _ in training.seeds]
+
+
+def drawn_ahead(training: Training, epoch: int) -> tuple[float, Iterator[Batch]]:
+    """An epoch's batches, and the seconds that went into them already. While a GPU is still evaluating, the host draws
+    the first, so that no epoch begins with an idle GPU."""
+    batches, start_s = training.batches(training.train_split, epoch), time.perf_counter()
+    if training.device.type == "cuda" and epoch <= training.config.recipe.epochs:
+        batches = chain([next(batches)], batches)
+    return time.perf_counter() - start_s, batches
 
 
 def mean_line(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:

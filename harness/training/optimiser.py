@@ -35,7 +35,7 @@ def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return kind(parameter_groups(model, recipe), lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), fused=True)
 
 
-def set_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
+def set_rate(optimiser: torch.optim.Optimizer, lr: float | torch.Tensor) -> None:
     for group in optimiser.param_groups:
         group["lr"] = lr
 

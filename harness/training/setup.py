@@ -18,7 +18,7 @@ from harness.config import RunConfig
 from harness.data.augment.mixing import Mix, mix_images
 from harness.data.pipeline import Batch, DeviceSplit, Scaling, training_batches
 from harness.recipes import Recipe
-from harness.training.device import autocast, gradient_scaler, synchronise
+from harness.training.device import autocast, gradient_scaler, synchronise, takes_graph
 from harness.training.evaluate import evaluate_seeds
 from harness.training.optimiser import make_optimiser
 from harness.training.together import StackedSeeds
@@ -48,7 +48,13 @@ class Training:
     scaler. With several seeds `config` is that of any of them."""
 
     def __init__(
-        self, config: RunConfig, model: nn.Module, train_split: DeviceSplit, eval_split: DeviceSplit, scale: Scaling
+        self,
+        config: RunConfig,
+        model: nn.Module,
+        train_split: DeviceSplit,
+        eval_split: DeviceSplit,
+        scale: Scaling,
+        graph: bool = True,
     ):
         self.config, self.model = config, model
         self.seeds = model.seeds if isinstance(model, StackedSeeds) else (config.seed,)
@@ -61,24 +67,30 @@ class Training:
         self.scaler = gradient_scaler(self.device, config.precision)
         self.steps_per_epoch = -(-len(train_split) // config.recipe.batch_size)
         self.whole_batch = min(config.recipe.batch_size, len(train_split))
+        self.is_graph = graph and takes_graph(self.device, config.precision)  # the whole step, on a GPU
         self.forward = compiled_forward(self.judged, config)
         self.compiled_loss: Any = None
         if config.compile:
-            # A small ViT's step is hundreds of short kernels: as one CUDA graph they start together. The next step
-            # overwrites what it returns, so the loop reads it at once; evaluation keeps its results and gets no graph.
-            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+            # Where the whole step is no graph, on a GPU the loss is: a small ViT's is hundreds of short kernels. The
+            # next step overwrites what it returns, so it is read at once; evaluation keeps its results: no graph.
+            mode = "reduce-overhead" if self.device.type == "cuda" and not self.is_graph else "default"
             self.compiled_loss = torch.compile(seeds_loss, dynamic=False, mode=mode)
 
     def loss_of(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """One short batch an epoch is not worth a compilation."""
-        if self.compiled_loss is None or batch.labels.shape[-1] < self.whole_batch:
-            return seeds_loss(self.model, batch, self.config.recipe)
-        return self.compiled_loss(self.model, batch, self.config.recipe)
+        is_short = batch.labels.shape[-1] < self.whole_batch
+        loss = seeds_loss if self.compiled_loss is None or is_short else self.compiled_loss
+        return loss(self.model, batch, self.config.recipe, self.scale)
 
     def batches(self, split: DeviceSplit, epoch: int) -> Iterator[Batch]:
         """Each seed has its own order, augmentation and mixing."""
         drawn = (data_generator(seed, epoch) for seed in self.seeds)
         return training_batches(split, self.config.recipe, self.scale, *drawn)
+
+    def whole_example(self) -> Batch:
+        """A whole batch, to warm up with."""
+        split, count = self.train_split, self.whole_batch
+        return next(self.batches(DeviceSplit(split.images[:count], split.labels[:count]), 0))
 
     def go_uncompiled(self) -> None:
         self.compiled_loss, self.forward = None, self.judged
@@ -90,8 +102,9 @@ class Training:
         return self.judged, self.forward, self.eval_split, self.scale, self.config.precision
 
 
-def seeds_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
-    """`batch_loss`, of several seeds with a number for each."""
+def seeds_loss(model: nn.Module, batch: Batch, recipe: Recipe, scale: Scaling) -> tuple[torch.Tensor, torch.Tensor]:
+    """`batch_loss` of the scaled images, of several seeds with a number for each."""
+    batch = Batch(scale(batch.images), batch.labels, batch.mix)
     if not isinstance(model, StackedSeeds):
         return batch_loss(model, batch, recipe)
 
@@ -131,10 +144,19 @@ class Average:
     def __init__(self, model: nn.Module, decay: float):
         self.model, self.decay = copy.deepcopy(model).requires_grad_(False), decay
 
+    def weight(self, step: int) -> float:
+        """Of the weights after this step."""
+        return 1 - min(self.decay, (1 + step) / (10 + step))
+
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.model.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
+    def update(self, model: nn.Module, weight: float | torch.Tensor) -> None:
+        mine, theirs = ([p.detach() for p in one.parameters()] for one in (self.model, model))
+        if isinstance(weight, float):
+            torch._foreach_lerp_(mine, theirs, weight)
+        else:  # which lies on the device: lerp takes none for all
+            changes = torch._foreach_sub(theirs, mine)
+            torch._foreach_mul_(changes, weight)
+            torch._foreach_add_(mine, changes)
         for mine, theirs in zip(self.model.buffers(), model.buffers()):  # a batch norm's statistics
             mine.copy_(theirs)
 
@@ -163,14 +185,11 @@ def warm_up(training: Training) -> float | None:
         return None
     start_s = time.perf_counter()
     before = copy.deepcopy(model.state_dict())
-    count = training.whole_batch
-    few = DeviceSplit(training.train_split.images[:count], training.train_split.labels[:count])
     model.train()
     try:
         for _ in range(WARM_STEPS):
-            batch = next(training.batches(few, 0))
             with autocast(training.device, config.precision):
-                loss, _ = training.loss_of(batch)
+                loss, _ = training.loss_of(training.whole_example())
             loss.sum().backward()
             model.zero_grad(set_to_none=True)
         evaluate_seeds(*training.evaluated_with)

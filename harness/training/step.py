@@ -1,44 +1,103 @@
 """One training step of the loop, and how it notices that a loss is no longer a number."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 
 from harness.data.pipeline import Batch
 from harness.recipes import Recipe
-from harness.training.device import autocast
+from harness.training.device import as_graph, autocast
 from harness.training.optimiser import clip_gradients, gradient_norm, learning_rate, set_rate
 from harness.training.setup import Training
 
 
 class Step:
-    """Loss, gradient, clipping, optimiser and average. Never makes the host wait for a GPU."""
+    """Loss, gradient, clipping, optimiser, average and sums. Never makes the host wait for a GPU, where a whole batch's
+    step is one CUDA graph: the host copies the batch and three numbers to where the graph reads them, and starts it."""
 
     def __init__(self, training: Training):
-        self.training, recipe = training, training.config.recipe
+        self.training, recipe, device = training, training.config.recipe, training.device
         self.weights = [p for p in training.model.parameters() if p.requires_grad]
-        self.watch = LossWatch(recipe, training.steps_per_epoch, training.device, len(training.seeds))
+        self.watch = LossWatch(recipe, training.steps_per_epoch, device, len(training.seeds))
         training.failures = self.watch.failures
+        # Of each seed over an epoch's images: loss, correct.
+        self.totals = torch.zeros(len(training.seeds), 2, dtype=torch.float64, device=device)
+        self.now = Now(0.0, 0, 0.0)
+        self.replay = self._recorded() if training.is_graph else None
 
-    def __call__(self, batch: Batch, number: int) -> torch.Tensor:
-        """Sums over the batch's images, of each seed: loss, correct. `number`: of the step in the whole run, from 0."""
-        training, recipe, optimiser = self.training, self.training.config.recipe, self.training.optimiser
-        set_rate(optimiser, learning_rate(recipe, number, training.steps_per_epoch))
+    def __call__(self, batch: Batch, number: int) -> None:
+        """`number`: of the step in the whole run, from 0."""
+        training, average = self.training, self.training.average
+        rate = learning_rate(training.config.recipe, number, training.steps_per_epoch)
+        now = Now(rate, number, average.weight(number) if average else 0.0)
+        if self.replay is None:
+            self.now = now
+            self._compute(batch)
+        else:
+            for on_device, value in zip(self.now, now):
+                on_device.fill_(value)
+            if batch.labels.shape[-1] < training.whole_batch:
+                self._compute(batch)
+            else:
+                for mine, given in zip(tensors_of(self.batch), tensors_of(batch)):
+                    mine.copy_(given)
+                self.replay()
+        if training.device.type == "cpu":  # a GPU is asked after the epoch
+            self.watch.check()
+
+    def _compute(self, batch: Batch) -> None:
+        training, recipe, optimiser, now = self.training, self.training.config.recipe, self.training.optimiser, self.now
+        set_rate(optimiser, now.rate)
         with autocast(training.device, training.config.precision):
             loss, sums = training.loss_of(batch)
         training.scaler.scale(loss.sum()).backward()  # type: ignore[union-attr]  # a tensor's product is a tensor
         training.scaler.unscale_(optimiser)
         norm = gradient_norm(self.weights, len(training.seeds))
         clip_gradients(self.weights, recipe, norm)
-        self.watch.see(sums[..., 0] + self.watch.judged(norm, training.scaler), number)
-        if training.device.type == "cpu":  # a GPU is asked after the epoch
-            self.watch.check()
+        self.watch.see(sums[..., 0] + self.watch.judged(norm, training.scaler), now.number)
         training.scaler.step(optimiser)
         training.scaler.update()
         optimiser.zero_grad(set_to_none=True)
         if training.average is not None:
-            training.average.update(training.model, number)
-        return sums
+            training.average.update(training.model, now.weight)
+        self.totals += sums
+
+    def _recorded(self) -> Callable[[], None]:
+        """Recording takes steps for real: what they change is put back, in the memory that the graph knows."""
+        training, device = self.training, self.training.device
+        self.batch = training.whole_example()
+        self.now = Now(*(torch.zeros((), dtype=d, device=device) for d in (torch.float32, torch.int64, torch.float32)))
+        for group in training.optimiser.param_groups:
+            group["capturable"] = True
+        training.model.train()
+        before = {id(tensor): tensor.detach().clone() for tensor in self._state()}
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            replay = as_graph(lambda: self._compute(self.batch), device)
+        with torch.no_grad():
+            for tensor in self._state():  # moments that were not there are zero at first
+                tensor.copy_(before.get(id(tensor), torch.zeros_like(tensor)))
+        return replay
+
+    def _state(self) -> list[torch.Tensor]:
+        """All that a step changes."""
+        training = self.training
+        models = [training.model, *([training.average.model] if training.average else [])]
+        found = [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
+        found += [value for state in training.optimiser.state.values() for value in state.values()]
+        return [*found, self.watch.first, self.totals]
+
+
+class Now(NamedTuple):
+    """What differs from step to step. For a graph these are tensors."""
+
+    rate: Any
+    number: Any
+    weight: Any  # of the weights in their average
+
+
+def tensors_of(batch: Batch) -> tuple[torch.Tensor, ...]:
+    return batch.images, batch.labels, *(batch.mix or ())
 
 
 class DivergenceError(RuntimeError):
@@ -56,17 +115,17 @@ class LossWatch:
     def __init__(self, recipe: Recipe, steps_per_epoch: int, device: torch.device, seeds: int = 1):
         self._recipe, self._steps_per_epoch = recipe, steps_per_epoch
         self.failures: dict[int, str] = {}  # why, by the seed's place
-        self._first = torch.full((seeds,), -1, dtype=torch.int64, device=device)  # the first bad step
+        self.first = torch.full((seeds,), -1, dtype=torch.int64, device=device)  # bad step
         self.last_good: list[dict[str, Any] | None] = [None] * seeds  # the line of the last whole epoch
 
-    def see(self, value: torch.Tensor, step: int) -> None:
-        self._first = torch.where((self._first < 0) & ~torch.isfinite(value), step, self._first)
+    def see(self, value: torch.Tensor, step: int | torch.Tensor) -> None:
+        self.first.copy_(torch.where((self.first < 0) & ~torch.isfinite(value), step, self.first))
 
     def check(self) -> None:
-        for seed, bad in enumerate(self._first.tolist()):
+        for seed, bad in enumerate(self.first.tolist()):
             if bad >= 0 and seed not in self.failures:
                 self.failures[seed] = self._reason(seed, bad)
-        if len(self.failures) == len(self._first):
+        if len(self.failures) == len(self.first):
             raise DivergenceError(self.failures)
 
     def _reason(self, seed: int, step: int) -> str:
