@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from harness.records.environment import ROOT
 from harness.records.lock import BusyError
 from harness.records.read import FOLDER, check_images, read_run, run_state
 from harness.sweeping.plan import PlannedRun
@@ -21,7 +22,9 @@ from harness.training.signals import StoppedError, heed, listening, wait
 from variants.fields import UsageError
 
 WAIT_S = 1.0
-COMMAND = (sys.executable, "-m", "harness.sweep")
+# harness.sweep of this very code: where that is installed, -m would take a checkout in the current folder instead.
+OWN = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from harness.__main__ import main; main()"
+COMMAND = (sys.executable, "-c", OWN, "sweep")
 
 
 def to_train(args: Namespace, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
