@@ -74,7 +74,7 @@ def parser() -> Parser:
     act.add_argument("--jobs", type=JOBS, metavar="N", help=JOBS_HELP)
     p.add_argument("--seeds-at-once", type=seed_count, default=1, metavar="N", help=SEEDS_HELP)
     p.add_argument("--dry-run", action="store_true", help="print how many runs, which, and a guess of the time")
-    p.add_shared(*DEVICE_OPTIONS, "data-dir", "out")
+    p.add_shared(*DEVICE_OPTIONS, "no-weights", "data-dir", "out")
     return p
 
 
