@@ -105,6 +105,7 @@ SHARED: dict[str, dict[str, Any]] = {
         "metavar": "KEY=VALUE",
         "help": "any other field, as recipe.NAME=VALUE or variant.NAME=VALUE",
     },
+    "no-weights": {"action": "store_true", "help": "keep no model.safetensors"},
     "data-dir": {"type": directory, "default": Path("data"), "metavar": "DIR", "help": "(default: data)"},
     "out": {"type": directory, "default": Path("results/runs"), "metavar": "DIR", "help": "(default: results/runs)"},
 }

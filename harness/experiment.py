@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.config import RunConfig
+from harness.config import RunConfig, variant_type
 from harness.counting.cost import Cost, cost_of
 from harness.data.load import ImageData, Split, load
-from harness.data.pipeline import held_out, scaling, shown_more_often, to_device
+from harness.data.pipeline import held_out, mean_and_std, scaling, shown_more_often, to_device
 from harness.records.environment import environment
 from harness.records.lock import BusyError, Lock, owned
 from harness.records.read import Run, check_images, done_run, whole_run
@@ -33,8 +33,9 @@ from harness.training.progress import Progress
 from harness.training.setup import Training, build_model, warm_up
 from harness.training.signals import Stop, StoppedError, listening
 from harness.training.step import DivergenceError
-from harness.training.together import stack_models
+from harness.training.together import stack_models, unstack
 from variants.fields import UsageError
+from variants.weights import Card, to_bytes
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Options:
     fresh: bool = False  # trains again what is done; what --fresh itself began goes on
     save_every_s: float = EVERY_S
     graph: bool = True  # a GPU's step as one CUDA graph
+    weights: bool = True  # are kept
 
 
 def run_cell(
@@ -93,7 +95,7 @@ def run_seeds(
                 seed.find_checkpoint(env, cost, stop, options)
             for group in grouped_by_position(todo):
                 with own_threads():
-                    train_group(group, [own_models.pop(seed) for seed in group], data, splits, quiet, options.graph)
+                    train_group(group, [own_models.pop(seed) for seed in group], data, splits, quiet, options)
         return [whole_run(seed.folder) for seed in seeds]
 
 
@@ -173,13 +175,15 @@ class Seed:
         self.writer.epoch(line)
         self.history.lines.append(line)
 
-    def record(self, reason: str | None, predictions: dict[str, np.ndarray] | None = None) -> None:
+    def record(
+        self, reason: str | None, predictions: dict[str, np.ndarray] | None = None, weights: bytes | None = None
+    ) -> None:
         """The end of it, once. `reason`: why it failed, if it did."""
         if self.is_recorded:
             return
         self.lock.check()
         size = {"params": self.params, "macs": self.cost.macs}
-        self.writer.finish(self.history.result(split_name(self.config), reason) | size, predictions)
+        self.writer.finish(self.history.result(split_name(self.config), reason) | size, predictions, weights)
         self.is_recorded = True
 
 
@@ -202,7 +206,7 @@ def train_group(
     data: ImageData,
     splits: tuple[Split, Split],
     quiet: bool,
-    graph: bool,
+    options: Options,
 ) -> None:
     """Seeds at the same position, from there to their records."""
     device = next(models[0].parameters()).device
@@ -221,14 +225,17 @@ def train_group(
 
     progress = Progress(name, config.recipe.epochs, len(splits[0]), quiet)
     predictions: Sequence[dict[str, np.ndarray] | None] = [None] * len(group)
+    kept: Sequence[bytes | None] = [None] * len(group)
     reasons, can_go_on = {}, False
     try:
         train_split, eval_split = (to_device(split, device) for split in splits)
         model = stack_models(models, numbers)
-        training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device), graph)
+        training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device), options.graph)
         session.facts["graph"] = training.is_graph
         labels, evaluations = splits[1].labels.astype("uint16"), train_and_evaluate(training, group, progress)
         predictions = [{"labels": labels, "predicted": e.predicted, "confidence": e.confidence} for e in evaluations]
+        if options.weights:
+            kept = [weights_of(training, index, seed, data) for index, seed in enumerate(group)]
     except DivergenceError as error:
         reasons = error.reasons
     except (RuntimeError, MemoryError) as error:
@@ -236,8 +243,8 @@ def train_group(
             raise
         can_go_on = True  # once others have left the device
         reasons = dict.fromkeys(range(len(group)), out_of_memory(config, device, len(group)))
-    for index, (seed, predicted) in enumerate(zip(group, predictions)):
-        seed.record(reasons.get(index), predicted)
+    for index, (seed, predicted, weights) in enumerate(zip(group, predictions, kept)):
+        seed.record(reasons.get(index), predicted, weights)
         if not can_go_on:
             clear(seed.folder)
 
@@ -272,6 +279,25 @@ def train_and_evaluate(training: Training, group: Sequence[Seed], progress: Prog
             seed.history.corruption_seconds = time.perf_counter() - start_s
         progress.close()
     return evaluations
+
+
+def weights_of(training: Training, index: int, seed: Seed, data: ImageData) -> bytes:
+    """Those that were evaluated, with what is needed to use them elsewhere."""
+    config, state = seed.config, training.judged.state_dict()
+    mean, std = mean_and_std(data, config.recipe)
+    card = Card(
+        variant_name=config.variant_name,
+        variant_type=variant_type(config.variant),
+        variant=asdict(config.variant),
+        dataset=data.dataset.title,
+        classes=data.dataset.class_names,
+        mean=mean,
+        std=std,
+        run_id=config.run_id,
+        split=split_name(config),
+        accuracy=seed.history.lines[-1][f"{split_name(config)}_accuracy"],
+    )
+    return to_bytes(unstack(state, index) if len(training.seeds) > 1 else state, card)
 
 
 def record_failures(training: Training, group: Sequence[Seed]) -> None:

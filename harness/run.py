@@ -50,6 +50,7 @@ def parser() -> Parser:
     p.add_shared("data-dir", "out")
     p.add_argument("--fresh", action="store_true", help="train again what is done; its record is kept as replaced-...")
     p.add_argument("--save-every", type=seconds, default=60.0, metavar="SECONDS", help=SAVE_HELP)
+    p.add_shared("no-weights")
     p.add_argument("--dry-run", action="store_true", help="print what would be done, its cost and a guess of its time")
     p.add_argument("--json", action="store_true", help="of --dry-run: one JSON object, with the learning rates too")
     p.add_argument("--quiet", action="store_true", help="no progress")
@@ -103,7 +104,7 @@ def train(config: RunConfig, device: "torch.device", args: Namespace) -> Run:
     """Waits where another process trains the same run: what that one leaves is the answer."""
     from harness.experiment import Options, run_cell
 
-    is_announced, options = False, Options(args.fresh, args.save_every, args.graph == "on")
+    is_announced, options = False, Options(args.fresh, args.save_every, args.graph == "on", not args.no_weights)
     while True:
         try:
             return run_cell(config, args.data_dir, args.out, device, args.quiet, options)

@@ -76,7 +76,7 @@ def parser() -> Parser:
     p.add_argument("--seeds-at-once", type=seed_count, default=1, metavar="N", help=SEEDS_HELP)
     p.add_argument("--dry-run", action="store_true", help="print how many runs, which, and a guess of the time")
     p.add_argument("--json", action="store_true", help="of --status: one object and nothing else")
-    p.add_shared(*DEVICE_OPTIONS, "data-dir", "out")
+    p.add_shared(*DEVICE_OPTIONS, "no-weights", "data-dir", "out")
     return p
 
 

@@ -28,8 +28,9 @@ def facts(name: str) -> Dataset:
     """What a folder says of itself without decoding it all."""
     path, size = parse(name)
     train, test = _listed(path)
-    side, classes = size or _open(train[0][0]).size[0], {label for _, label in train}
-    return Dataset(name, path.name, side, len(classes), True, "cifar", len(train), len(test))
+    side, classes = size or _open(train[0][0]).size[0], tuple(_class_names(path / "train"))
+    counts = len(train), len(test)
+    return Dataset(name, path.name, side, len(classes), True, "cifar", *counts, classes=classes)
 
 
 def read(dataset: Dataset) -> list[Arrays]:
