@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from harness.config import PRECISIONS
 from harness.training.signals import StoppedError
+from harness.training.track import TRACKERS, tracker
 from variants.fields import UsageError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk answers
@@ -98,6 +99,13 @@ SHARED: dict[str, dict[str, Any]] = {
         "default": [],
         "metavar": "KEY=VALUE",
         "help": "any other field, as recipe.NAME=VALUE or variant.NAME=VALUE",
+    },
+    "track": {
+        "type": tracker,
+        "action": "append",
+        "default": [],
+        "metavar": "TOOL",
+        "help": f"show each run in {', '.join(TRACKERS)} too; may be given several times",
     },
     "data-dir": {"type": directory, "default": Path("data"), "metavar": "DIR", "help": "(default: data)"},
     "out": {"type": directory, "default": Path("results/runs"), "metavar": "DIR", "help": "(default: results/runs)"},

@@ -37,6 +37,7 @@ from harness.sweeping.status import status_text, statuses
 from harness.sweeping.train import outcome, to_train, train_at_once, train_in_turn
 from harness.sweeping.workers import default_jobs, place_of
 from harness.training.signals import listening
+from harness.training.track import places
 from variants.catalog import check_known, config_of
 from variants.fields import UsageError, near_matches
 
@@ -74,7 +75,7 @@ def parser() -> Parser:
     act.add_argument("--jobs", type=JOBS, metavar="N", help=JOBS_HELP)
     p.add_argument("--seeds-at-once", type=seed_count, default=1, metavar="N", help=SEEDS_HELP)
     p.add_argument("--dry-run", action="store_true", help="print how many runs, which, and a guess of the time")
-    p.add_shared(*DEVICE_OPTIONS, "data-dir", "out")
+    p.add_shared(*DEVICE_OPTIONS, "track", "data-dir", "out")
     return p
 
 
@@ -108,6 +109,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise UsageError(f"--cell {args.cell}: this plan has the runs 0 to {len(planned) - 1}")
     if args.status:
         return show_status(args, planned)
+    if args.cell is None:
+        print(places(args.track, args.out), end="", flush=True)
     code = at_once(args, planned, words) if may_be_several(args, study) else None
     return in_turn(args, planned, facts) if code is None else code
 

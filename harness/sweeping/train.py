@@ -126,7 +126,7 @@ def _failures(group: Sequence[PlannedRun], args: Namespace, device: Any) -> dict
     from harness.experiment import Options, run_seeds
 
     try:
-        options = Options(graph=args.graph == "on")
+        options = Options(graph=args.graph == "on", track=tuple(args.track))
         records = run_seeds([run.config for run in group], args.data_dir, args.out, device, options=options)
         by_seed = {record.config["seed"]: None if record.ok else record.result["reason"] for record in records}
         return {run.number: by_seed[run.config.seed] for run in group if run.config.seed in by_seed}
