@@ -105,7 +105,7 @@ SHARED: dict[str, dict[str, Any]] = {
         "action": "append",
         "default": [],
         "metavar": "TOOL",
-        "help": f"show each run in {', '.join(TRACKERS)} too; may be given several times",
+        "help": f"show runs in {', '.join(TRACKERS)} too, without an account in OUT/track; may be given several times",
     },
     "data-dir": {"type": directory, "default": Path("data"), "metavar": "DIR", "help": "(default: data)"},
     "out": {"type": directory, "default": Path("results/runs"), "metavar": "DIR", "help": "(default: results/runs)"},

@@ -104,7 +104,7 @@ def train(config: RunConfig, device: "torch.device", args: Namespace) -> Run:
     """Waits where another process trains the same run: what that one leaves is the answer."""
     from harness.experiment import Options, run_cell
 
-    print(places(args.track, args.out), end="", flush=True)
+    print("" if args.quiet else places(args.track, args.out), end="", flush=True)
     is_announced, options = False, Options(args.fresh, args.save_every, args.graph == "on", tuple(args.track))
     while True:
         try:

@@ -44,7 +44,8 @@ class Tracker(Protocol):
 
     package: str
     where: str  # to look, with {} for the folder
-    is_safe: bool = True  # what it was given outlives a process that is killed
+    is_safe: bool = True  # what it was given outlives a process that is killed,
+    is_resumed: bool = True  # and if not, it takes the same epochs again
 
     def __init__(self, run: Tracked): ...
 
@@ -78,7 +79,7 @@ class TensorBoard(Tracker):
 
 
 class WeightsAndBiases(Tracker):
-    package = "wandb"
+    package, is_safe = "wandb", False  # offline it keeps 32 KiB in memory
     where = "without an account in {0}/wandb; `wandb sync {0}/wandb/offline-run-*` uploads it"
 
     def __init__(self, run: Tracked):
@@ -91,7 +92,8 @@ class WeightsAndBiases(Tracker):
         place = {"project": own.project or PROJECT, "group": run.config["cell_id"], "dir": str(run.folder)}
         resumed = {"id": run.id, "resume": "allow", "reinit": "create_new", "mode": "offline" if offline else None}
         self.run = wandb.init(name=run.title, config=run.config, settings=settings, **place, **resumed)
-        if self.run.settings.mode == "online":
+        self.is_resumed = self.run.settings.mode == "online"
+        if self.is_resumed:
             print(f"{run.title}: {self.run.url}", flush=True)
 
     def epoch(self, number: int, values: dict[str, float]) -> None:
@@ -173,7 +175,8 @@ def tracker(name: str) -> str:
         raise argparse.ArgumentTypeError(f"unknown tracker {name!r}: one of {', '.join(TRACKERS)}")
     spec = find_spec(TRACKERS[name].package)
     if spec is None or spec.origin is None:  # a folder wandb/ of runs is no package
-        raise argparse.ArgumentTypeError(f'{name} is not installed: pip install "small-vit-ablations[track]"')
+        alone, all_four = f"pip install {TRACKERS[name].package}", 'pip install "small-vit-ablations[track]"'
+        raise argparse.ArgumentTypeError(f"{name} is not installed: {alone}, or for all trackers {all_four}")
     return name
 
 
@@ -208,6 +211,8 @@ class Trackers:
                     self.runs[name] = replace(run, **self.noted.get(name, {"id": uuid4().hex}))
                     self.live[name] = TRACKERS[name](self.runs[name])
                     del self.asleep[name]
+                    if self.live[name].is_resumed:
+                        self._note(name)
         for line in lines:
             self.epoch(line)
 
