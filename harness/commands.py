@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from harness.config import PRECISIONS
 from harness.training.signals import StoppedError
+from harness.training.track import TRACKERS, tracker
 from variants.fields import UsageError
 
 SCRIPT = "small-vits"  # what pip installs; see harness/__main__.py
@@ -106,6 +107,13 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "any other field, as recipe.NAME=VALUE or variant.NAME=VALUE",
     },
     "no-weights": {"action": "store_true", "help": "keep no model.safetensors"},
+    "track": {
+        "type": tracker,
+        "action": "append",
+        "default": [],
+        "metavar": "TOOL",
+        "help": f"show runs in {', '.join(TRACKERS)} too, without an account in OUT/track; may be given several times",
+    },
     "data-dir": {"type": directory, "default": Path("data"), "metavar": "DIR", "help": "(default: data)"},
     "out": {"type": directory, "default": Path("results/runs"), "metavar": "DIR", "help": "(default: results/runs)"},
 }

@@ -34,6 +34,7 @@ from harness.training.setup import Training, build_model, warm_up
 from harness.training.signals import Stop, StoppedError, listening
 from harness.training.step import DivergenceError
 from harness.training.together import stack_models, unstack
+from harness.training.track import FOLDER, Tracked, Trackers, flat
 from variants.fields import UsageError
 from variants.weights import Card, to_bytes
 
@@ -46,6 +47,7 @@ class Options:
     save_every_s: float = EVERY_S
     graph: bool = True  # a GPU's step as one CUDA graph
     weights: bool = True  # are kept
+    track: tuple[str, ...] = ()  # names of trackers
 
 
 def run_cell(
@@ -94,7 +96,9 @@ def run_seeds(
                 seed.params = size
                 seed.find_checkpoint(env, cost, stop, options)
             for group in grouped_by_position(todo):
-                with own_threads():
+                with own_threads(), contextlib.ExitStack() as ends:
+                    for seed in group:
+                        ends.callback(seed.trackers.end)
                     train_group(group, [own_models.pop(seed) for seed in group], data, splits, quiet, options)
         return [whole_run(seed.folder) for seed in seeds]
 
@@ -120,6 +124,7 @@ class Seed:
     params: int
     history: History
     checkpoints: Checkpoints
+    trackers: Trackers
 
     def __init__(self, config: RunConfig, folder: Path, lock: Lock):
         self.config, self.folder, self.lock, self.writer = config, folder, lock, RunWriter(folder)
@@ -135,6 +140,7 @@ class Seed:
     def find_checkpoint(self, env: dict[str, Any], cost: Cost, stop: Stop, options: Options) -> None:
         """Where an earlier process left it."""
         self.env, self.cost, self.history = dict(env), cost, History(fresh=options.fresh)
+        self.trackers = Trackers(options.track)
         maker = maker_of(self.config, env)
         self.checkpoints = Checkpoints(self.folder, maker, self.history, stop, options.save_every_s)
         carried = self.checkpoints.find()
@@ -169,11 +175,14 @@ class Seed:
         set_aside(self.folder)
         self.writer.begin(self.config.to_plain(), self.env, asdict(self.cost), self.history.lines)
         self.history.session = session
+        shown = Tracked(title(self.config), flat(self.config.to_plain()), self.folder.parent / FOLDER)
+        self.trackers.begin(shown, self.history.lines, goes_on=self.checkpoints.state is not None)
 
     def epoch(self, line: dict[str, Any]) -> None:
         self.lock.check()
         self.writer.epoch(line)
         self.history.lines.append(line)
+        self.trackers.epoch(line)
 
     def record(
         self, reason: str | None, predictions: dict[str, np.ndarray] | None = None, weights: bytes | None = None
@@ -183,8 +192,10 @@ class Seed:
             return
         self.lock.check()
         size = {"params": self.params, "macs": self.cost.macs}
-        self.writer.finish(self.history.result(split_name(self.config), reason) | size, predictions, weights)
+        result = self.history.result(split_name(self.config), reason) | size
+        self.writer.finish(result, predictions, weights)
         self.is_recorded = True
+        self.trackers.end(result)
 
 
 def grouped_by_position(seeds: Sequence[Seed]) -> list[list[Seed]]:

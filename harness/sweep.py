@@ -38,6 +38,7 @@ from harness.sweeping.status import status_plain, status_text, statuses
 from harness.sweeping.train import outcome, to_train, train_at_once, train_in_turn
 from harness.sweeping.workers import default_jobs, place_of
 from harness.training.signals import listening
+from harness.training.track import places
 from variants.catalog import check_known, config_of
 from variants.fields import UsageError, near_matches
 
@@ -76,7 +77,7 @@ def parser() -> Parser:
     p.add_argument("--seeds-at-once", type=seed_count, default=1, metavar="N", help=SEEDS_HELP)
     p.add_argument("--dry-run", action="store_true", help="print how many runs, which, and a guess of the time")
     p.add_argument("--json", action="store_true", help="of --status: one object and nothing else")
-    p.add_shared(*DEVICE_OPTIONS, "no-weights", "data-dir", "out")
+    p.add_shared(*DEVICE_OPTIONS, "no-weights", "track", "data-dir", "out")
     return p
 
 
@@ -112,6 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise UsageError(f"--cell {args.cell}: this plan has the runs 0 to {len(planned) - 1}")
     if args.status:
         return show_status(args, planned)
+    if args.cell is None:
+        print(places(args.track, args.out), end="", flush=True)
     code = at_once(args, planned, words) if may_be_several(args, study) else None
     return in_turn(args, planned, facts) if code is None else code
 

@@ -61,6 +61,7 @@ CASES = [
     (f"{RUN} --holdout 1", "below 1"),
     (f"{RUN} --holdout 0.9999 --dry-run", "leaves 0"),
     (f"{RUN} --save-every nan", "seconds"),
+    (f"{RUN} --track wandbb", "one of tensorboard, wandb"),
     (f"{SWEEP} --seeds 0", "1 or more"),
     (f"{SWEEP} --seeds 10001", "10,000"),
     ("sweep quick --cell 999999", "the runs 0 to"),
