@@ -1,5 +1,5 @@
-"""Attention maps and what is read from them: against the queries and keys that the layers themselves used, and on models
-whose answer is known."""
+"""Attention maps and what is read from them: against the queries and keys that the layers themselves used, and on
+models whose answer is known."""
 
 from dataclasses import replace
 from functools import partial

@@ -166,8 +166,8 @@ def augmented(subject: Subject) -> Plan:
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in subject.scale)
     pixels, labels = as_pixels(seen * std + mean), batch.labels.numpy()
     rows = [[cell(one) for one in (image, *pixels[labels == number])] for number, image in enumerate(images)]
-    mixed = f" and {recipe.mix} with each other" if batch.mix else ""
-    told = f"Training images, and what the model sees of them after augmentation{mixed}."
+    mixed = " and mixed with each other" if batch.mix else ""
+    told = f"Training images, and what the model sees of them: augmented{mixed}."
     return pictures("augmented", subject, told, rows, heads=["image"])
 
 
@@ -263,6 +263,7 @@ def draw_pictures(data: Data, looks: Looks) -> Figure:
     height = top + (side + GAP_IN + below) * len(rows) + BAR_IN[1] * bool(bar)
     figure = Figure(figsize=(width, height))
     figure.set_layout_engine("none")
+    figure.suppressComposite = True  # a PDF would count the transparency of maps twice
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
     centred: Data = {"ha": "center", "fontsize": SMALL}
