@@ -5,10 +5,11 @@ checkpoint, train epoch by epoch, evaluate, record. The accuracy recorded is tha
 import contextlib
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -260,6 +261,7 @@ def train_and_evaluate(training: Training, group: Sequence[Seed], progress: Prog
                 if index not in training.failures:
                     seed.epoch(epoch[index].line)
             evaluations = [one.evaluation for one in epoch]
+            session.facts["graph_seconds"] = training.graph_seconds
             session.look()
     except StoppedError:
         record_failures(training, group)
@@ -326,15 +328,16 @@ def trained_again(
     device: torch.device,
     first: int,
     quiet: bool = False,
-    seeds: Sequence[int] = (),
+    session: Mapping[str, Any] = MappingProxyType({}),
 ) -> Generator[Epoch, None, None]:
-    """The first epochs of the same run once more, without a record; `seeds` that were trained together are again. To be
-    closed by whoever asks for fewer."""
-    seeds = list(seeds) or [config.seed]
+    """The first epochs of the same run once more, without a record, as in that session of it: with the seeds that were
+    trained together, as a graph if they were. To be closed by whoever asks for fewer."""
+    seeds = session.get("seeds") or [config.seed]
     model = stack_models([build_model(replace(config, seed=seed), device) for seed in seeds], seeds)
     data = load(config.dataset, data_dir)
     train_split, eval_split = (to_device(split, device) for split in splits_of(config, data))
-    training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device))
+    graph = bool(session.get("graph"))
+    training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device), graph)
     warm_up(training)
     progress = Progress(title(config, seeds), first, len(train_split), quiet)
     with contextlib.closing(progress):

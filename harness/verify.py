@@ -126,31 +126,31 @@ def verify(run: Run, config: RunConfig, args: Namespace) -> int:
         for name in ("device_name", "threads", "torch", "source_digest", "data_digest"):
             if old.get(name) != now[name]:
                 print(f"note: {name} was {old.get(name)}, is {now[name]}", flush=True)
-        seeds, changed = trained_with(run)
-        if seeds:
+        session, changed = first_session(run)
+        if seeds := session.get("seeds"):
             print(f"note: together with seeds {', '.join(map(str, seeds))}, as it was trained", flush=True)
         if changed is not None and changed < first:
-            print(f"note: after epoch {changed} it was trained with others: only the epochs before are compared")
+            print(f"note: after epoch {changed} it was trained in another way: only the epochs before are compared")
             first = changed
-        with contextlib.closing(trained_again(config, args.data_dir, device, first, args.quiet, seeds)) as epochs:
+        with contextlib.closing(trained_again(config, args.data_dir, device, first, args.quiet, session)) as epochs:
             found = differences(run, epochs, first == config.recipe.epochs)
     outcome = "; ".join(found) or "equal to the last bit"
     print(f"{run.folder.name}, {first} of {config.recipe.epochs} epochs: {outcome}", flush=True)
     return 1 if found else 0
 
 
-def trained_with(run: Run) -> tuple[list[int], int | None]:
-    """The seeds trained together with this run at first, itself among them, and the epochs after which others were:
-    from there on nobody can repeat it."""
+def first_session(run: Run) -> tuple[dict[str, Any], int | None]:
+    """With its seeds, if several were trained together, and whether a step was one graph; and the epochs after which
+    that was otherwise: from there on nobody can repeat it."""
     sessions = run.result.get("sessions") or [{}]
-    sets = [session.get("seeds") or [] for session in sessions]
-    seeds = sets[0]
+    ways = [(session.get("seeds") or [], bool(session.get("graph"))) for session in sessions]
+    seeds, _ = ways[0]
     if seeds and (run.config["seed"] not in seeds or not all(type(seed) is int for seed in seeds)):
         raise UsageError(f"{run.folder} cannot be trained again: it names the seeds {seeds}, and is none of them")
-    changed = next((session.get("after_epochs") for session, own in zip(sessions, sets) if own != seeds), None)
+    changed = next((session.get("after_epochs") for session, own in zip(sessions, ways) if own != ways[0]), None)
     if changed == 0:
-        raise UsageError(f"{run.folder} cannot be trained again: other seeds joined it within its first epoch")
-    return seeds, changed
+        raise UsageError(f"{run.folder} cannot be trained again: its first epoch went on in another way")
+    return sessions[0], changed
 
 
 def differences(run: Run, epochs: "Iterator[Epoch]", is_whole: bool) -> list[str]:

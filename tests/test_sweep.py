@@ -465,6 +465,13 @@ def test_time_left(tmp_path, some_runs):
     assert left(seeds, tmp_path) == ({9: 150.0}, "a GPU")
 
 
+def test_seeds_that_were_trained_together_share_their_time(tmp_path):
+    runs = on_device(plan(POOLING.narrowed(seeds=range(3)), DATASETS), "bf16", True)[::3]
+    for run in runs[:2]:
+        finished(run.config, tmp_path, 300.0, sessions=[{"seeds": [0, 1]}])
+    assert left(runs, tmp_path) == ({6: 150.0}, "a GPU")
+
+
 def test_time_left_of_a_study_of_which_nothing_is_finished_yet(tmp_path):
     """It goes at the speed of what runs."""
     runs = on_device(plan(POOLING, DATASETS), "bf16", True)

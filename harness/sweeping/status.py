@@ -70,7 +70,8 @@ def _status(run: PlannedRun, folders: Iterable[Path]) -> Status:
 def _facts(state: State, folder: Path) -> dict[str, Any]:
     if state in ("done", "failed"):
         run = whole_run(folder)
-        seconds = sum(run.result.get(part) or 0.0 for part in TIMES)
+        together = max((len(session.get("seeds") or [1]) for session in run.result["sessions"] or ()), default=1)
+        seconds = sum(run.result.get(part) or 0.0 for part in TIMES) / together  # each has the time of all
         return {"seconds": seconds, "device": run.env.get("device_name"), "reason": run.result["reason"]}
     if state == "running":
         content = (folder / "epochs.jsonl").read_bytes()

@@ -124,13 +124,14 @@ def _failures(group: Sequence[PlannedRun], args: Namespace, device: Any) -> dict
     """Trains the runs, unless another process has done it meanwhile: why each failed, if it did, by its number. One
     that another process is training is not among them."""
     from harness.experiment import Options, run_seeds
+    from harness.training.device import CaptureError
 
     try:
         options = Options(graph=args.graph == "on", weights=not args.no_weights)
         records = run_seeds([run.config for run in group], args.data_dir, args.out, device, options=options)
         by_seed = {record.config["seed"]: None if record.ok else record.result["reason"] for record in records}
         return {run.number: by_seed[run.config.seed] for run in group if run.config.seed in by_seed}
-    except (BusyError, StoppedError):
+    except (BusyError, StoppedError, CaptureError):  # after the last, only a new process can go on
         raise
     except UsageError as error:
         return dict.fromkeys((run.number for run in group), str(error))
