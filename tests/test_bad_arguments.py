@@ -198,7 +198,7 @@ BEGINNINGS = (
     "harness.timing.models.build_model",
     *("harness.timing.commands.take_turns", "harness.timing.commands.write_records", "harness.sweep.announce"),
     *("harness.cost.show", "harness.simulate.simulate", "harness.report.read_evidence", "harness.verify.check_all"),
-    "harness.compare.contrast",
+    *("harness.compare.contrast", "harness.looking.subject.of_variant"),
 )
 
 
