@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "harness.compare",
     "cost": "harness.cost",
     "bench": "harness.bench",
+    "look": "harness.look",
     "simulate": "harness.simulate",
     "verify": "harness.verify",
 }
