@@ -1,5 +1,5 @@
-"""Look into a model: where it attends, what its first layer and positions have learned, what it was shown, what it gets
-wrong. Each figure as PNG and PDF, in a folder of OUT for each model; a sentence where a model has no such thing.
+"""Look into a model: where it attends, what its layers have learned, what it gets wrong. Each figure as PNG and PDF, in
+a folder of OUT for each model; a sentence where a model has no such thing.
 
 RUN is a run's folder, a run id, or a cell id (all its seeds), with weights; it is looked at on its own test images.
 VARIANT is a name of the catalogue, timm:MODEL or path/to/file.py:NAME, looked at as it starts (pretrained where its
