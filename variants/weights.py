@@ -58,7 +58,9 @@ def path_of(place: Path | str) -> Path:
     path = Path(place)
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
-        why = "it was trained with --no-weights, or elsewhere" if path.is_dir() else "there is no such file"
+        why = "there is no such file"
+        if path.is_dir():
+            why = "it is no finished run, or one that was trained with --no-weights; harness.run --fresh trains it again"
         raise UsageError(f"{file}: no weights: {why}")
     return file
 
