@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOW = (
     "datasets", "recipes", "config", "study", "studies", "data", "counting", "records", "training", "commands",
     "statistics", "evidence", "experiment", "timing", "sweeping", "cost", "run", "sweep", "bench", "compare",
-    "simulate", "verify", "report", "reproduce",
+    "simulate", "verify", "predict", "export", "report", "reproduce",
 )  # fmt: skip
 
 # The same inside the largest room.
@@ -77,7 +77,7 @@ def test_rooms_without_torch(room):
 
 
 def test_importing_a_command_imports_no_torch():
-    names = ("run", "sweep", "cost", "bench", "compare", "simulate", "verify", "report", "studies")
+    names = ("run", "sweep", "cost", "bench", "compare", "simulate", "verify", "predict", "export", "report", "studies")
     modules = ", ".join(f"harness.{name}" for name in names)
     code = f"import sys, variants.catalog, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -60,7 +60,7 @@ def path_of(place: Path | str) -> Path:
     if not file.is_file():
         why = "there is no such file"
         if path.is_dir():
-            why = "it is no finished run, or one that was trained with --no-weights; harness.run --fresh trains it again"
+            why = "it is no finished run, or one with --no-weights; harness.run --fresh trains it again"
         raise UsageError(f"{file}: no weights: {why}")
     return file
 
