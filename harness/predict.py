@@ -31,8 +31,6 @@ from variants.fields import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-    from variants.weights import Card
-
 BATCH = 64
 Predicted = dict[str, Any]  # as --json prints it
 
@@ -53,15 +51,15 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     paths, problems = files_of(args.images), list[str]()
     from harness.training import device as devices
-    from variants.weights import card_of, load
+    from variants.weights import OfPixels, card_of, load
 
     source = named_run(args.run)
     device, card = devices.choose(args.device), card_of(source)
-    model = load(source).to(device)
+    model = OfPixels(load(source), card).to(device).eval()
     tell = writer("csv" if args.csv else "json" if args.json else "", max(len(readably(path)) for path in paths))
     bar = tqdm(paths, unit="image", disable=None if len(paths) > BATCH else True, leave=False)
     for batch in batches(readable(bar, card.config.image_size, problems)):
-        for found in predicted(model, card, batch, args.top):
+        for found in predicted(model, card.classes, batch, args.top):
             tell(found)
     if len(problems) == len(paths):
         raise UsageError("there is nothing to predict: none of these is an image")
@@ -98,18 +96,16 @@ def batches(images: Iterable[tuple[Path, np.ndarray]]) -> Iterator[list[tuple[Pa
 
 
 def predicted(
-    model: "nn.Module", card: "Card", batch: Sequence[tuple[Path, np.ndarray]], most: int
+    model: "nn.Module", classes: Sequence[str], batch: Sequence[tuple[Path, np.ndarray]], most: int
 ) -> Iterator[Predicted]:
     import torch
 
-    pixels = np.stack([image for _, image in batch]) / 255
-    scaled = ((pixels - np.array(card.mean)) / np.array(card.std)).transpose(0, 3, 1, 2)
-    device = next(model.parameters()).device
+    images = torch.from_numpy(np.stack([image for _, image in batch])).permute(0, 3, 1, 2).contiguous()
     with torch.inference_mode():
-        probabilities_BK = model(torch.from_numpy(scaled).float().contiguous().to(device)).softmax(dim=1)
-    values, labels = (x.cpu().tolist() for x in probabilities_BK.topk(min(most, probabilities_BK.shape[1])))
+        probabilities_BK = model(images.to(next(model.parameters()).device) / 255).softmax(dim=1)
+    values, labels = (x.cpu().tolist() for x in probabilities_BK.topk(min(most, len(classes))))
     for (path, _), own_values, own_labels in zip(batch, values, labels):
-        top = [{"class": card.classes[label], "probability": value} for label, value in zip(own_labels, own_values)]
+        top = [{"class": classes[label], "probability": value} for label, value in zip(own_labels, own_values)]
         yield {"image": readably(path), "top": top}
 
 
