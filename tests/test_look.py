@@ -131,7 +131,10 @@ def test_a_run_without_weights_is_a_sentence(trained, tmp_path, capsys):
     (folder / FILE).unlink()
     with pytest.raises(SystemExit) as left:
         run_command(look.main, [str(folder), "--out", str(tmp_path / "out")])
-    assert left.value.code == 2 and "no weights: it was trained with --no-weights" in capsys.readouterr().err
+    assert (
+        left.value.code == 2
+        and "no weights: it is no finished run, or one with --no-weights" in capsys.readouterr().err
+    )
 
 
 def test_a_wrong_name_names_runs_and_variants(trained, capsys):

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import nn
 
 from harness.config import RunConfig, parse_settings, run_config_from_plain
-from harness.data.folder import SUFFIXES, open_image, square
+from harness.data.folder import any_image, images_under, square
 from harness.data.load import ImageData, Split, load
 from harness.evidence.figures.drawing import slug, without_owners
 from harness.evidence.names import name_of
@@ -139,20 +139,15 @@ def labelled(split: Split, classes: tuple[str, ...]) -> Images:
 
 
 def of_files(places: Sequence[Path], size: int) -> Images:
-    """Turned upright, their centre square resized."""
-    files = [file for place in places for file in (sorted(place.rglob("*")) if place.is_dir() else [place])]
-    files = [file for file in files if file in places or file.suffix.lower() in SUFFIXES][:SHOWN]
+    files = [file for place in places for file in (images_under(place) if place.is_dir() else [place])][:SHOWN]
     if not files:
         raise UsageError(f"{', '.join(map(str, places))}: there is no image")
-    return resized([ImageOps.exif_transpose(open_image(file)) for file in files], size), tuple(f.name for f in files)
+    return np.stack([any_image(file, size) for file in files]), tuple(file.name for file in files)
 
 
 def photographs(size: int) -> Images:
     """The two that come with scikit-learn."""
     from sklearn.datasets import load_sample_images
 
-    return resized([Image.fromarray(photo) for photo in load_sample_images().images], size), ("china", "flower")
-
-
-def resized(pictures: Sequence[Image.Image], size: int) -> np.ndarray:
-    return np.stack([np.asarray(square(picture, size)) for picture in pictures])
+    photos = [np.asarray(square(Image.fromarray(photo), size)) for photo in load_sample_images().images]
+    return np.stack(photos), ("china", "flower")
