@@ -21,16 +21,51 @@ class Dataset:
     test_count: int
     mean: tuple[float, float, float] | None = None  # None: computed from the training images
     std: tuple[float, float, float] | None = None
+    classes: tuple[str, ...] = ()  # their names, by label; empty where nobody gave any
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.classes or tuple(map(str, range(self.num_classes)))
 
 
+C10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
+C100_CLASSES = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man
+maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree
+plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail
+snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout
+tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
 EMBEDDED = "digits"  # comes with scikit-learn; a cell takes seconds
 
 DATASETS = {
     "c10": Dataset(
-        "c10", "CIFAR-10", 32, 10, True, "cifar", 50_000, 10_000, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+        "c10",
+        "CIFAR-10",
+        32,
+        10,
+        True,
+        "cifar",
+        50_000,
+        10_000,
+        (0.4914, 0.4822, 0.4465),
+        (0.2470, 0.2435, 0.2616),
+        tuple(C10_CLASSES.split()),
     ),
     "c100": Dataset(
-        "c100", "CIFAR-100", 32, 100, True, "cifar", 50_000, 10_000, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+        "c100",
+        "CIFAR-100",
+        32,
+        100,
+        True,
+        "cifar",
+        50_000,
+        10_000,
+        (0.5071, 0.4865, 0.4409),
+        (0.2673, 0.2564, 0.2762),
+        tuple(C100_CLASSES.split()),
     ),
     "svhn": Dataset(
         "svhn", "SVHN", 32, 10, False, "svhn", 73_257, 26_032, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)

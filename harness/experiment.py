@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.config import RunConfig
+from harness.config import RunConfig, variant_type
 from harness.counting.cost import Cost, cost_of
 from harness.data.load import ImageData, Split, load
-from harness.data.pipeline import held_out, scaling, shown_more_often, to_device
+from harness.data.pipeline import held_out, mean_and_std, scaling, shown_more_often, to_device
 from harness.records.environment import environment
 from harness.records.lock import BusyError, Lock, owned
 from harness.records.read import Run, check_images, done_run, whole_run
@@ -33,9 +33,10 @@ from harness.training.progress import Progress
 from harness.training.setup import Training, build_model, warm_up
 from harness.training.signals import Stop, StoppedError, listening
 from harness.training.step import DivergenceError
-from harness.training.together import stack_models
+from harness.training.together import stack_models, unstack
 from harness.training.track import FOLDER, Tracked, Trackers, flat
 from variants.fields import UsageError
+from variants.weights import Card, to_bytes
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Options:
     fresh: bool = False  # trains again what is done; what --fresh itself began goes on
     save_every_s: float = EVERY_S
     graph: bool = True  # a GPU's step as one CUDA graph
+    weights: bool = True  # are kept
     track: tuple[str, ...] = ()  # names of trackers
 
 
@@ -97,7 +99,7 @@ def run_seeds(
                 with own_threads(), contextlib.ExitStack() as ends:
                     for seed in group:
                         ends.callback(seed.trackers.end)
-                    train_group(group, [own_models.pop(seed) for seed in group], data, splits, quiet, options.graph)
+                    train_group(group, [own_models.pop(seed) for seed in group], data, splits, quiet, options)
         return [whole_run(seed.folder) for seed in seeds]
 
 
@@ -182,14 +184,16 @@ class Seed:
         self.history.lines.append(line)
         self.trackers.epoch(line)
 
-    def record(self, reason: str | None, predictions: dict[str, np.ndarray] | None = None) -> None:
+    def record(
+        self, reason: str | None, predictions: dict[str, np.ndarray] | None = None, weights: bytes | None = None
+    ) -> None:
         """The end of it, once. `reason`: why it failed, if it did."""
         if self.is_recorded:
             return
         self.lock.check()
         size = {"params": self.params, "macs": self.cost.macs}
         result = self.history.result(split_name(self.config), reason) | size
-        self.writer.finish(result, predictions)
+        self.writer.finish(result, predictions, weights)
         self.is_recorded = True
         self.trackers.end(result)
 
@@ -213,7 +217,7 @@ def train_group(
     data: ImageData,
     splits: tuple[Split, Split],
     quiet: bool,
-    graph: bool,
+    options: Options,
 ) -> None:
     """Seeds at the same position, from there to their records."""
     device = next(models[0].parameters()).device
@@ -232,14 +236,17 @@ def train_group(
 
     progress = Progress(name, config.recipe.epochs, len(splits[0]), quiet)
     predictions: Sequence[dict[str, np.ndarray] | None] = [None] * len(group)
+    kept: Sequence[bytes | None] = [None] * len(group)
     reasons, can_go_on = {}, False
     try:
         train_split, eval_split = (to_device(split, device) for split in splits)
         model = stack_models(models, numbers)
-        training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device), graph)
+        training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device), options.graph)
         session.facts["graph"] = training.is_graph
         labels, evaluations = splits[1].labels.astype("uint16"), train_and_evaluate(training, group, progress)
         predictions = [{"labels": labels, "predicted": e.predicted, "confidence": e.confidence} for e in evaluations]
+        if options.weights:
+            kept = [weights_of(training, index, seed, data) for index, seed in enumerate(group)]
     except DivergenceError as error:
         reasons = error.reasons
     except (RuntimeError, MemoryError) as error:
@@ -247,8 +254,8 @@ def train_group(
             raise
         can_go_on = True  # once others have left the device
         reasons = dict.fromkeys(range(len(group)), out_of_memory(config, device, len(group)))
-    for index, (seed, predicted) in enumerate(zip(group, predictions)):
-        seed.record(reasons.get(index), predicted)
+    for index, (seed, predicted, weights) in enumerate(zip(group, predictions, kept)):
+        seed.record(reasons.get(index), predicted, weights)
         if not can_go_on:
             clear(seed.folder)
 
@@ -283,6 +290,25 @@ def train_and_evaluate(training: Training, group: Sequence[Seed], progress: Prog
             seed.history.corruption_seconds = time.perf_counter() - start_s
         progress.close()
     return evaluations
+
+
+def weights_of(training: Training, index: int, seed: Seed, data: ImageData) -> bytes:
+    """Those that were evaluated, with what is needed to use them elsewhere."""
+    config, state = seed.config, training.judged.state_dict()
+    mean, std = mean_and_std(data, config.recipe)
+    card = Card(
+        variant_name=config.variant_name,
+        variant_type=variant_type(config.variant),
+        variant=asdict(config.variant),
+        dataset=data.dataset.title,
+        classes=data.dataset.class_names,
+        mean=mean,
+        std=std,
+        run_id=config.run_id,
+        split=split_name(config),
+        accuracy=seed.history.lines[-1][f"{split_name(config)}_accuracy"],
+    )
+    return to_bytes(unstack(state, index) if len(training.seeds) > 1 else state, card)
 
 
 def record_failures(training: Training, group: Sequence[Seed]) -> None:

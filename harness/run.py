@@ -51,6 +51,7 @@ def parser() -> Parser:
     p.add_shared("track", "data-dir", "out")
     p.add_argument("--fresh", action="store_true", help="train again what is done; its record is kept as replaced-...")
     p.add_argument("--save-every", type=seconds, default=60.0, metavar="SECONDS", help=SAVE_HELP)
+    p.add_shared("no-weights")
     p.add_argument("--dry-run", action="store_true", help="print what would be done, its cost and a guess of its time")
     p.add_argument("--json", action="store_true", help="of --dry-run: one JSON object, with the learning rates too")
     p.add_argument("--quiet", action="store_true", help="no progress")
@@ -105,7 +106,8 @@ def train(config: RunConfig, device: "torch.device", args: Namespace) -> Run:
     from harness.experiment import Options, run_cell
 
     print("" if args.quiet else places(args.track, args.out), end="", flush=True)
-    is_announced, options = False, Options(args.fresh, args.save_every, args.graph == "on", tuple(args.track))
+    is_announced = False
+    options = Options(args.fresh, args.save_every, args.graph == "on", not args.no_weights, tuple(args.track))
     while True:
         try:
             return run_cell(config, args.data_dir, args.out, device, args.quiet, options)

@@ -23,7 +23,7 @@ REPORT = f"report --results {REFERENCE}"
 COMPARE = f"compare {RUN_ID} {OTHER_ID} --results {REFERENCE}"
 WHOLE = (
     *(RUN, SWEEP, COST, TRAIN, "bench infer --device cpu", "bench pipeline --device cpu", "bench body --device cpu"),
-    *("bench start", "bench report", REPORT, COMPARE, "simulate", "verify --records"),
+    *("bench start", "bench report", REPORT, COMPARE, "simulate", "verify --records", "look compact"),
 )
 
 # (the request, a word of the answer)
@@ -53,6 +53,7 @@ CASES = [
     ("bench", "BENCHMARK"),
     (f"compare {RUN_ID}", "required: B"),
     ("verify", "which run?"),
+    ("look", "RUN_OR_VARIANT"),
     # numbers
     (f"{RUN} --epochs many", "invalid int"),
     (f"{RUN} --epochs 0", "at least 1"),
@@ -79,6 +80,8 @@ CASES = [
     (f"compare {RUN_ID} {OTHER_ID} --results nosuch", "nosuch"),
     ("verify nosuch", "nosuch"),
     ("verify garbled", "garbled"),
+    (f"look {REFERENCE / RUN_ID}", "no weights"),
+    ("look garbled", "garbled"),
     (f"{RUN} --dataset folder:nosuch", "class folders"),
     (f"{RUN} --dataset folder:torn", "torn"),
     (f"{RUN} --variant nosuch.py:MINE", "does not exist"),
@@ -104,6 +107,11 @@ CASES = [
     ("sweep main --seeds-at-once 2 --precision fp16", "one loss scale"),
     (f"{COST} --set recipe.lr=1", "variant"),
     (f"{RUN} --json", "--dry-run"),
+    ("sweep main --json", "add --status"),
+    ("compare nosuch.csv", "cannot be read"),
+    ("compare file.csv --by epochs", "file.csv, line 2: no epochs"),
+    (f"{COMPARE} --latex x.tex", "for files of results"),
+    ("reproduce quick", "the word report is missing"),
     (f"{RUN} --variant timm --recipe published", "no recipe was published"),
     (f"{RUN} --variant timm --set variant.pool=cls", "no field"),
     (f"compare {RUN_ID} {RUN_ID} --results {REFERENCE}", "with itself"),
@@ -138,6 +146,7 @@ CASES += [(f"{RUN} --set {words}", told) for words, told in SETTINGS.items()]
 FILES = {
     "file.txt": "text\n",
     "readme.md": "no markers\n",
+    "file.csv": "method,seed,accuracy\nA,0,0.5\n",
     "good.py": "from variants.compact import COMPACT as MINE\n",
     "syntax.py": "def MINE(:\n",
     "raises.py": "raise RuntimeError('first line\\nsecond\\nthird\\nfourth')\n",
@@ -196,7 +205,7 @@ BEGINNINGS = (
     "harness.timing.models.build_model",
     *("harness.timing.commands.take_turns", "harness.timing.commands.write_records", "harness.sweep.announce"),
     *("harness.cost.show", "harness.simulate.simulate", "harness.report.read_evidence", "harness.verify.check_all"),
-    "harness.compare.contrast",
+    *("harness.compare.contrast", "harness.looking.subject.of_variant"),
 )
 
 

@@ -51,9 +51,13 @@ class Scaling:
         return torch.addcmul(self.shift_CHW, values, self.factor_CHW, out=values)
 
 
-def scaling(data: ImageData, recipe: Recipe, device: torch.device) -> Scaling:
+def mean_and_std(data: ImageData, recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
     means_stds = {"dataset": (data.mean, data.std), "half": ((0.5,) * 3, (0.5,) * 3), "unit": ((0.0,) * 3, (1.0,) * 3)}
-    mean, std = (torch.tensor(values, dtype=torch.float64) for values in means_stds[recipe.scaling])
+    return means_stds[recipe.scaling]
+
+
+def scaling(data: ImageData, recipe: Recipe, device: torch.device) -> Scaling:
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in mean_and_std(data, recipe))
     side, colour = data.dataset.image_size, torch.tensor(data.mean).view(3, 1, 1)
     whole = (x.float().reshape(3, 1, 1).expand(3, side, side).contiguous() for x in (1 / (255 * std), -mean / std))
     return Scaling(*(x.to(device) for x in (*whole, colour)))

@@ -12,6 +12,7 @@ SCHEMA = 3
 SEALED_SINCE = 3
 
 FILES = ("config.json", "env.json", "cost.json", "epochs.jsonl", "predictions.npz", "result.json")  # the result last
+WEIGHTS = "model.safetensors"  # beside them, outside git: a record is whole without
 ASIDE = "unreadable-"  # how the name of a folder or checkpoint begins that was set aside
 REPLACED = "replaced-"  # and that of a sound record that was trained again with --fresh
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from harness.records.read import reason, whole_run
-from harness.records.schema import ASIDE, BY_THE_WRITER, FILES, REPLACED, RESULT_FIELDS, SCHEMA, digest, sealed
+from harness.records.schema import ASIDE, BY_THE_WRITER, FILES, REPLACED, RESULT_FIELDS, SCHEMA, WEIGHTS, digest, sealed
 from variants.fields import UsageError
 
 LEAST_ROOM = 2**16  # bytes: a record without its predictions
@@ -74,7 +74,10 @@ class RunWriter:
     ) -> None:
         """`lines`: the epochs that an earlier session has done."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in reversed(FILES):  # the old result goes first: what is left is an unfinished run at any moment
+        for name in (
+            *reversed(FILES),
+            WEIGHTS,
+        ):  # the old result goes first: what is left is an unfinished run at any moment
             (self.folder / name).unlink(missing_ok=True)
             for half in self.folder.glob(f".{name}.*"):  # of a process that was killed while it wrote
                 half.unlink(missing_ok=True)
@@ -91,7 +94,9 @@ class RunWriter:
             file.flush()
             os.fsync(file.fileno())  # the result must not be on the disk before it
 
-    def finish(self, result: dict[str, Any], predictions: dict[str, np.ndarray] | None = None) -> None:
+    def finish(
+        self, result: dict[str, Any], predictions: dict[str, np.ndarray] | None = None, weights: bytes | None = None
+    ) -> None:
         missing = RESULT_FIELDS.keys() - result.keys() - set(BY_THE_WRITER)
         if missing:
             raise ValueError(f"the result lacks {', '.join(sorted(missing))}")
@@ -99,6 +104,8 @@ class RunWriter:
             content = io.BytesIO()
             np.savez_compressed(content, **predictions)  # type: ignore[arg-type]
             write_atomically(self.folder / "predictions.npz", content.getvalue())
+        if weights is not None:
+            write_atomically(self.folder / WEIGHTS, weights)
         write_atomically(self.folder / "result.json", result_bytes(self.folder, result))
 
 
@@ -134,7 +141,7 @@ def _moved(folder: Path, prefix: str, why: str) -> Path:
     names = (f"{prefix}{folder.name}" + (f"-{number}" if number > 1 else "") for number in count(1))
     place = next(path for name in names if not (path := folder.with_name(name)).exists())
     place.mkdir()
-    for name in FILES:
+    for name in (WEIGHTS, *FILES):
         if (folder / name).exists():
             os.replace(folder / name, place / name)
     print(f"{folder}: {why} as {place.name}", file=sys.stderr, flush=True)

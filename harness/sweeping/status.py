@@ -106,6 +106,24 @@ def _commonest_device(found: Iterable[Status], state: State) -> str | None:
     return devices.most_common(1)[0][0] if devices else None
 
 
+def status_plain(found: Sequence[Status]) -> dict[str, Any]:
+    """As `--json` prints it. `number` is what --cell takes; `seconds_left` is null where nothing is known."""
+    found, device = with_time_left(found)
+    counts = Counter(status.state for status in found)
+    own = ("state", "seconds", "device", "reason")
+    runs = [
+        {
+            **{"number": status.run.number, "row": status.run.row.title, "dataset": status.run.config.dataset},
+            **{"seed": status.run.config.seed, "folder": status.folder and str(status.folder)},
+            **{name: getattr(status, name) for name in own},
+            "epochs_so_far": status.epochs if status.state == "running" else None,
+            "seconds_left": status.left if status.state != "done" else 0,
+        }
+        for status in found
+    ]
+    return {"counts": {state: counts[state] for state in STATES}, "speed_of": device, "runs": runs}
+
+
 # --- shown on a terminal ---------------------------------------------------------------------------------------------
 
 

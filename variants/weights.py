@@ -1,0 +1,105 @@
+"""Weights on disk: a safetensors file that also says what the module is, what its classes are called and how images are
+scaled for it; and the way back to a module ready to use. `load(PATH)` needs nothing of harness/.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from variants.config import ViTConfig
+from variants.fields import UsageError, first_line, from_plain
+from variants.timm_baseline import TimmConfig, from_scratch
+
+FILE = "model.safetensors"
+TYPES = {"vit": ViTConfig, "timm": TimmConfig}
+Numbers = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a file of weights says about itself. Pixels in [0, 1] are scaled as (pixel - mean) / std."""
+
+    variant_name: str
+    variant_type: str  # vit, timm, or the digest of the file that defines another class
+    variant: Mapping[str, Any]  # the fields of its config
+    dataset: str
+    classes: tuple[str, ...]
+    mean: Numbers
+    std: Numbers
+    run_id: str = ""
+    split: str = "test"  # on which the accuracy was found
+    accuracy: float | None = None
+
+    @property
+    def config(self) -> Any:
+        """UsageError for a class of a user's own, whose code no file of weights names to be run."""
+        if self.variant_type not in TYPES:
+            raise UsageError(
+                f"{self.variant_name} is no variant of this suite: build it yourself, then load(PATH, model)"
+            )
+        return from_scratch(from_plain(TYPES[self.variant_type], self.variant))
+
+
+def to_bytes(weights: Mapping[str, torch.Tensor], card: Card) -> bytes:
+    """Of a state dict. Tensors that two modules share are written twice, since the format knows no sharing."""
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
+    return safetensors.torch.save(tensors, {name: json.dumps(value) for name, value in asdict(card).items()})
+
+
+def path_of(place: Path | str) -> Path:
+    """The file itself, or that of a run's folder."""
+    path = Path(place)
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        why = "it was trained with --no-weights, or elsewhere" if path.is_dir() else "there is no such file"
+        raise UsageError(f"{file}: no weights: {why}")
+    return file
+
+
+def card_of(place: Path | str) -> Card:
+    path = path_of(place)
+    try:
+        with safe_open(path, "pt") as file:
+            known = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UsageError(f"{path} is no whole safetensors file: {first_line(error)}") from None
+    try:
+        return from_plain(Card, known)
+    except (TypeError, UsageError):
+        raise UsageError(f"{path} does not say what it is of: it was not written by this suite") from None
+
+
+def tensors_of(place: Path | str) -> dict[str, torch.Tensor]:
+    path = path_of(place)
+    try:
+        return safetensors.torch.load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{path} is no whole safetensors file: {first_line(error)}") from None
+
+
+def load(place: Path | str, model: nn.Module | None = None) -> nn.Module:
+    """The module with these weights, in evaluation mode: built from what the file says, or `model` itself. `place`: a
+    file or a run's folder."""
+    filled: nn.Module = card_of(place).config.module() if model is None else model
+    fill(filled, tensors_of(place), str(place))
+    return filled.eval()
+
+
+def fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], origin: str) -> None:
+    """UsageError, with the first things that do not fit, for weights of another architecture."""
+    own = {name: value.shape for name, value in model.state_dict().items()}
+    given = {name: value.shape for name, value in tensors.items()}
+    wrong = [f"no {name}" for name in own if name not in given]
+    wrong += [f"{name}, which it has not" for name in given if name not in own]
+    wrong += [f"{n} is {tuple(given[n])}, not {tuple(own[n])}" for n in own if n in given and own[n] != given[n]]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UsageError(f"{origin} holds weights of another architecture: {'; '.join(wrong[:3])}{more}")
+    model.load_state_dict(dict(tensors))
