@@ -20,7 +20,9 @@ COMMANDS = {
     "compare": "harness.compare",
     "cost": "harness.cost",
     "bench": "harness.bench",
+    "predict": "harness.predict",
     "look": "harness.look",
+    "export": "harness.export",
     "simulate": "harness.simulate",
     "verify": "harness.verify",
 }

@@ -246,7 +246,7 @@ def train_group(
         labels, evaluations = splits[1].labels.astype("uint16"), train_and_evaluate(training, group, progress)
         predictions = [{"labels": labels, "predicted": e.predicted, "confidence": e.confidence} for e in evaluations]
         if options.weights:
-            kept = [weights_of(training, index, seed, data) for index, seed in enumerate(group)]
+            kept = [None if i in training.failures else weights_of(training, i, s, data) for i, s in enumerate(group)]
     except DivergenceError as error:
         reasons = error.reasons
     except (RuntimeError, MemoryError) as error:

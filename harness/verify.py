@@ -23,9 +23,18 @@ import numpy as np
 
 from harness.commands import Parser, directory, place, run_command, whole
 from harness.config import RunConfig, run_config_from_plain
-from harness.evidence.cells import OWN_RUNS, REFERENCE_RUNS
 from harness.records.environment import environment
-from harness.records.read import Run, contradictions, finished_under, is_own_class, problems_of, read_run, reason
+from harness.records.read import (
+    OWN_RUNS,
+    REFERENCE_RUNS,
+    Run,
+    contradictions,
+    finished_under,
+    is_own_class,
+    problems_of,
+    read_run,
+    reason,
+)
 from harness.records.schema import SEALED_SINCE, digest
 from variants.fields import UsageError
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOW = (
     "datasets", "recipes", "config", "study", "studies", "data", "counting", "records", "training", "commands",
     "statistics", "evidence", "experiment", "looking", "timing", "sweeping", "cost", "run", "sweep", "bench", "compare",
-    "look", "simulate", "verify", "report", "reproduce", "__main__",
+    "look", "simulate", "verify", "predict", "export", "report", "reproduce", "__main__",
 )  # fmt: skip
 
 # The same inside the largest room.
@@ -78,7 +78,8 @@ def test_rooms_without_torch(room):
 
 
 def test_importing_a_command_imports_no_torch():
-    names = ("run", "sweep", "cost", "bench", "compare", "look", "simulate", "verify", "report", "studies", "__main__")
+    names = ("run", "sweep", "cost", "bench", "compare", "look", "simulate", "verify", "predict", "export", "report")
+    names += ("studies", "__main__")
     modules = ", ".join(f"harness.{name}" for name in names)
     code = f"import sys, variants.catalog, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

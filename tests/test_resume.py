@@ -17,11 +17,12 @@ from harness.datasets import DATASETS
 from harness.experiment import Options, run_cell
 from harness.records.lock import BusyError, holder, owned, take
 from harness.records.read import Run, read_run, run_state
-from harness.records.schema import FILES
+from harness.records.schema import FILES, WEIGHTS
 from harness.training import checkpoint, setup
 from harness.training.checkpoint import PATTERN, Checkpoints
 from harness.training.signals import StoppedError
 from tests.processes import FORKS, Process, command
+from variants.weights import tensors_of
 
 CPU = torch.device("cpu")
 WORDS = ["--variant", "compact", "--dataset", "digits", "--recipe", "quick", "--epochs", "3", "--device", "cpu"]
@@ -55,8 +56,10 @@ def assert_same(one: Run, other: Run) -> None:
         assert one.result[name] == other.result[name], name
     for name, values in one.predictions().items():
         assert np.array_equal(values, other.predictions()[name]), name
+    weights, others = tensors_of(one.folder), tensors_of(other.folder)
+    assert weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)
     for each in (one, other):
-        assert {path.name for path in each.folder.iterdir()} == set(FILES), "nothing else is left behind"
+        assert {path.name for path in each.folder.iterdir()} == {*FILES, WEIGHTS}, "nothing else is left behind"
 
 
 def stopping_after(monkeypatch, steps: int) -> None:

@@ -157,7 +157,7 @@ class ViT(nn.Module):
     def embed(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         tokens_BND = self.tokenizer(resized(images_BCHW, self.config.resize))
         if self.class_token is not None:
-            tokens_BND = torch.cat([self.class_token.expand(len(tokens_BND), -1, -1), tokens_BND], dim=1)
+            tokens_BND = torch.cat([self.class_token.expand(tokens_BND.shape[0], -1, -1), tokens_BND], dim=1)
         return self.dropout(self.position(tokens_BND))
 
     def attention_maps(self, images_BCHW: torch.Tensor) -> list[torch.Tensor]:

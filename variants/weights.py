@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from variants.as_timm import from_timm, obstacles
 from variants.config import ViTConfig
 from variants.fields import UsageError, first_line, from_plain
 from variants.timm_baseline import TimmConfig, from_scratch
@@ -58,7 +59,9 @@ def path_of(place: Path | str) -> Path:
     path = Path(place)
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
-        why = "it was trained with --no-weights, or elsewhere" if path.is_dir() else "there is no such file"
+        why = "there is no such file"
+        if path.is_dir():
+            why = "it is no finished run, or one with --no-weights; harness.run --fresh trains it again"
         raise UsageError(f"{file}: no weights: {why}")
     return file
 
@@ -88,8 +91,32 @@ def load(place: Path | str, model: nn.Module | None = None) -> nn.Module:
     """The module with these weights, in evaluation mode: built from what the file says, or `model` itself. `place`: a
     file or a run's folder."""
     filled: nn.Module = card_of(place).config.module() if model is None else model
-    fill(filled, tensors_of(place), str(place))
+    fill(filled, with_our_names(tensors_of(place), filled), str(place))
     return filled.eval()
+
+
+class OfPixels(nn.Module):
+    """The same model of images in [0, 1]: scaled first, as its card says."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, model: nn.Module, card: Card):
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(card.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(card.std).view(3, 1, 1))
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        return self.model((images_BCHW - self.mean) / self.std)
+
+
+def with_our_names(tensors: Mapping[str, torch.Tensor], model: nn.Module) -> Mapping[str, torch.Tensor]:
+    """Of a file that has timm's, where the model is one of timm's in other words."""
+    config, own = getattr(model, "config", None), model.state_dict()
+    if own.keys() == tensors.keys() or obstacles(config):
+        return tensors
+    return from_timm(config, tensors, own)
 
 
 def fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], origin: str) -> None:

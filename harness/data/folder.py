@@ -1,10 +1,12 @@
 """Image folders as data sets: PATH/train/CLASS/... and PATH/test/CLASS/... (or PATH/val), decoded once into arrays."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from harness.datasets import Dataset
 from variants.fields import UsageError, first_line
@@ -60,13 +62,18 @@ def _files(folder: Path, classes: list[str]) -> Files:
         return _annotated_files(folder, classes)
     found = []
     for label, name in enumerate(classes):
-        walk = os.walk(folder / name, onerror=_fail)
-        files = [Path(parent, file) for parent, _, names in walk for file in names]
-        files = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+        files = images_under(folder / name)
         if not files:
             raise UsageError(f"{folder / name} holds no image")
         found += [(path, label) for path in files]
     return found
+
+
+def images_under(folder: Path) -> list[Path]:
+    """Every file with the suffix of an image, at any depth, in a fixed order."""
+    walk = os.walk(folder, onerror=_fail)
+    files = [Path(parent, file) for parent, _, names in walk for file in names]
+    return sorted(path for path in files if path.suffix.lower() in SUFFIXES)
 
 
 def _fail(error: OSError) -> None:
@@ -100,11 +107,16 @@ def _decode(files: Files, side: int, resize: bool) -> Arrays:
 
 
 def open_image(path: Path) -> Image.Image:
+    with _decodable(path), Image.open(path) as image:
+        if image.mode.startswith(("I", "F")):  # 16 or 32 bits of grey, or fractions: Pillow cuts them off at 255
+            raise UsageError(f"{path} has pixels of kind {image.mode}; eight bits a channel are needed")
+        return image.convert("RGB")
+
+
+@contextlib.contextmanager
+def _decodable(path: Path) -> Iterator[None]:
     try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):  # 16 or 32 bits of grey, or fractions: Pillow cuts them off at 255
-                raise UsageError(f"{path} has pixels of kind {image.mode}; eight bits a channel are needed")
-            return image.convert("RGB")
+        yield
     except (UsageError, MemoryError):
         raise
     except Exception as error:  # a broken image fails in many ways
@@ -116,3 +128,18 @@ def square(image: Image.Image, side: int) -> Image.Image:
     edge = min(image.size)
     left, top = (image.width - edge) // 2, (image.height - edge) // 2
     return image.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, left + edge, top + edge))
+
+
+def any_image(path: Path, side: int) -> np.ndarray:
+    """One image of any size and mode: upright, over white where it is transparent, its centre square resized; side x
+    side x 3. Data sets, whose digests must stay, are read without the first two."""
+    with _decodable(path), Image.open(path) as opened:
+        image = ImageOps.exif_transpose(opened)
+        if image.mode == "F":
+            raise UsageError(f"{path} has fractions for pixels; whole numbers are needed")
+        if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+            image = Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8))
+        if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return np.asarray(square(image.convert("RGB"), side))

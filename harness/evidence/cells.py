@@ -16,14 +16,12 @@ from harness.datasets import DATASETS
 from harness.evidence.names import Name, name_of
 from harness.evidence.quality import Curves, Quality, Robustness, curves_of, finite, quality_of, robustness_of
 from harness.evidence.writing import Item
-from harness.records.read import Run, load_runs
+from harness.records.read import OWN_RUNS, REFERENCE_RUNS, Run, load_runs
 from harness.records.schema import is_aside
 from harness.study import Row as PlannedRow
 from harness.study import Study
 from variants.catalog import CATALOG
 from variants.fields import UsageError
-
-OWN_RUNS, REFERENCE_RUNS = Path("results/runs"), Path("results/reference")
 
 IDENTITY = ("compile", "holdout", "precision", "semantics", "variant_type")  # of a cell, beside variant and recipe
 

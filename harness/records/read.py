@@ -30,6 +30,7 @@ from harness.records.schema import (
 )
 from variants.fields import UsageError
 
+OWN_RUNS, REFERENCE_RUNS = Path("results/runs"), Path("results/reference")
 State = Literal["done", "failed", "running", "unfinished", "missing"]
 FOLDER = "folder:"  # how the name of a data set begins that is a folder of images
 DIRTY = "it was made by code that differs from its commit"
@@ -142,6 +143,12 @@ def finished_under(folder: Path) -> list[Path]:
     for path in filter(is_aside, found):
         print(f"left out {path}: it was set aside", file=sys.stderr)
     return [path for path in found if not is_aside(path)]
+
+
+def named_run(name: str) -> Path:
+    """The place of that name, or the folder of the run with that id among a person's own or the reference runs."""
+    places = (Path(name), OWN_RUNS / name, REFERENCE_RUNS / name)
+    return next((place for place in places if place.exists()), Path(name))
 
 
 # --- one that may be there -------------------------------------------------------------------------------------------

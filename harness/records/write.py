@@ -74,10 +74,7 @@ class RunWriter:
     ) -> None:
         """`lines`: the epochs that an earlier session has done."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in (
-            *reversed(FILES),
-            WEIGHTS,
-        ):  # the old result goes first: what is left is an unfinished run at any moment
+        for name in (*reversed(FILES), WEIGHTS):  # the old result first: what is left is unfinished at any moment
             (self.folder / name).unlink(missing_ok=True)
             for half in self.folder.glob(f".{name}.*"):  # of a process that was killed while it wrote
                 half.unlink(missing_ok=True)
@@ -105,7 +102,11 @@ class RunWriter:
             np.savez_compressed(content, **predictions)  # type: ignore[arg-type]
             write_atomically(self.folder / "predictions.npz", content.getvalue())
         if weights is not None:
-            write_atomically(self.folder / WEIGHTS, weights)
+            try:
+                write_atomically(self.folder / WEIGHTS, weights)
+            except OSError as error:  # the record is worth more, and whole without
+                why = f"could not be written ({error.strerror}): the run is kept without weights"
+                print(f"{self.folder / WEIGHTS} {why}", file=sys.stderr, flush=True)
         write_atomically(self.folder / "result.json", result_bytes(self.folder, result))
 
 
