@@ -32,7 +32,7 @@ PY
 set_up() {
   local needed=(torch torchvision timm numpy scipy sklearn PIL tabulate matplotlib tqdm filelock safetensors) extra="."
   if [[ $1 == test ]]; then
-    needed+=(fvcore torchinfo pynvml pytest xdist ruff pyright hypothesis tensorboard wandb comet_ml trackio onnx onnxruntime)
+    needed+=(fvcore torchinfo pynvml pytest xdist ruff pyright hypothesis tensorboard wandb comet_ml onnx onnxruntime)
     extra=".[test]"
   fi
   if [[ ! -e .venv/bin/python ]]; then

@@ -141,7 +141,7 @@ class Comet(Tracker):
 
 
 class Trackio(Tracker):
-    package, where = "trackio", f"TRACKIO_DIR={{}}/trackio trackio show --project {PROJECT}"
+    package, where = "trackio", f"TRACKIO_DIR={{}}/trackio trackio show --project {PROJECT}"  # safe after half a second
 
     def __init__(self, run: Tracked):
         os.environ["TRACKIO_DIR"] = str(run.folder / "trackio")  # read when it is imported
