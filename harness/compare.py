@@ -41,7 +41,7 @@ from variants.fields import UsageError, near_matches
 
 MOST_NAMES, MOST_CLASSES = 8, 10
 PARTS = ("variant", "recipe")
-SCALARS = ("variant_type", "precision", "compile", "holdout", "semantics", "seed")
+SCALARS = ("variant_type", "precision", "compile", "holdout", "semantics", "seed", "weights_digest")
 MADE_WITH = ("device_name", "torch", "source_digest", "data_digest")
 
 Plain = dict[str, Any]

@@ -2,8 +2,8 @@
 
 RUN is a run's folder, a run id, or a file model.safetensors. The ONNX graph takes any number of RGB images in [0, 1],
 of the size that the model was trained with, and scales them itself; its metadata hold the names of the classes. It is
-made with the extra: pip install '.[onnx]'. A timm file is for timm's VisionTransformer, printed as it is to be built; of a variant that timm
-has no words for, the fields are named that stand in the way.
+made with the extra: pip install '.[onnx]'. A timm file is for timm's VisionTransformer, printed as it is to be built;
+of a variant that timm has no words for, the fields are named that stand in the way.
 
 examples:
   python -m harness.export results/runs/RUN_ID --onnx

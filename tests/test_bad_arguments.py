@@ -23,7 +23,7 @@ REPORT = f"report --results {REFERENCE}"
 COMPARE = f"compare {RUN_ID} {OTHER_ID} --results {REFERENCE}"
 WHOLE = (
     *(RUN, SWEEP, COST, TRAIN, "bench infer --device cpu", "bench pipeline --device cpu", "bench body --device cpu"),
-    *("bench start", "bench report", REPORT, COMPARE, "simulate", "verify --records"),
+    *("bench start", "bench report", REPORT, COMPARE, "simulate", "verify --records", "predict x y", "export x --onnx"),
 )
 
 # (the request, a word of the answer)
@@ -53,6 +53,12 @@ CASES = [
     ("bench", "BENCHMARK"),
     (f"compare {RUN_ID}", "required: B"),
     ("verify", "which run?"),
+    ("predict nosuch nosuch.png", "no weights"),
+    (f"predict {REFERENCE / RUN_ID} nosuch.png", "--no-weights"),
+    ("export nosuch --timm", "no weights"),
+    (f"export {RUN_ID}", "--onnx or --timm"),
+    (f"{RUN} --weights nosuch", "no weights"),
+    (f"{RUN} --weights {REFERENCE / RUN_ID}", "--no-weights"),
     # numbers
     (f"{RUN} --epochs many", "invalid int"),
     (f"{RUN} --epochs 0", "at least 1"),
@@ -195,7 +201,7 @@ BEGINNINGS = (
     "harness.timing.models.build_model",
     *("harness.timing.commands.take_turns", "harness.timing.commands.write_records", "harness.sweep.announce"),
     *("harness.cost.show", "harness.simulate.simulate", "harness.report.read_evidence", "harness.verify.check_all"),
-    "harness.compare.contrast",
+    *("harness.compare.contrast", "variants.weights.card_of"),
 )
 
 
