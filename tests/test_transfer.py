@@ -206,6 +206,10 @@ def test_reports_show_it_as_another_row(moved, source, half, tmp_path):
     assert len(rows) == len(set(rows)) == 2
     (mine,) = (row for row in rows if f"weights={source.name}" in row[1])
     assert name_of(scratch.config)[2] == name_of(moved.config)[2][:-1] and mine[0] == "compact"
+    plain = resolve("vanilla", DATASETS["c10"], "published")
+    started = replace(plain, weights="my/best.safetensors", weights_digest="0" * 64)
+    assert name_of(plain.to_plain())[1:] == ("published", ()), "what is compared with published numbers"
+    assert name_of(started.to_plain())[1:] == ("published", ("weights=best",))
 
 
 def test_the_same_tensors_are_the_same_start_wherever_they_lie(source, tmp_path):
