@@ -31,7 +31,10 @@ PY
 # Chooses the Python: .venv if it is there, else the active one if it has everything, else a new .venv.
 set_up() {
   local needed=(torch torchvision timm numpy scipy sklearn PIL tabulate matplotlib tqdm filelock safetensors) extra="."
-  if [[ $1 == test ]]; then needed+=(fvcore torchinfo pynvml pytest xdist ruff pyright hypothesis); extra=".[test]"; fi
+  if [[ $1 == test ]]; then
+    needed+=(fvcore torchinfo pynvml pytest xdist ruff pyright hypothesis tensorboard wandb comet_ml onnx onnxruntime)
+    extra=".[test]"
+  fi
   if [[ ! -e .venv/bin/python ]]; then
     for PYTHON in python python3; do
       if has "$PYTHON" "${needed[@]}"; then return; fi

@@ -1,5 +1,7 @@
-"""Measure the suite's own speed against a baseline in the same run; kept in results/bench/DEVICE.json. `gpu` has no
-baseline: it shows whether variants train on a GPU, and what takes the time there.
+"""Measure the suite's own speed against a baseline in the same run.
+
+Kept in results/bench/DEVICE.json. `gpu` has no baseline: it shows whether variants train on a GPU, and what takes the
+time there.
 
 examples:
   python -m harness.bench pipeline

@@ -16,10 +16,17 @@ from typing import Any, NoReturn
 
 from harness.config import PRECISIONS
 from harness.training.signals import StoppedError
+from harness.training.track import TRACKERS, tracker
 from variants.fields import UsageError
 
+SCRIPT = "small-vits"  # what pip installs; see harness/__main__.py
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk answers
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how OpenMP's idle threads wait: any, GNU's, Intel's
+
+
+def as_typed(text: str) -> str:
+    """Commands by the name under which this one was started: `small-vits run` where that was typed."""
+    return text.replace("python -m harness.", f"{SCRIPT} ") if Path(sys.argv[0]).stem == SCRIPT else text
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,8 +34,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str, description: str):
         super().__init__(
-            prog=f"python -m {prog}",
-            description=description,
+            prog=as_typed(f"python -m {prog}"),
+            description=as_typed(description),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
@@ -100,6 +107,13 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "any other field, as recipe.NAME=VALUE or variant.NAME=VALUE",
     },
     "no-weights": {"action": "store_true", "help": "keep no model.safetensors"},
+    "track": {
+        "type": tracker,
+        "action": "append",
+        "default": [],
+        "metavar": "TOOL",
+        "help": f"show runs in {', '.join(TRACKERS)} too, without an account in OUT/track; may be given several times",
+    },
     "data-dir": {"type": directory, "default": Path("data"), "metavar": "DIR", "help": "(default: data)"},
     "out": {"type": directory, "default": Path("results/runs"), "metavar": "DIR", "help": "(default: results/runs)"},
 }
@@ -126,7 +140,7 @@ def run_command(main: Callable[[list[str] | None], int], arguments: list[str] | 
         code = _code(main, arguments)
         print(end="", flush=True)  # a full disk shows here, not when the interpreter has begun to end
     except UsageError as error:
-        code = _failed(str(error), 2)
+        code = _failed(as_typed(str(error)), 2)
     except StoppedError as stopped:
         code = _failed(f"{stopped}; the same command goes on: {_typed(main, arguments)}", stopped.exit_code)
     except KeyboardInterrupt:
@@ -159,7 +173,7 @@ def _typed(main: Callable[..., int], arguments: list[str] | None) -> str:
     """What a user types to run it; a module run by -m is called __main__ and has its name in its spec."""
     spec = getattr(sys.modules.get(main.__module__), "__spec__", None)
     words = sys.argv[1:] if arguments is None else arguments
-    return shlex.join(["python", "-m", spec.name if spec else main.__module__, *words])
+    return as_typed(shlex.join(["python", "-m", spec.name if spec else main.__module__, *words]))
 
 
 def _silence_stdout() -> None:

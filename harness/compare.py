@@ -1,20 +1,30 @@
-"""Compare two runs, or two cells over their seeds, from their records alone: no torch, no data set.
+"""Compare two runs, two cells over their seeds, or anyone's results from CSV files.
 
-A and B are run folders, run ids, or cell ids (all seeds of the cell). Ids are looked up in results/runs if it holds a
-finished run, else in results/reference, or in what --results names. Differences are B - A.
+From records alone, without torch and data. A and B are run folders, run ids, or cell ids (all seeds of the cell). Ids
+are looked up in results/runs if it holds a finished run, else in results/reference, or in what --results names.
+Differences are B - A.
+
+A name that ends in .csv is a file of results that need not have been trained here, with the columns method, seed and
+accuracy, and any others. Each method is compared with a base, paired by seed, with the tests and words of a study's
+tables. Accuracies are shares if none of them is above 1, else percent. Where there is a column `dataset`, results are
+compared within each data set, which is one family of tests; --by names other columns to compare within.
 
 examples:
   python -m harness.compare c10-vit-d48l4p4-e10-s0-298330dc95 c10-vit-d48l4p4-e10-s1-94f25cb488
   python -m harness.compare CELL_ID OTHER_CELL_ID --results results/runs results/reference
   python -m harness.compare results/runs/RUN_ID /elsewhere/RUN_ID --json
+  python -m harness.compare mine.csv theirs.csv --base vanilla --latex table.tex
+  python -m harness.compare mine.csv --by dataset epochs --json
 """
 
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -23,10 +33,12 @@ from tabulate import tabulate
 from harness.commands import Parser, place, run_command
 from harness.datasets import title
 from harness.evidence.cells import Cell, cell_of, count, folders_of, unique, usable
+from harness.evidence.csv_results import UNITS, Compared, compared
 from harness.evidence.names import name_of
 from harness.evidence.quality import Predictions, predictions_of
 from harness.evidence.writing import HOLE, difference, minutes, p_value, signed, whole
 from harness.records.read import Run, load_runs, read_run, reason
+from harness.records.write import write_atomically
 from harness.statistics.images import (
     agreement,
     calibration_bins,
@@ -40,6 +52,7 @@ from harness.statistics.paired import MOST_SEEDS, WANTED, paired, seeds_needed
 from variants.fields import UsageError, near_matches
 
 MOST_NAMES, MOST_CLASSES = 8, 10
+WIDTH, STDOUT = 120, Path("-")
 PARTS = ("variant", "recipe")
 SCALARS = ("variant_type", "precision", "compile", "holdout", "semantics", "seed", "weights_digest")
 MADE_WITH = ("device_name", "torch", "source_digest", "data_digest")
@@ -52,19 +65,76 @@ Pair = tuple[Predictions, Predictions]
 
 def parser() -> Parser:
     p = Parser("harness.compare", __doc__ or "")
-    p.add_argument("a", metavar="A", help="run folder, run id or cell id")
-    p.add_argument("b", metavar="B", help="run folder, run id or cell id")
+    p.add_argument("a", metavar="A", help="run folder, run id or cell id; or a file of results")
+    p.add_argument("b", metavar="B", nargs="*", help="the same; of files as many as there are")
     p.add_argument("--results", type=place, nargs="+", action="extend", metavar="DIR", help="(default: see above)")
     p.add_argument("--json", action="store_true", help="one object and nothing else")
+    files = p.add_argument_group("of files of results")
+    files.add_argument("--base", metavar="METHOD", help="what the others are compared with (default: the first one)")
+    files.add_argument("--by", nargs="+", metavar="COLUMN", help="compare within each of its values (default: dataset)")
+    files.add_argument("--unit", choices=UNITS, help="of the accuracies (default: see above)")
+    files.add_argument("--latex", type=place, metavar="TEX", help="write the tables there; - prints them and no more")
     return p
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = parser().parse_args(arguments)
+    p = parser()
+    args = p.parse_args(arguments)
+    names = [args.a, *args.b]
+    files = [name for name in names if name.lower().endswith(".csv") and not Path(name).is_dir()]
+    if others := [name for name in names if files and name not in files]:
+        raise UsageError(f"{files[0]} is a file of results, and {others[0]} is not: its name does not end in .csv")
+    if files:
+        return of_files(args, [Path(name) for name in files])
+    for option in ("base", "by", "unit", "latex"):
+        if getattr(args, option) is not None:
+            raise UsageError(f"--{option} is for files of results, whose names end in .csv")
+    if not args.b:
+        p.error("the following arguments are required: B (or names that end in .csv)")
+    if args.b[1:]:
+        p.error(f"unrecognized arguments: {' '.join(args.b[1:])} (only names that end in .csv may be many)")
     folders = folders_of(args.results)
-    found = contrast(side_of(args.a, folders), side_of(args.b, folders))
+    found = contrast(side_of(args.a, folders), side_of(args.b[0], folders))
     print(json.dumps(found, indent=1, allow_nan=False) if args.json else "\n".join(lines_of(found)))
     return 0
+
+
+# --- files of results ------------------------------------------------------------------------------------------------
+
+
+def of_files(args: Namespace, files: Sequence[Path]) -> int:
+    if args.results:
+        raise UsageError("--results is where runs lie: leave it out")
+    if args.latex and args.latex.suffix.lower() == ".csv":
+        raise UsageError(f"--latex {args.latex}: this is where the tables are written, and must not be a .csv")
+    if args.latex == STDOUT and args.json:
+        raise UsageError("--latex - and --json each print alone: choose one")
+    found = compared(files, args.base, args.by, args.unit)
+    latex = "\n".join(one.table().to_latex() for one in found.comparisons)
+    if args.latex == STDOUT:
+        print(latex, end="")
+    elif args.latex:
+        try:
+            write_atomically(args.latex, latex.encode())
+        except OSError as error:
+            raise UsageError(f"cannot write {args.latex}: {error.strerror}") from None
+    if args.json:
+        print(json.dumps(found.to_plain(), indent=1, allow_nan=False))
+    elif args.latex != STDOUT:
+        print("\n".join(lines_of_files(found, args)))
+    return 0
+
+
+def lines_of_files(found: Compared, args: Namespace) -> list[str]:
+    told = "" if args.base else ", the first method (--base names another)"
+    lines = [f"accuracies in the files: {found.written_as}; base: {found.base}{told}"]
+    lines += [f"columns not used: {', '.join(found.unused)}"] if found.unused else []
+    for one in found.comparisons:
+        table = one.table()
+        lines += ["", *([one.title, ""] if one.within else []), *_aligned([table.columns, *table.rows])]
+        lines += ["", *(table.conclusions or ["One method: there is nothing to compare."])]
+        lines += ["", *wrap(f"{one.caption} {table.on_wide}".strip(), WIDTH)]
+    return [*lines, *(["", f"wrote {args.latex}"] if args.latex else [])]
 
 
 # --- the comparison --------------------------------------------------------------------------------------------------

@@ -1,5 +1,13 @@
-"""The command `python -m harness.cost`: prints what variants cost in parameters, MACs, FLOPs and activations, or writes
-the costs of the whole catalogue into results/cost, from where a report takes them. Nothing is trained.
+"""Parameters, MACs, FLOPs and activations of variants, counted in several ways that must agree.
+
+Nothing is trained. --write puts those of the whole catalogue where a report finds them.
+
+examples:
+  python -m harness.cost                                    every variant of the catalogue, at CIFAR-10's size
+  python -m harness.cost --variant patch2 --table           one variant, module by module
+  python -m harness.cost --variant patch2 --set variant.num_classes=0
+  python -m harness.cost --variant timm:resnet18 my.py:NET --dataset c100 --json
+  python -m harness.cost --write                            the catalogue at every data set's shape, into results/cost
 """
 
 from __future__ import annotations
@@ -37,17 +45,6 @@ attention: the share of its two products, q k^T and weights v;
 activations: the results of all products, attention in the open, without the head"""
 SMALLER_THAN_S3 = 'vit-224: its {:,} parameters are not S3\'s "~22M", which fit a ViT-Small of 12 layers; this has 6'
 
-ABOUT = """\
-Parameters, MACs, FLOPs and activations of variants, counted in several ways that must agree.
-
-examples:
-  python -m harness.cost                                    every variant of the catalogue, at CIFAR-10's size
-  python -m harness.cost --variant patch2 --table           one variant, module by module
-  python -m harness.cost --variant patch2 --set variant.num_classes=0
-  python -m harness.cost --variant timm:resnet18 my.py:NET --dataset c100 --json
-  python -m harness.cost --write                            the catalogue at every data set's shape, into results/cost
-"""
-
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
@@ -63,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser() -> Parser:
-    parser = Parser("harness.cost", ABOUT)
+    parser = Parser("harness.cost", __doc__ or "")
     many: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
     parser.add_argument("--variant", metavar="V", help="names, timm:MODEL, path/to/file.py:NAME (default: all)", **many)
     parser.add_argument("--dataset", metavar="D", help="whose image size and classes (default: c10)")

@@ -5,10 +5,11 @@ checkpoint, train epoch by epoch, evaluate, record. The accuracy recorded is tha
 import contextlib
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from harness.training.setup import Training, build_model, warm_up
 from harness.training.signals import Stop, StoppedError, listening
 from harness.training.step import DivergenceError
 from harness.training.together import stack_models, unstack
+from harness.training.track import FOLDER, Tracked, Trackers, flat
 from variants.fields import UsageError
 from variants.weights import Card, to_bytes
 
@@ -45,6 +47,7 @@ class Options:
     save_every_s: float = EVERY_S
     graph: bool = True  # a GPU's step as one CUDA graph
     weights: bool = True  # are kept
+    track: tuple[str, ...] = ()  # names of trackers
 
 
 def run_cell(
@@ -93,7 +96,9 @@ def run_seeds(
                 seed.params = size
                 seed.find_checkpoint(env, cost, stop, options)
             for group in grouped_by_position(todo):
-                with own_threads():
+                with own_threads(), contextlib.ExitStack() as ends:
+                    for seed in group:
+                        ends.callback(seed.trackers.end)
                     train_group(group, [own_models.pop(seed) for seed in group], data, splits, quiet, options)
         return [whole_run(seed.folder) for seed in seeds]
 
@@ -119,6 +124,7 @@ class Seed:
     params: int
     history: History
     checkpoints: Checkpoints
+    trackers: Trackers
 
     def __init__(self, config: RunConfig, folder: Path, lock: Lock):
         self.config, self.folder, self.lock, self.writer = config, folder, lock, RunWriter(folder)
@@ -134,6 +140,7 @@ class Seed:
     def find_checkpoint(self, env: dict[str, Any], cost: Cost, stop: Stop, options: Options) -> None:
         """Where an earlier process left it."""
         self.env, self.cost, self.history = dict(env), cost, History(fresh=options.fresh)
+        self.trackers = Trackers(options.track)
         maker = maker_of(self.config, env)
         self.checkpoints = Checkpoints(self.folder, maker, self.history, stop, options.save_every_s)
         carried = self.checkpoints.find()
@@ -168,11 +175,14 @@ class Seed:
         set_aside(self.folder)
         self.writer.begin(self.config.to_plain(), self.env, asdict(self.cost), self.history.lines)
         self.history.session = session
+        shown = Tracked(title(self.config), flat(self.config.to_plain()), self.folder.parent / FOLDER)
+        self.trackers.begin(shown, self.history.lines, goes_on=self.checkpoints.state is not None)
 
     def epoch(self, line: dict[str, Any]) -> None:
         self.lock.check()
         self.writer.epoch(line)
         self.history.lines.append(line)
+        self.trackers.epoch(line)
 
     def record(
         self, reason: str | None, predictions: dict[str, np.ndarray] | None = None, weights: bytes | None = None
@@ -182,8 +192,10 @@ class Seed:
             return
         self.lock.check()
         size = {"params": self.params, "macs": self.cost.macs}
-        self.writer.finish(self.history.result(split_name(self.config), reason) | size, predictions, weights)
+        result = self.history.result(split_name(self.config), reason) | size
+        self.writer.finish(result, predictions, weights)
         self.is_recorded = True
+        self.trackers.end(result)
 
 
 def grouped_by_position(seeds: Sequence[Seed]) -> list[list[Seed]]:
@@ -260,6 +272,7 @@ def train_and_evaluate(training: Training, group: Sequence[Seed], progress: Prog
                 if index not in training.failures:
                     seed.epoch(epoch[index].line)
             evaluations = [one.evaluation for one in epoch]
+            session.facts["graph_seconds"] = training.graph_seconds
             session.look()
     except StoppedError:
         record_failures(training, group)
@@ -326,15 +339,16 @@ def trained_again(
     device: torch.device,
     first: int,
     quiet: bool = False,
-    seeds: Sequence[int] = (),
+    session: Mapping[str, Any] = MappingProxyType({}),
 ) -> Generator[Epoch, None, None]:
-    """The first epochs of the same run once more, without a record; `seeds` that were trained together are again. To be
-    closed by whoever asks for fewer."""
-    seeds = list(seeds) or [config.seed]
+    """The first epochs of the same run once more, without a record, as in that session of it: with the seeds that were
+    trained together, as a graph if they were. To be closed by whoever asks for fewer."""
+    seeds = session.get("seeds") or [config.seed]
     model = stack_models([build_model(replace(config, seed=seed), device) for seed in seeds], seeds)
     data = load(config.dataset, data_dir)
     train_split, eval_split = (to_device(split, device) for split in splits_of(config, data))
-    training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device))
+    graph = bool(session.get("graph"))
+    training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device), graph)
     warm_up(training)
     progress = Progress(title(config, seeds), first, len(train_split), quiet)
     with contextlib.closing(progress):

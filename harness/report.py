@@ -1,5 +1,7 @@
-"""Rebuild every table and figure from the records: OUT/tables/*.{md,tex,csv}, OUT/figures/*.{pdf,png}, and what the
-paper says of them: OUT/numbers.tex and OUT/studies.tex. With --paper, OUT/main.pdf too, if a LaTeX is installed.
+"""Rebuild every table and figure from the records.
+
+They are OUT/tables/*.{md,tex,csv}, OUT/figures/*.{pdf,png}, and what the paper says of them: OUT/numbers.tex and
+OUT/studies.tex. With --paper, OUT/main.pdf too, if a LaTeX is installed.
 
 Reads results/runs if it holds a finished run, else results/reference; never both unless both are named. What a study
 plans and no run has done is shown as a hole. The same records give the same bytes. Needs no torch and no data.
@@ -16,7 +18,7 @@ examples:
 
 from pathlib import Path
 
-from harness.commands import Parser, directory, place, run_command
+from harness.commands import Parser, as_typed, directory, place, run_command
 from harness.evidence.captions import headed
 from harness.evidence.cells import folders_of, read_costs, read_evidence
 from harness.evidence.findings import beside_studies, findings
@@ -61,6 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
         read_parts(args.readme)  # a README without markers is refused before anything is written
     evidence = read_evidence(folders_of(args.results), read_costs(args.cost))
     print(evidence.source if evidence.cells else f"{evidence.source} The tables hold no results.")
+    if not evidence.costs:  # where the suite is installed and this is not its repository
+        print(as_typed(f"{args.cost} holds no costs of the variants: python -m harness.cost --write counts them"))
     measured, found = read_measured(args.bench), findings(evidence)
     beside = beside_studies(evidence, args.study, found)
     pictured = beside if beside.cells else evidence  # while the main table is empty, what the studies have

@@ -1,22 +1,32 @@
-"""Train a study, then write its tables and figures: what run_all.sh does with the words of harness.sweep, the word
-`report`, and the words of harness.report.
+"""Train a study, then write its tables and figures.
 
-Both happen in one process, so that a signal to run_all.sh reaches the sweep, which saves first. Where runs failed, the
-others are reported and the exit code is the sweep's; after a sweep that was stopped nothing is written.
+Words of harness.sweep, the word `report`, words of harness.report: what run_all.sh calls. Both happen in one process,
+so that a signal to run_all.sh reaches the sweep, which saves first. Where runs failed, the others are reported and the
+exit code is the sweep's; after a sweep that was stopped nothing is written.
+
+example:
+  python -m harness.reproduce quick --device cpu --out my/runs report --study quick --results my/runs --out my/paper
 """
 
+import argparse
 import sys
 
 from harness import report, sweep
-from harness.commands import run_command
+from harness.commands import Parser, run_command
 from harness.training.signals import StoppedError
 from variants.fields import UsageError
 
 
+def parser() -> Parser:
+    p = Parser("harness.reproduce", __doc__ or "")
+    p.add_argument("words", nargs=argparse.REMAINDER, metavar="STUDY ... report ...", help="see above")
+    return p
+
+
 def main(arguments: list[str] | None = None) -> int:
-    words = sys.argv[1:] if arguments is None else arguments
+    words = parser().parse_args(arguments).words
     if "report" not in words:
-        raise UsageError("bash run_all.sh calls this: words of harness.sweep, the word report, words of harness.report")
+        raise UsageError("the word report is missing: words of harness.sweep, report, words of harness.report")
     at = words.index("report")
     try:
         code = sweep.main(words[:at])

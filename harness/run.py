@@ -24,6 +24,7 @@ from harness.recipes import RECIPE_HELP, canonical
 from harness.records.lock import BusyError
 from harness.records.read import Run, check_images, named_run, read_run, run_state
 from harness.training.signals import listening, wait
+from harness.training.track import places
 from variants.catalog import CATALOG, check_known
 from variants.fields import UsageError
 from variants.timm_baseline import from_scratch
@@ -51,7 +52,7 @@ def parser() -> Parser:
     p.add_argument("--holdout", type=float, default=0.0, metavar="SHARE", help=HOLDOUT_HELP)
     p.add_shared("set")
     p.add_argument("--name", default="", help="a label for the record; no part of the run's identity")
-    p.add_shared("data-dir", "out")
+    p.add_shared("track", "data-dir", "out")
     p.add_argument("--fresh", action="store_true", help="train again what is done; its record is kept as replaced-...")
     p.add_argument("--save-every", type=seconds, default=60.0, metavar="SECONDS", help=SAVE_HELP)
     p.add_shared("no-weights")
@@ -113,7 +114,9 @@ def train(config: RunConfig, device: "torch.device", args: Namespace) -> Run:
     """Waits where another process trains the same run: what that one leaves is the answer."""
     from harness.experiment import Options, run_cell
 
-    is_announced, options = False, Options(args.fresh, args.save_every, args.graph == "on", not args.no_weights)
+    print("" if args.quiet else places(args.track, args.out), end="", flush=True)
+    is_announced = False
+    options = Options(args.fresh, args.save_every, args.graph == "on", not args.no_weights, tuple(args.track))
     while True:
         try:
             return run_cell(config, args.data_dir, args.out, device, args.quiet, options)

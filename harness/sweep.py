@@ -1,7 +1,7 @@
-"""Train every run of a study that is not done yet, seed by seed (small forms that train several at once: the longest
-first); failed and unfinished ones are tried again.
+"""Train every run of a study that is not done yet; failed and unfinished ones are tried again.
 
-A failed run is named and does not stop the others. The exit code is 0 when every run asked for is done, else 1.
+They go seed by seed, of small forms that train several at once the longest first. A failed run is named and does not
+stop the others. The exit code is 0 when every run asked for is done, else 1.
 
 examples:
   python -m harness.sweep --list                                what each study asks, and how many runs it has
@@ -9,13 +9,14 @@ examples:
   python -m harness.sweep tokenizer --seeds 3 --dataset c100    the first three seeds on another data set
   python -m harness.sweep main --seed 0 --dataset c10 --variants vanilla compact
   python -m harness.sweep main --dry-run                        which runs, and a guess of the time
-  python -m harness.sweep main --status                         done, running, failed, missing, time left
+  python -m harness.sweep main --status                         done, running, failed, missing, time left (or --json)
   python -m harness.sweep main --jobs 4                         four at once, on as many GPUs as there are
   python -m harness.sweep pooling --seeds 16 --seeds-at-once 16   sixteen seeds of each cell trained as one
   python -m harness.sweep main --cell 17                        one run: a task of a cluster's job array
 """
 
 import argparse
+import json
 import os
 import sys
 from argparse import Namespace
@@ -33,10 +34,11 @@ from harness.records.schema import ASIDE
 from harness.studies import STUDIES
 from harness.study import Study
 from harness.sweeping.plan import PlannedRun, about, on_device, plan
-from harness.sweeping.status import status_text, statuses
+from harness.sweeping.status import status_plain, status_text, statuses
 from harness.sweeping.train import outcome, to_train, train_at_once, train_in_turn
 from harness.sweeping.workers import default_jobs, place_of
 from harness.training.signals import listening
+from harness.training.track import places
 from variants.catalog import check_known, config_of
 from variants.fields import UsageError, near_matches
 
@@ -74,7 +76,8 @@ def parser() -> Parser:
     act.add_argument("--jobs", type=JOBS, metavar="N", help=JOBS_HELP)
     p.add_argument("--seeds-at-once", type=seed_count, default=1, metavar="N", help=SEEDS_HELP)
     p.add_argument("--dry-run", action="store_true", help="print how many runs, which, and a guess of the time")
-    p.add_shared(*DEVICE_OPTIONS, "no-weights", "data-dir", "out")
+    p.add_argument("--json", action="store_true", help="of --status: one object and nothing else")
+    p.add_shared(*DEVICE_OPTIONS, "no-weights", "track", "data-dir", "out")
     return p
 
 
@@ -93,6 +96,8 @@ class ListStudies(argparse.Action):
 def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     args = parser().parse_args(words)
+    if args.json and not args.status:
+        raise UsageError("--json prints what --status finds out: add --status")
     if args.seeds_at_once > 1 and ((args.jobs or 1) > 1 or args.cell is not None):
         raise UsageError("--seeds-at-once trains the seeds in one process: leave out --jobs and --cell")
     if args.seeds_at_once > 1 and args.precision == "fp16":
@@ -108,6 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise UsageError(f"--cell {args.cell}: this plan has the runs 0 to {len(planned) - 1}")
     if args.status:
         return show_status(args, planned)
+    if args.cell is None:
+        print(places(args.track, args.out), end="", flush=True)
     code = at_once(args, planned, words) if may_be_several(args, study) else None
     return in_turn(args, planned, facts) if code is None else code
 
@@ -130,9 +137,14 @@ def chosen(args: Namespace) -> Study:
 
 def show_status(args: Namespace, planned: Sequence[PlannedRun]) -> int:
     found = statuses(planned, args.out, *asked_for(args, None, None))
+    aside = sorted(path.name for path in args.out.glob(f"{ASIDE}*"))
+    if args.json:
+        told = {"study": args.study, "out": str(args.out), "set_aside": aside}
+        print(json.dumps(told | status_plain(found), indent=1, allow_nan=False))
+        return 0
     print(f"{args.study}: {len(found)} runs in {args.out}\n")
     print(status_text(found))
-    if aside := sorted(path.name for path in args.out.glob(f"{ASIDE}*")):
+    if aside:
         print(f"set aside, since what they hold is no record: {', '.join(aside)}")
     return 0
 

@@ -1,4 +1,4 @@
-"""Check that records can be believed: train a run again from its config.json alone, or check what records say.
+"""Check that records can be believed: train a run again from its config.json, or check what records say.
 
 RUN is a run's folder. It is trained again and compared epoch by epoch, at the end image by image: on the same machine's
 CPU the two are equal to the last bit. A RUN is refused whose parts do not agree, or whose variant file is not the one
@@ -8,11 +8,12 @@ checked, and whether the parts of each record agree. Exit code 1: something diff
 examples:
   python -m harness.verify results/reference/RUN
   python -m harness.verify results/reference/RUN --first 2          (only its first two epochs)
-  python -m harness.verify --records
+  python -m harness.verify --records --json
   python -m harness.verify --records results/runs results/reference
 """
 
 import contextlib
+import json
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -54,6 +55,7 @@ def parser() -> Parser:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     p.add_argument("--data-dir", type=directory, default=Path("data"), help="(default: data)")
     p.add_argument("--quiet", action="store_true", help="no progress")
+    p.add_argument("--json", action="store_true", help="one object and nothing else")
     return p
 
 
@@ -62,27 +64,36 @@ def main(arguments: list[str] | None = None) -> int:
     if args.records and args.first:
         raise UsageError("--records trains nothing: leave out --first")
     if args.records:
-        return check_all(args.runs or [folder for folder in (OWN_RUNS, REFERENCE_RUNS) if folder.is_dir()])
+        return check_all(args.runs or [folder for folder in (OWN_RUNS, REFERENCE_RUNS) if folder.is_dir()], args.json)
     if not args.runs:
         raise UsageError("which run? name its folder, or check all records with --records")
     stored = [believable(folder) for folder in args.runs]
-    return max(verify(run, with_weights(config, args.weights), args) for run, config in stored)
+    found = [verify(run, with_weights(config, args.weights), args) for run, config in stored]
+    if args.json:
+        print(json.dumps({"runs": found}, indent=1))
+    return int(any(of_run["differences"] for of_run in found))
 
 
-def check_all(folders: Sequence[Path]) -> int:
+def check_all(folders: Sequence[Path], as_json: bool) -> int:
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"{folder}: there is no such folder")
     records = [record for folder in folders for record in finished_under(folder)]
     wrong = {record: problems for record in records if (problems := problems_of(record))}
+    sound = [read_run(record) for record in records if record not in wrong]
+    unsealed, own = sum(not run.sealed for run in sound), sum(map(is_own_class, sound))
+    if as_json:
+        told = {"folders": [*map(str, folders)], "records": len(records), "unsealed": unsealed, "own_class": own}
+        problems = {str(record): problems for record, problems in wrong.items()}
+        print(json.dumps({**told, "problems": problems}, indent=1))
+        return int(bool(wrong))
     for record, problems in wrong.items():
         print(f"{record}", *(f"  {problem}" for problem in problems), sep="\n")
     where = " and ".join(map(str, folders)) or "no folder"
     print(f"{len(records)} records in {where}, {len(records) - len(wrong)} without complaint")
-    sound = [read_run(record) for record in records if record not in wrong]
-    if unsealed := sum(not run.sealed for run in sound):
+    if unsealed:
         print(f"{unsealed} of them are older than schema {SEALED_SINCE}: without digests a change cannot be told")
-    if own := sum(map(is_own_class, sound)):
+    if own:
         print(f"{own} of them are of a class of somebody's own: their identity is not checked, that would run its code")
     return 1 if wrong else 0
 
@@ -130,12 +141,19 @@ def with_weights(config: RunConfig, named: str | None) -> RunConfig:
     return replace(config, weights=str(file))
 
 
-def verify(run: Run, config: RunConfig, args: Namespace) -> int:
+def verify(run: Run, config: RunConfig, args: Namespace) -> dict[str, Any]:
+    """What `--json` prints of a run; without it, said at once."""
     from harness.data.load import load
     from harness.experiment import own_threads, takes_threads, trained_again
     from harness.training import device as devices
 
-    old = run.env
+    old, notes = run.env, list[str]()
+
+    def note(text: str) -> None:
+        notes.append(text)
+        if not args.json:
+            print(f"note: {text}", flush=True)
+
     if old.get("deterministic"):
         devices.make_deterministic()
     device = devices.choose(args.device)
@@ -143,36 +161,39 @@ def verify(run: Run, config: RunConfig, args: Namespace) -> int:
     with own_threads():
         threads = old.get("threads")
         if threads and old.get("device") == "cpu" and takes_threads(device, threads):
-            print(f"note: with {threads} thread{'s' * (threads > 1)}, as it was trained", flush=True)
+            note(f"with {threads} thread{'s' * (threads > 1)}, as it was trained")
         now = environment(devices.describe(device), load(config.dataset, args.data_dir).digest)
         for name in ("device_name", "threads", "torch", "source_digest", "data_digest"):
             if old.get(name) != now[name]:
-                print(f"note: {name} was {old.get(name)}, is {now[name]}", flush=True)
-        seeds, changed = trained_with(run)
-        if seeds:
-            print(f"note: together with seeds {', '.join(map(str, seeds))}, as it was trained", flush=True)
+                note(f"{name} was {old.get(name)}, is {now[name]}")
+        session, changed = first_session(run)
+        if seeds := session.get("seeds"):
+            note(f"together with seeds {', '.join(map(str, seeds))}, as it was trained")
         if changed is not None and changed < first:
-            print(f"note: after epoch {changed} it was trained with others: only the epochs before are compared")
+            note(f"after epoch {changed} it was trained in another way: only the epochs before are compared")
             first = changed
-        with contextlib.closing(trained_again(config, args.data_dir, device, first, args.quiet, seeds)) as epochs:
+        quiet = args.quiet or args.json
+        with contextlib.closing(trained_again(config, args.data_dir, device, first, quiet, session)) as epochs:
             found = differences(run, epochs, first == config.recipe.epochs)
-    outcome = "; ".join(found) or "equal to the last bit"
-    print(f"{run.folder.name}, {first} of {config.recipe.epochs} epochs: {outcome}", flush=True)
-    return 1 if found else 0
+    if not args.json:
+        outcome = "; ".join(found) or "equal to the last bit"
+        print(f"{run.folder.name}, {first} of {config.recipe.epochs} epochs: {outcome}", flush=True)
+    epochs = {"epochs": first, "planned_epochs": config.recipe.epochs}
+    return {"folder": str(run.folder), **epochs, "notes": notes, "differences": found}
 
 
-def trained_with(run: Run) -> tuple[list[int], int | None]:
-    """The seeds trained together with this run at first, itself among them, and the epochs after which others were:
-    from there on nobody can repeat it."""
+def first_session(run: Run) -> tuple[dict[str, Any], int | None]:
+    """With its seeds, if several were trained together, and whether a step was one graph; and the epochs after which
+    that was otherwise: from there on nobody can repeat it."""
     sessions = run.result.get("sessions") or [{}]
-    sets = [session.get("seeds") or [] for session in sessions]
-    seeds = sets[0]
+    ways = [(session.get("seeds") or [], bool(session.get("graph"))) for session in sessions]
+    seeds, _ = ways[0]
     if seeds and (run.config["seed"] not in seeds or not all(type(seed) is int for seed in seeds)):
         raise UsageError(f"{run.folder} cannot be trained again: it names the seeds {seeds}, and is none of them")
-    changed = next((session.get("after_epochs") for session, own in zip(sessions, sets) if own != seeds), None)
+    changed = next((session.get("after_epochs") for session, own in zip(sessions, ways) if own != ways[0]), None)
     if changed == 0:
-        raise UsageError(f"{run.folder} cannot be trained again: other seeds joined it within its first epoch")
-    return seeds, changed
+        raise UsageError(f"{run.folder} cannot be trained again: its first epoch went on in another way")
+    return sessions[0], changed
 
 
 def differences(run: Run, epochs: "Iterator[Epoch]", is_whole: bool) -> list[str]:

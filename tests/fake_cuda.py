@@ -112,7 +112,7 @@ def fake_cuda() -> Iterator[FakeCuda]:
         patch.setattr(torch.cuda, "is_available", lambda: False)  # a real one is not to be reached
         patch.setattr(torch.cuda, "synchronize", lambda device=None: None)
         patch.setattr(torch.Tensor, "pin_memory", pinned)
-        patch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
+        patch.setattr(step, "generators_kept", lambda device: nullcontext())
         patch.setattr(step, "as_graph", lambda work, device: work)
         mode = FakeCuda()
         # One thread for backward: the engine has none for a device that is not there.

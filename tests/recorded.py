@@ -40,6 +40,6 @@ def recorded(work: Callable[[], Any], device: torch.device) -> Callable[[], None
     """In place of `as_graph`. The recording does the work once more for real, which a GPU does not: what it changed
     must be put back all the same."""
     work()
-    with Recording() as recording, torch.no_grad(), torch.enable_grad():
+    with Recording() as recording:
         work()
     return torch.no_grad()(recording.replay)

@@ -23,7 +23,8 @@ REPORT = f"report --results {REFERENCE}"
 COMPARE = f"compare {RUN_ID} {OTHER_ID} --results {REFERENCE}"
 WHOLE = (
     *(RUN, SWEEP, COST, TRAIN, "bench infer --device cpu", "bench pipeline --device cpu", "bench body --device cpu"),
-    *("bench start", "bench report", REPORT, COMPARE, "simulate", "verify --records", "predict x y", "export x --onnx"),
+    *("bench start", "bench report", REPORT, COMPARE, "simulate", "verify --records", "look compact"),
+    *("predict x y", "export x --onnx"),
 )
 
 # (the request, a word of the answer)
@@ -59,6 +60,7 @@ CASES = [
     (f"export {RUN_ID}", "--onnx or --timm"),
     (f"{RUN} --weights nosuch", "no weights"),
     (f"{RUN} --weights {REFERENCE / RUN_ID}", "--no-weights"),
+    ("look", "RUN_OR_VARIANT"),
     # numbers
     (f"{RUN} --epochs many", "invalid int"),
     (f"{RUN} --epochs 0", "at least 1"),
@@ -67,6 +69,7 @@ CASES = [
     (f"{RUN} --holdout 1", "below 1"),
     (f"{RUN} --holdout 0.9999 --dry-run", "leaves 0"),
     (f"{RUN} --save-every nan", "seconds"),
+    (f"{RUN} --track wandbb", "one of tensorboard, wandb"),
     (f"{SWEEP} --seeds 0", "1 or more"),
     (f"{SWEEP} --seeds 10001", "10,000"),
     ("sweep quick --cell 999999", "the runs 0 to"),
@@ -84,6 +87,8 @@ CASES = [
     (f"compare {RUN_ID} {OTHER_ID} --results nosuch", "nosuch"),
     ("verify nosuch", "nosuch"),
     ("verify garbled", "garbled"),
+    (f"look {REFERENCE / RUN_ID}", "no weights"),
+    ("look garbled", "garbled"),
     (f"{RUN} --dataset folder:nosuch", "class folders"),
     (f"{RUN} --dataset folder:torn", "torn"),
     (f"{RUN} --variant nosuch.py:MINE", "does not exist"),
@@ -109,6 +114,11 @@ CASES = [
     ("sweep main --seeds-at-once 2 --precision fp16", "one loss scale"),
     (f"{COST} --set recipe.lr=1", "variant"),
     (f"{RUN} --json", "--dry-run"),
+    ("sweep main --json", "add --status"),
+    ("compare nosuch.csv", "cannot be read"),
+    ("compare file.csv --by epochs", "file.csv, line 2: no epochs"),
+    (f"{COMPARE} --latex x.tex", "for files of results"),
+    ("reproduce quick", "the word report is missing"),
     (f"{RUN} --variant timm --recipe published", "no recipe was published"),
     (f"{RUN} --variant timm --set variant.pool=cls", "no field"),
     (f"compare {RUN_ID} {RUN_ID} --results {REFERENCE}", "with itself"),
@@ -143,6 +153,7 @@ CASES += [(f"{RUN} --set {words}", told) for words, told in SETTINGS.items()]
 FILES = {
     "file.txt": "text\n",
     "readme.md": "no markers\n",
+    "file.csv": "method,seed,accuracy\nA,0,0.5\n",
     "good.py": "from variants.compact import COMPACT as MINE\n",
     "syntax.py": "def MINE(:\n",
     "raises.py": "raise RuntimeError('first line\\nsecond\\nthird\\nfourth')\n",
@@ -201,7 +212,7 @@ BEGINNINGS = (
     "harness.timing.models.build_model",
     *("harness.timing.commands.take_turns", "harness.timing.commands.write_records", "harness.sweep.announce"),
     *("harness.cost.show", "harness.simulate.simulate", "harness.report.read_evidence", "harness.verify.check_all"),
-    *("harness.compare.contrast", "variants.weights.card_of"),
+    *("harness.compare.contrast", "harness.looking.subject.of_variant", "variants.weights.card_of"),
 )
 
 

@@ -13,13 +13,14 @@ ROOT = Path(__file__).resolve().parents[1]
 # The flow inside harness/: a file imports only what stands before it, or files of its own room.
 FLOW = (
     "datasets", "recipes", "config", "study", "studies", "data", "counting", "records", "training", "commands",
-    "statistics", "evidence", "experiment", "timing", "sweeping", "cost", "run", "sweep", "bench", "compare",
-    "simulate", "verify", "predict", "export", "report", "reproduce",
+    "statistics", "evidence", "experiment", "looking", "timing", "sweeping", "cost", "run", "sweep", "bench", "compare",
+    "look", "simulate", "verify", "predict", "export", "report", "reproduce", "__main__",
 )  # fmt: skip
 
 # The same inside the largest room.
 EVIDENCE = (
-    "writing", "names", "quality", "cells", "effects", "findings", "captions", "tables", "figures", "paper",
+    "writing", "names", "quality", "cells", "effects", "findings", "captions", "tables", "csv_results", "figures",
+    "paper",
 )  # fmt: skip
 
 
@@ -77,7 +78,8 @@ def test_rooms_without_torch(room):
 
 
 def test_importing_a_command_imports_no_torch():
-    names = ("run", "sweep", "cost", "bench", "compare", "simulate", "verify", "predict", "export", "report", "studies")
+    names = ("run", "sweep", "cost", "bench", "compare", "look", "simulate", "verify", "predict", "export", "report")
+    names += ("studies", "__main__")
     modules = ", ".join(f"harness.{name}" for name in names)
     code = f"import sys, variants.catalog, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -249,7 +249,7 @@ def test_on_cuda_a_deterministic_run_that_was_stopped_ends_as_one_that_was_not(t
 
 
 def test_a_checkpoint_goes_on_only_as_deterministic_as_it_was(tmp_path, monkeypatch, capsys):
-    facts, answers, evaluate = devices.describe(CPU), iter([True, False]), loop.evaluations
+    facts, answers, evaluate = devices.describe(CPU), iter([True, False]), loop.read
     monkeypatch.setattr(devices, "describe", lambda device: {**facts, "deterministic": next(answers)})
     asked = iter([False, True])
 
@@ -259,7 +259,7 @@ def test_a_checkpoint_goes_on_only_as_deterministic_as_it_was(tmp_path, monkeypa
         return evaluate(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "evaluations", ended)
+        patch.setattr(loop, "read", ended)
         with pytest.raises(KeyboardInterrupt):
             cell(tmp_path, save_every_s=0)
     assert list((tmp_path / config().run_id).glob(PATTERN))

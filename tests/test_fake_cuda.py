@@ -101,7 +101,9 @@ class OverError(Exception):
     """All steps of the epoch are done; what comes after them may wait."""
 
 
-def train_on_fake_cuda(config: RunConfig, model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
+def train_on_fake_cuda(
+    config: RunConfig, model: nn.Module, monkeypatch: pytest.MonkeyPatch, graph: bool = True
+) -> list[Batch]:
     """One epoch of the real loop, strictly from its first batch to its last."""
     real, seen = setup.training_batches, []
 
@@ -115,7 +117,7 @@ def train_on_fake_cuda(config: RunConfig, model: nn.Module, monkeypatch: pytest.
     monkeypatch.setattr(setup, "training_batches", strictly)
     with fake_cuda() as gpu:
         split, scale = to_device(SPLIT, GPU), scaling(DATA, config.recipe, GPU)
-        training = Training(config, moved(model), split, split, scale)
+        training = Training(config, moved(model), split, split, scale, graph)
         with pytest.raises(OverError):
             next(loop.train(training))
     return seen
@@ -137,6 +139,12 @@ def test_no_variant_s_step_waits(monkeypatch, name):
     before = [p.shape for p in model.parameters()]
     assert len(train_on_fake_cuda(config, model, monkeypatch)) == 2
     assert [p.shape for p in model.parameters()] == before and all(p.device == GPU for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["compact", "resnet18"])
+def test_a_step_without_graph_does_not_wait_either(monkeypatch, name):
+    config = a_step(name, "common")
+    assert len(train_on_fake_cuda(config, config.variant.module(), monkeypatch, graph=False)) == 2
 
 
 def test_a_scaled_step_of_fp16_does_not_wait_either(monkeypatch):

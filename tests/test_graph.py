@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from harness import run
+from harness import run, sweep, verify
 from harness.config import RunConfig, resolve
 from harness.data.pipeline import DeviceSplit, scaling, to_device
 from harness.datasets import DATASETS
@@ -128,7 +128,7 @@ def constant_rate(optimiser: Any, lr: Any, real: Any = step.set_rate) -> None:
 
 def replaced(self: Any, value: torch.Tensor, number: Any) -> None:
     """A new tensor, which no graph knows."""
-    self.first = torch.where((self.first < 0) & ~torch.isfinite(value), number, self.first)
+    self.first_bad = torch.where((self.first_bad < 0) & ~torch.isfinite(value), number, self.first_bad)
 
 
 def constant_weight(self: Any, model: Any, weight: Any, real: Any = Average.update) -> None:
@@ -140,8 +140,9 @@ def constant_weight(self: Any, model: Any, weight: Any, real: Any = Average.upda
     [
         (step, "set_rate", constant_rate),
         (Average, "update", constant_weight),
-        (step.Step, "_state", lambda self: []),
-        (torch.random, "fork_rng", lambda devices: nullcontext()),
+        (step.Step, "_state", lambda self: list(self.training.model.parameters())),
+        (step.Step, "_state", lambda self: [v for s in self.training.optimiser.state.values() for v in s.values()]),
+        (step, "generators_kept", lambda device: nullcontext()),
         (step, "tensors_of", lambda batch: (batch.images, batch.labels)),
     ],
 )
@@ -220,8 +221,6 @@ def test_which_steps_are_one_graph():
 
 @pytest.mark.parametrize("command", ["run", "sweep"])
 def test_graph_off_leaves_it_out(tmp_path, command):
-    from harness import sweep
-
     words = ["--dataset", "digits", "--epochs", "1", "--device", "cpu", "--out", str(tmp_path), "--graph", "off"]
     with graphs(None):
         if command == "run":
@@ -232,25 +231,115 @@ def test_graph_off_leaves_it_out(tmp_path, command):
 
 
 def test_a_step_that_cannot_be_one_graph_says_what_to_do(monkeypatch):
-    @contextmanager
-    def refused(graph, stream):
-        yield
-        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nCUDA kernel errors might")
-
-    waiting = SimpleNamespace(wait_stream=lambda other: None)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: waiting)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: waiting)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=print))
-    monkeypatch.setattr(torch.cuda, "graph", refused)
-    done: list[int] = []
     with pytest.raises(
         UsageError, match=r"^the step cannot be one CUDA graph \(CUDA error: .* capturing\): --graph off"
     ):
-        devices.as_graph(lambda: done.append(1), GPU)
-    assert len(done) == 3, "twice before"
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: nullcontext())
-    assert devices.as_graph(lambda: None, GPU) is print
+        captured(monkeypatch, "CUDA error: operation not permitted when stream is capturing\nCUDA kernel errors might")
+
+
+def test_out_of_memory_in_a_recording_is_told_as_such(monkeypatch):
+    """Although the recording cannot be ended then."""
+    with pytest.raises(torch.OutOfMemoryError, match="tried to allocate"):
+        captured(monkeypatch, "CUDA error: operation failed", torch.OutOfMemoryError("tried to allocate 2 GiB"))
+
+
+def test_a_recording_comes_after_two_steps_on_its_own_stream(monkeypatch):
+    events = captured(monkeypatch)
+    begun = ["side waits for own", "on side", "work", "work", "left side", "recording on side", "work"]
+    assert events == [*begun, "recorded", "own waits for side", "replayed"]
+
+
+def captured(monkeypatch, ending: str = "", within: Exception | None = None) -> list[str]:
+    """`as_graph` on a made-up CUDA whose recording ends with an error, and its work with another."""
+    events: list[str] = []
+
+    class Stream:
+        def __init__(self, name: str):
+            self.name = name
+
+        def wait_stream(self, other: "Stream") -> None:
+            events.append(f"{self.name} waits for {other.name}")
+
+    @contextmanager
+    def on(stream: Stream):
+        events.append(f"on {stream.name}")
+        yield
+        events.append(f"left {stream.name}")
+
+    @contextmanager
+    def recording(graph: Any, stream: Stream):
+        events.append(f"recording on {stream.name}")
+        try:
+            yield
+        finally:
+            if ending:
+                raise RuntimeError(ending)
+        events.append("recorded")
+
+    def work() -> None:
+        events.append("work")
+        if within and "recording on side" in events:
+            raise within
+
+    replay = SimpleNamespace(replay=lambda: events.append("replayed"))
+    made_up = {"Stream": lambda device: Stream("side"), "current_stream": lambda device: Stream("own"), "stream": on}
+    made_up |= {"CUDAGraph": lambda: replay, "graph": recording, "set_stream": lambda stream: events.append("back")}
+    for name, value in made_up.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    try:
+        devices.as_graph(work, GPU)()
+    finally:
+        assert ("back" in events) == bool(ending)
+    return events
+
+
+def test_recording_leaves_no_trace_and_readies_the_optimiser():
+    """Weights and moments as they were, and a bad loss of the recording forgotten; whose moments may be recorded."""
+    with graphs():
+        of = training(config_of("vit-lite-7-4"))
+        nn.init.constant_(next(of.model.parameters()), torch.nan)
+        one = step.Step(of)
+    assert one.watch.first_bad.tolist() == [-1] and of.graph_seconds is not None
+    assert all(group["capturable"] for group in of.optimiser.param_groups)
+    assert not any(value.any() for state in of.optimiser.state.values() for value in state.values())
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize("graph", [True, False])
+def test_the_loss_is_a_graph_of_its_own_only_where_the_step_is_none(monkeypatch, kind, graph):
+    modes: list[str] = []
+
+    def compiled(function: Any, mode: str = "", **rest: Any) -> Any:
+        modes.append(mode)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    config, data = replace(config_of(), compile=True), made_up(DATASETS["digits"], 8)
+    with fake_cuda() if kind == "cuda" else nullcontext():
+        place = GPU if kind == "cuda" else CPU
+        model, split = build_model(config, CPU), to_device(data.train, place)
+        model = moved(model) if kind == "cuda" else model
+        of = Training(config, model, split, split, scaling(data, config.recipe, place), graph)
+    assert of.is_graph == (graph and kind == "cuda")
+    assert modes[-1] == ("reduce-overhead" if kind == "cuda" and not graph else "default")
+
+
+def test_verify_repeats_a_graph_as_one(tmp_path, capsys):
+    with graphs():
+        folder = cell(tmp_path).folder
+        assert verify.main([str(folder), "--device", "cpu", "--quiet"]) == 0
+    assert verify.main([str(folder), "--device", "cpu", "--quiet", "--first", "1"]) == 1
+    assert "equal to the last bit" in capsys.readouterr().out
+
+
+def test_a_sweep_ends_where_a_step_cannot_be_one_graph(tmp_path, capsys):
+    def refused(work: Any, device: torch.device) -> Any:
+        raise devices.CaptureError("the step cannot be one CUDA graph: --graph off")
+
+    words = ["quick", "--variants", "compact", "--jobs", "1", "--device", "cpu", "--out", str(tmp_path)]
+    with graphs(refused), pytest.raises(UsageError, match="--graph off"):
+        sweep.main(words)
+    assert capsys.readouterr().out.count("run 0:") == 1 and not list(tmp_path.glob("*/result.json"))
 
 
 # --- between two epochs ----------------------------------------------------------------------------------------------
@@ -259,11 +348,15 @@ def test_a_step_that_cannot_be_one_graph_says_what_to_do(monkeypatch):
 def test_a_gpu_has_the_next_epoch_s_first_batch_before_its_evaluation_is_read(monkeypatch):
     events: list[str] = []
     config, data = config_of(), made_up(DATASETS["digits"], 40, 8)
-    real_logits, real_batches = loop.logits_of, Training.batches
+    real_judged, real_batches, real_call = loop.judged, Training.batches, step.Step.__call__
 
-    def logits_of(*args):
+    def judged(*args):
         events.append("evaluated")
-        return real_logits(*args)
+        return real_judged(*args)
+
+    def call(self, batch, number):
+        events.append(f"step {number}")
+        real_call(self, batch, number)
 
     def batches(self, split, epoch):
         for nth, batch in enumerate(real_batches(self, split, epoch)):
@@ -274,18 +367,19 @@ def test_a_gpu_has_the_next_epoch_s_first_batch_before_its_evaluation_is_read(mo
         events.append("read")
         return [SimpleNamespace(nll=1.0, accuracy=0.5)]
 
-    monkeypatch.setattr(loop, "logits_of", logits_of)
-    monkeypatch.setattr(loop, "evaluations", read)
+    monkeypatch.setattr(loop, "judged", judged)
+    monkeypatch.setattr(loop, "read", read)
+    monkeypatch.setattr(step.Step, "__call__", call)
     monkeypatch.setattr(Training, "batches", batches)
     monkeypatch.setattr(step.LossWatch, "check", lambda self: None)
     monkeypatch.setattr(FakeTensor, "tolist", lambda self: [[1.0, 1.0]])  # the epoch's sums
     with fake_cuda():
         split = to_device(data.train, GPU)
         of = Training(config, moved(build_model(config, CPU)), split, split, scaling(data, config.recipe, GPU))
-        events.clear()
         list(train_seeds(of))
-    first = ["batch 0 of epoch 0", "batch 0 of epoch 1", "batch 1 of epoch 1"]  # the first of all for the recording
-    assert events == [*first, "evaluated", "batch 0 of epoch 2", "read", "batch 1 of epoch 2", "evaluated", "read"]
+    first = ["batch 0 of epoch 0", "batch 0 of epoch 1", "step 0", "batch 1 of epoch 1", "step 1", "evaluated"]
+    second = ["batch 0 of epoch 2", "read", "step 2", "batch 1 of epoch 2", "step 3", "evaluated", "read"]
+    assert events == [*first, *second], "the first of all is for the recording"
 
 
 def test_what_was_drawn_ahead_is_the_next_epoch_s_time(monkeypatch):

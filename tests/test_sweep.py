@@ -4,6 +4,7 @@ Most tests have a stand-in for training, or for the process of a job; those that
 """
 
 import io
+import json
 import os
 import shlex
 import signal
@@ -465,6 +466,13 @@ def test_time_left(tmp_path, some_runs):
     assert left(seeds, tmp_path) == ({9: 150.0}, "a GPU")
 
 
+def test_seeds_that_were_trained_together_share_their_time(tmp_path):
+    runs = on_device(plan(POOLING.narrowed(seeds=range(3)), DATASETS), "bf16", True)[::3]
+    for run in runs[:2]:
+        finished(run.config, tmp_path, 300.0, sessions=[{"seeds": [0, 1]}])
+    assert left(runs, tmp_path) == ({6: 150.0}, "a GPU")
+
+
 def test_time_left_of_a_study_of_which_nothing_is_finished_yet(tmp_path):
     """It goes at the speed of what runs."""
     runs = on_device(plan(POOLING, DATASETS), "bf16", True)
@@ -485,6 +493,21 @@ def test_the_status_in_words(tmp_path, some_runs, capsys):
     assert "running: pool=cls, digits seed 1, 1 of 3 epochs" in text
     assert "failed: run 1, pool=cls, digits seed 0: the loss is not finite" in text
     assert "4 to go: about 4 s one after another and 3 of which nothing is known, at the speed of a GPU" in text
+
+
+def test_the_status_as_json(tmp_path, some_runs, capsys):
+    words = ["pooling", "--quick", "--status", "--out", str(tmp_path)]
+    assert sweep.main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["study"] == "pooling" and told["speed_of"] == "a GPU" and told["set_aside"] == []
+    assert told["counts"] == {"done": 2, "running": 1, "failed": 1, "unfinished": 1, "missing": 1}
+    assert [run["number"] for run in told["runs"]] == [*range(6)]
+    (failed,) = [run for run in told["runs"] if run["state"] == "failed"]
+    assert failed["reason"] == "the loss is not finite" and (failed["row"], failed["seed"]) == ("pool=cls", 0)
+    (running,) = [run for run in told["runs"] if run["state"] == "running"]
+    assert running["epochs_so_far"] == 1 and running["seconds_left"] == pytest.approx(4)
+    assert run_state(Path(running["folder"])) == "running"
+    assert [run["seconds_left"] for run in told["runs"] if run["state"] in ("done", "missing")] == [0, None, 0]
 
 
 def test_status_needs_no_torch(tmp_path):

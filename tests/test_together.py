@@ -296,7 +296,8 @@ def test_more_seeds_are_no_more_operators(name):
         of.batches = lambda split, epoch: iter([batch])  # type: ignore[method-assign]
         of.eval_split = DeviceSplit(of.eval_split.images[:1], of.eval_split.labels[:1])
         with Counting() as counting, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "evaluations", lambda *_: [SimpleNamespace(nll=1.0, accuracy=0.5)] * seeds)
+            patch.setattr(loop, "judged", lambda *_: [])
+            patch.setattr(loop, "read", lambda *_: [SimpleNamespace(nll=1.0, accuracy=0.5)] * seeds)
             for _ in train_seeds(of):
                 pass
         return counting.calls
@@ -509,7 +510,7 @@ def test_another_set_is_not_repeated_by_verify(tmp_path, monkeypatch, capsys):
             trained(tmp_path)
     run = trained(tmp_path, [2])[0]
     assert verify.main([str(run.folder), "--device", "cpu", "--quiet"]) == 0
-    assert "after epoch 1 it was trained with others" in capsys.readouterr().out
+    assert "after epoch 1 it was trained in another way" in capsys.readouterr().out
 
 
 def test_out_of_memory_names_the_number_of_seeds_first(tmp_path, monkeypatch):

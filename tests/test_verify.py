@@ -68,6 +68,21 @@ def test_a_run_is_itself(run, capsys):
     assert "2 of 2 epochs: equal to the last bit" in capsys.readouterr().out
 
 
+def test_as_json(run, copy, capsys):
+    words = [str(run.folder), str(copy), *CPU, "--json", "--first", "1"]
+    edit_epoch(copy, 1, train_loss=9.0)
+    assert verify.main(words) == 1
+    same, other = json.loads(capsys.readouterr().out)["runs"]
+    assert same["folder"] == str(run.folder) and (same["epochs"], same["planned_epochs"]) == (1, 2)
+    assert same["differences"] == [] and other["differences"][0].startswith("epoch 1 differs: train_loss 9.0 against")
+    edit(copy, "config.json", seed=1)
+    assert verify.main(["--records", str(run.folder.parent), str(copy.parent), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["records"] == 2 and told["unsealed"] == 0
+    assert any("its fields give" in problem for problem in told["problems"][str(copy)])
+    assert verify.main(["--records", str(run.folder.parent), "--json"]) == 0 or DIRTY in capsys.readouterr().out
+
+
 def lines_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
 

@@ -93,4 +93,50 @@ class TimmModel(nn.Module):
         return features.flatten(1, 2) if is_channels_last else features.flatten(2).transpose(1, 2)
 
     def attention_maps(self, images_BCHW: torch.Tensor) -> list[torch.Tensor]:
-        raise UsageError(f"attention maps are not available for timm's {self.config.model}")
+        """One (B, heads, N, N) tensor a layer. UsageError for a model whose layers do not all attend from every token
+        to every token: windows, channels, pooled keys, a class token that asks alone, no attention."""
+        maps = []
+        for layer, tokens, weights in observed(self.model, resized(images_BCHW, self.config.resize)):
+            if weights.shape != (len(images_BCHW), getattr(layer, "num_heads", 0), tokens, tokens):
+                raise self._without_maps(f"its {type(layer).__name__} has no matrix of all tokens by all tokens")
+            maps.append(weights)
+        if len({weights.shape for weights in maps}) != 1:
+            raise self._without_maps(
+                "its layers see different tokens" if maps else "it has no attention layer that shows its weights"
+            )
+        return maps
+
+    def _without_maps(self, why: str) -> UsageError:
+        return UsageError(f"attention maps are not available for timm's {self.config.model}: {why}")
+
+
+def observed(model: nn.Module, images_BCHW: torch.Tensor) -> list[tuple[nn.Module, int, torch.Tensor]]:
+    """Each attention layer in the order in which they run, the tokens it was given (0: no row of tokens), and the
+    weights that it multiplied values with. Timm computes them in the open where it is told not to fuse, and hands them
+    to a dropout: positions of any kind, norms of queries and keys are in them, whatever the layer's class."""
+    layers: list[Any] = [m for m in model.modules() if isinstance(getattr(m, "attn_drop", None), nn.Module)]
+    fused = [layer for layer in layers if getattr(layer, "fused_attn", False)]
+    given, found, hooks = {}, [], []
+
+    def watch(layer: Any) -> None:
+        def keep_given(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            given[layer] = inputs[0].shape[1] if inputs and inputs[0].ndim == 3 else 0
+
+        def keep_weights(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            found.append((layer, given.get(layer, 0), inputs[0]))
+
+        hooks.append(layer.register_forward_pre_hook(keep_given))
+        hooks.append(layer.attn_drop.register_forward_pre_hook(keep_weights))
+
+    try:
+        for layer in layers:
+            watch(layer)
+        for layer in fused:
+            layer.fused_attn = False
+        model(images_BCHW)
+    finally:
+        for layer in fused:
+            layer.fused_attn = True
+        for hook in hooks:
+            hook.remove()
+    return found

@@ -11,6 +11,7 @@ from torch.nn import init
 
 from variants.attention import Attention
 from variants.config import ViTConfig
+from variants.fields import UsageError
 from variants.position import Position, RelativeBias
 from variants.tokenizer import TOKENIZERS, resized
 
@@ -109,8 +110,11 @@ class SequencePool(nn.Module):
         self.score = nn.Linear(config.width, 1)
 
     def forward(self, tokens_BND: torch.Tensor) -> torch.Tensor:
-        weights_BN1 = self.score(tokens_BND).softmax(dim=1)
-        return (weights_BN1.transpose(1, 2) @ tokens_BND).squeeze(1)
+        return (self.weights(tokens_BND).transpose(1, 2) @ tokens_BND).squeeze(1)
+
+    def weights(self, tokens_BND: torch.Tensor) -> torch.Tensor:
+        """B x N x 1"""
+        return self.score(tokens_BND).softmax(dim=1)
 
 
 POOLS = {"cls": ClassToken, "mean": Mean, "seq": SequencePool}
@@ -163,6 +167,12 @@ class ViT(nn.Module):
             maps.append(block.attention.probabilities(block.norm_attention(tokens_BND)))  # type: ignore
             tokens_BND = block(tokens_BND)
         return maps
+
+    def pooling_weights(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """(B, N): how much each token counts in sequence pooling. UsageError for another pooling."""
+        if not isinstance(self.pool, SequencePool):
+            raise UsageError(f"it has no sequence pooling: pool={self.config.pool}")
+        return self.pool.weights(self.head_activation(self.features(images_BCHW))).squeeze(-1)
 
 
 # --- how weights start ---

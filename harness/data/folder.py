@@ -30,7 +30,7 @@ def facts(name: str) -> Dataset:
     """What a folder says of itself without decoding it all."""
     path, size = parse(name)
     train, test = _listed(path)
-    side, classes = size or _open(train[0][0]).size[0], tuple(_class_names(path / "train"))
+    side, classes = size or open_image(train[0][0]).size[0], tuple(_class_names(path / "train"))
     counts = len(train), len(test)
     return Dataset(name, path.name, side, len(classes), True, "cifar", *counts, classes=classes)
 
@@ -96,17 +96,17 @@ def _annotated_files(folder: Path, classes: list[str]) -> Files:
 def _decode(files: Files, side: int, resize: bool) -> Arrays:
     images = np.empty((len(files), side, side, 3), np.uint8)
     for i, (path, _) in enumerate(files):
-        image = _open(path)
+        image = open_image(path)
         if image.size != (side, side) and not resize:
             raise UsageError(
                 f"{path} is {image.width} x {image.height}, the first image {side} pixels wide; all must be square and "
                 f"equal\nor give a size: folder:PATH@{side} crops and resizes while decoding"
             )
-        images[i] = np.asarray(image if image.size == (side, side) else _square(image, side))
+        images[i] = np.asarray(image if image.size == (side, side) else square(image, side))
     return images, np.array([label for _, label in files], np.int64)
 
 
-def _open(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
     with _decodable(path), Image.open(path) as image:
         if image.mode.startswith(("I", "F")):  # 16 or 32 bits of grey, or fractions: Pillow cuts them off at 255
             raise UsageError(f"{path} has pixels of kind {image.mode}; eight bits a channel are needed")
@@ -123,7 +123,7 @@ def _decodable(path: Path) -> Iterator[None]:
         raise UsageError(f"{path} cannot be decoded as an image: {first_line(error)}") from None
 
 
-def _square(image: Image.Image, side: int) -> Image.Image:
+def square(image: Image.Image, side: int) -> Image.Image:
     """The centre square, resized."""
     edge = min(image.size)
     left, top = (image.width - edge) // 2, (image.height - edge) // 2
@@ -142,4 +142,4 @@ def any_image(path: Path, side: int) -> np.ndarray:
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return np.asarray(_square(image.convert("RGB"), side))
+        return np.asarray(square(image.convert("RGB"), side))

@@ -39,7 +39,7 @@ def conclusions(finding: Finding) -> list[str]:
     left_out = (UNDECIDED, NOT_RUN) if finding.choices and len(finding.study.seeds) == 1 else ()
     twins = [line for line in finding.lines if line.same_as]
     return [
-        *(_of_effect(effect) for effect in finding.effects if effect.verdict not in left_out),
+        *(effect_sentence(effect) for effect in finding.effects if effect.verdict not in left_out),
         *(f"{line.label}: the same cell as {line.same_as} on this data set." for line in twins),
         *map(_of_gap, finding.gaps),
         *map(_of_choice, finding.choices),
@@ -52,7 +52,7 @@ def headed(finding: Finding) -> list[str]:
     return [f"{finding.title}:", *(f"  {sentence}" for sentence in conclusions(finding))]
 
 
-def _of_effect(effect: Effect) -> str:
+def effect_sentence(effect: Effect) -> str:
     d = effect.difference
     if effect.verdict == NOT_RUN:
         return f"{effect.label}: {NOT_RUN}."

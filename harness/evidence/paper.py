@@ -297,6 +297,8 @@ def typeset(folder: Path) -> str:
     """Builds folder/main.pdf; one line of text on what came of it. main.tex is put there if it is missing."""
     source = folder / "main.tex"
     if not source.exists():
+        if not TEMPLATE.exists():
+            return f"{source}: not typeset, since it is missing; pip installs no copy of paper/main.tex"
         shutil.copyfile(TEMPLATE, source)
     latex = find_latex()
     if latex is None:

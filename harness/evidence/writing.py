@@ -51,6 +51,7 @@ class Table:
     bold: frozenset[tuple[int, int]] = frozenset()  # (row, column), both from 0; a CSV has no bold
     on_wide: str = ""  # the caption's sentences on columns that LaTeX leaves out
     conclusions: tuple[str, ...] = ()  # sentences that Markdown has below the caption
+    written_by: str = WRITTEN_BY  # what LaTeX's first line says
 
     @classmethod
     def of(cls, name: str, columns: Columns[Item], items: Iterable[Item], caption: str, **more: Any) -> "Table":
@@ -75,7 +76,7 @@ class Table:
         more = f" The first {MOST_PRINTED} of {len(self.rows)} rows." if len(self.rows) > MOST_PRINTED else ""
         place = "table*" if len(shown) > MOST_IN_A_COLUMN else "table"
         lines = [
-            f"% {WRITTEN_BY}; needs booktabs and graphicx",
+            f"% {self.written_by}; needs booktabs and graphicx",
             rf"\begin{{{place}}}",
             r"\centering",
             r"\setlength{\belowcaptionskip}{4pt}",  # the caption stands above

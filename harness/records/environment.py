@@ -41,7 +41,8 @@ def environment(device_facts: dict[str, Any], data_digest: str) -> dict[str, Any
 
 @functools.cache  # what is edited during a sweep is not the code that runs
 def _code() -> dict[str, Any]:
-    commit = _git("rev-parse", "HEAD")
+    # Installed, this code may lie in somebody else's repository, or below one.
+    commit = _git("rev-parse", "HEAD") if _git("ls-files", "--", "variants", "harness") else None
     status = _git("status", "--porcelain", "--", "variants", "harness")
     dirty = None if commit is None or status is None else bool(status)
     return {"commit": commit, "dirty": dirty, "source_digest": source_digest()}

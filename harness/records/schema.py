@@ -39,9 +39,9 @@ RESULT_FIELDS: Mapping[str, Kinds] = {
     "images_seen": (int,),
     "train_seconds": NUMBER,  # evaluation and compilation excluded
     "compile_seconds": NUMBER,
-    "eval_seconds": NUMBER,
+    "eval_seconds": NUMBER,  # on a GPU without those in which the host already drew the next epoch's first batches
     "images_per_second": NUMBER,
-    "peak_memory_bytes": NUMBER,
+    "peak_memory_bytes": NUMBER,  # of all tensors at once; the memory that a CUDA graph holds between steps is more
     "params": (int,),
     "macs": NUMBER,
     "energy_joules": NUMBER,  # of the GPU from the first step to the last evaluation; null on a CPU

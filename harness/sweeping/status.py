@@ -70,7 +70,8 @@ def _status(run: PlannedRun, folders: Iterable[Path]) -> Status:
 def _facts(state: State, folder: Path) -> dict[str, Any]:
     if state in ("done", "failed"):
         run = whole_run(folder)
-        seconds = sum(run.result.get(part) or 0.0 for part in TIMES)
+        together = max((len(session.get("seeds") or [1]) for session in run.result["sessions"] or ()), default=1)
+        seconds = sum(run.result.get(part) or 0.0 for part in TIMES) / together  # each has the time of all
         return {"seconds": seconds, "device": run.env.get("device_name"), "reason": run.result["reason"]}
     if state == "running":
         content = (folder / "epochs.jsonl").read_bytes()
@@ -103,6 +104,24 @@ def with_time_left(found: Sequence[Status]) -> tuple[list[Status], str | None]:
 def _commonest_device(found: Iterable[Status], state: State) -> str | None:
     devices = Counter(status.device for status in found if status.state == state and status.device)
     return devices.most_common(1)[0][0] if devices else None
+
+
+def status_plain(found: Sequence[Status]) -> dict[str, Any]:
+    """As `--json` prints it. `number` is what --cell takes; `seconds_left` is null where nothing is known."""
+    found, device = with_time_left(found)
+    counts = Counter(status.state for status in found)
+    own = ("state", "seconds", "device", "reason")
+    runs = [
+        {
+            **{"number": status.run.number, "row": status.run.row.title, "dataset": status.run.config.dataset},
+            **{"seed": status.run.config.seed, "folder": status.folder and str(status.folder)},
+            **{name: getattr(status, name) for name in own},
+            "epochs_so_far": status.epochs if status.state == "running" else None,
+            "seconds_left": status.left if status.state != "done" else 0,
+        }
+        for status in found
+    ]
+    return {"counts": {state: counts[state] for state in STATES}, "speed_of": device, "runs": runs}
 
 
 # --- shown on a terminal ---------------------------------------------------------------------------------------------

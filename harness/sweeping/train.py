@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from harness.records.environment import ROOT
 from harness.records.lock import BusyError
 from harness.records.read import FOLDER, check_images, read_run, run_state
 from harness.sweeping.plan import PlannedRun
@@ -21,7 +22,9 @@ from harness.training.signals import StoppedError, heed, listening, wait
 from variants.fields import UsageError
 
 WAIT_S = 1.0
-COMMAND = (sys.executable, "-m", "harness.sweep")
+# harness.sweep of this very code: where that is installed, -m would take a checkout in the current folder instead.
+OWN = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from harness.__main__ import main; main()"
+COMMAND = (sys.executable, "-c", OWN, "sweep")
 
 
 def to_train(args: Namespace, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
@@ -124,13 +127,14 @@ def _failures(group: Sequence[PlannedRun], args: Namespace, device: Any) -> dict
     """Trains the runs, unless another process has done it meanwhile: why each failed, if it did, by its number. One
     that another process is training is not among them."""
     from harness.experiment import Options, run_seeds
+    from harness.training.device import CaptureError
 
     try:
-        options = Options(graph=args.graph == "on", weights=not args.no_weights)
+        options = Options(graph=args.graph == "on", weights=not args.no_weights, track=tuple(args.track))
         records = run_seeds([run.config for run in group], args.data_dir, args.out, device, options=options)
         by_seed = {record.config["seed"]: None if record.ok else record.result["reason"] for record in records}
         return {run.number: by_seed[run.config.seed] for run in group if run.config.seed in by_seed}
-    except (BusyError, StoppedError):
+    except (BusyError, StoppedError, CaptureError):  # after the last, only a new process can go on
         raise
     except UsageError as error:
         return dict.fromkeys((run.number for run in group), str(error))

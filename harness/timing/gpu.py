@@ -74,11 +74,8 @@ class Look:
         self.sizes = SIZES[device.type]
 
     def look(self, measure: bool) -> bool:
-        """Whether everything worked. What cannot be one graph goes on without, what cannot be compiled eager."""
+        """Whether everything worked. What cannot be compiled goes on eager."""
         worked = trained = self.worked(self.smoke)
-        if not trained and devices.takes_graph(self.device, self.config.precision) and self.graph:
-            self.graph = False
-            trained = self.worked(self.smoke)
         if not trained and self.config.compile:
             self.config = replace(self.config, compile=False)
             trained = self.worked(self.smoke)
@@ -87,16 +84,16 @@ class Look:
         return worked
 
     def worked(self, part: Callable[[], dict[str, Any]]) -> bool:
-        """A failure is a fact too, and the next part goes on."""
+        """A failure is a fact too, and the next part goes on; after a failed capture only a new process can."""
         try:
             self.add(part.__name__, part())
             return True
         except Exception as error:  # compilers raise what they like
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}"[:400]
-            self.add(
-                "failed", {"part": part.__name__, "compiled": self.config.compile, "graph": self.graph, "error": reason}
-            )
+            self.add("failed", {"part": part.__name__, "compiled": self.config.compile, "error": reason})
+            if isinstance(error, devices.CaptureError):
+                raise
             return False
 
     def add(self, what: str, facts: dict[str, Any]) -> None:

@@ -132,6 +132,7 @@ def compare_seeds(args: Namespace) -> Iterator[Comparison]:
         for n in counts[1:]:
             times = timings.median_s(f"{n} at once") / timings.median_s("1 at once")
             facts = {"times_of_one": times, "images": images, "compile": config.compile, "precision": config.precision}
+            facts["graph"] = args.graph == "on" and devices.takes_graph(device, config.precision)
             yield timings.compare(f"seeds {name}, {n} at once", "seeds/h", f"{n} at once", "1 at once", facts)
 
 

@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +117,15 @@ def takes_graph(device: torch.device, precision: str) -> bool:
     return device.type == "cuda" and precision != "fp16"
 
 
+class CaptureError(UsageError):
+    """Work could not become a CUDA graph. What this process then does on the device is not to be trusted."""
+
+
 def as_graph(work: Callable[[], Any], device: torch.device) -> Callable[[], None]:
     """`work` as one CUDA graph: what starts all its kernels at once, on the memory that they have now. Before that it
     is done twice for real, since libraries and compilers make themselves ready at first."""
-    stream, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()
-    stream.wait_stream(torch.cuda.current_stream(device))
+    stream, graph, own = torch.cuda.Stream(device), torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
+    stream.wait_stream(own)
     with torch.cuda.stream(stream):
         work()
         work()
@@ -129,11 +133,24 @@ def as_graph(work: Callable[[], Any], device: torch.device) -> Callable[[], None
         with torch.cuda.graph(graph, stream=stream):
             work()
     except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
-        raise UsageError(f"the step cannot be one CUDA graph ({_first_line(error)}): --graph off") from error
-    torch.cuda.current_stream(device).wait_stream(stream)
+        torch.cuda.set_stream(own)  # where the recording cannot even be ended, the other stays
+        first = error.__context__ or error  # what went wrong before the end of the recording did
+        if is_out_of_memory(first):
+            raise first from None
+        raise CaptureError(f"the step cannot be one CUDA graph ({_first_line(first)}): --graph off") from error
+    own.wait_stream(stream)
     return graph.replay
+
+
+@contextlib.contextmanager
+def generators_kept(device: torch.device) -> Iterator[None]:
+    """What is drawn inside is drawn again after it. Where it fails, nothing more is touched."""
+    on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    state = torch.get_rng_state()
+    yield
+    torch.set_rng_state(state)
+    if on_gpu is not None:
+        torch.cuda.set_rng_state(on_gpu, device)
 
 
 def synchronise(device: torch.device) -> None:

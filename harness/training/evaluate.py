@@ -2,7 +2,7 @@
 under corruptions. The model is left in the mode that it was in.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,9 @@ class Evaluation:
     nll: float
     predicted: np.ndarray
     confidence: np.ndarray
+
+
+Judged = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # the same, on the device
 
 
 def batch_size(split: DeviceSplit, compiled: bool = False) -> int:
@@ -56,18 +59,18 @@ def evaluate_seeds(
     precision: str,
 ) -> list[Evaluation]:
     """One for each of the seeds that the model computes."""
-    return evaluations(logits_of(model, forward, split, scale, precision), split)
+    return read(judged(model, forward, split, scale, precision))
 
 
 @torch.no_grad()
-def logits_of(
+def judged(
     model: nn.Module,
     forward: Callable[[torch.Tensor], torch.Tensor],
     split: DeviceSplit,
     scale: Scaling,
     precision: str,
-) -> torch.Tensor:
-    """Images x classes, before these the seeds if there are several. A GPU is not waited for."""
+) -> list[Judged]:
+    """The same, left on the device: a GPU is not waited for."""
     was_training = model.training
     model.eval()
     device, size, logits = split.labels.device, batch_size(split, forward is not model), []
@@ -76,22 +79,26 @@ def logits_of(
             images = scale(split.images[start : start + size])
             logits.append((forward if len(images) == size else model)(images).float())
     model.train(was_training)
-    return torch.cat(logits, dim=-2)
+    logits_SNK = torch.cat(logits, dim=-2)
+    return [_judged(logits_NK, split.labels) for logits_NK in logits_SNK.view(-1, *logits_SNK.shape[-2:])]
 
 
-def evaluations(logits_SNK: torch.Tensor, split: DeviceSplit) -> list[Evaluation]:
-    """What they say of each seed, read from the device."""
-    return [_evaluation(logits_NK, split) for logits_NK in logits_SNK.view(-1, *logits_SNK.shape[-2:])]
-
-
-def _evaluation(logits_NK: torch.Tensor, split: DeviceSplit) -> Evaluation:
+def _judged(logits_NK: torch.Tensor, labels: torch.Tensor) -> Judged:
     confidence, predicted = logits_NK.softmax(dim=1).max(dim=1)
-    return Evaluation(
-        accuracy=(predicted == split.labels).double().mean().item(),
-        nll=F.cross_entropy(logits_NK, split.labels).item(),
-        predicted=predicted.cpu().numpy().astype(np.uint16),
-        confidence=confidence.cpu().numpy().astype(np.float32),
-    )
+    accuracy, nll = (predicted == labels).double().mean(), F.cross_entropy(logits_NK, labels)
+    return accuracy, nll, predicted, confidence
+
+
+def read(judged: Sequence[Judged]) -> list[Evaluation]:
+    return [
+        Evaluation(
+            accuracy=accuracy.item(),
+            nll=nll.item(),
+            predicted=predicted.cpu().numpy().astype(np.uint16),
+            confidence=confidence.cpu().numpy().astype(np.float32),
+        )
+        for accuracy, nll, predicted, confidence in judged
+    ]
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ import torch
 from harness.data.pipeline import Batch
 from harness.training.checkpoint import Checkpoints, Position, restore, save
 from harness.training.device import synchronise
-from harness.training.evaluate import Evaluation, evaluations, logits_of
+from harness.training.evaluate import Evaluation, judged, read
 from harness.training.optimiser import learning_rate
 from harness.training.progress import Progress
 from harness.training.setup import Training, derive
@@ -73,9 +73,9 @@ def train_seeds(
         seconds = time.perf_counter() - start_s
         watch.check()
         start_s = time.perf_counter()
-        logits_SNK = logits_of(*training.evaluated_with)
+        on_device = judged(*training.evaluated_with)
         drawing_s, batches = drawn_ahead(training, epoch + 1)
-        found = evaluations(logits_SNK, training.eval_split)
+        found = read(on_device)
         watch.see(torch.tensor([one.nll for one in found], device=device), number - 1)  # of the last step's update
         watch.check()
         lr = learning_rate(recipe, number - 1, steps_per_epoch)
@@ -95,8 +95,9 @@ def train_seeds(
 
 
 def drawn_ahead(training: Training, epoch: int) -> tuple[float, Iterator[Batch]]:
-    """An epoch's batches, and the seconds that went into them already. While a GPU is still evaluating, the host draws
-    the first, so that no epoch begins with an idle GPU."""
+    """An epoch's batches, and the host's seconds that went into them already. While a GPU is still evaluating, the host
+    draws the first, so that no epoch begins with an idle GPU. These seconds count as the epoch's, not as evaluation's,
+    although both go on at once."""
     batches, start_s = training.batches(training.train_split, epoch), time.perf_counter()
     if training.device.type == "cuda" and epoch <= training.config.recipe.epochs:
         batches = chain([next(batches)], batches)

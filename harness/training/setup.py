@@ -27,7 +27,7 @@ from harness.training.together import StackedSeeds
 from variants.fields import UsageError
 from variants.weights import digest_of, path_of, start, tensors_of
 
-WARM_STEPS = 3  # the first compiles, the second runs as the graph will, the third records it
+WARM_STEPS = 3  # compiling; where the loss by itself becomes a graph, running as that will, and recording it
 
 
 def derive(purpose: str, *parts: int) -> int:
@@ -84,6 +84,7 @@ class Training:
         self.steps_per_epoch = -(-len(train_split) // config.recipe.batch_size)
         self.whole_batch = min(config.recipe.batch_size, len(train_split))
         self.is_graph = graph and takes_graph(self.device, config.precision)  # the whole step, on a GPU
+        self.graph_seconds: float | None = None  # of recording it
         self.forward = compiled_forward(self.judged, config)
         self.compiled_loss: Any = None
         if config.compile:
@@ -96,7 +97,8 @@ class Training:
         """One short batch an epoch is not worth a compilation."""
         is_short = batch.labels.shape[-1] < self.whole_batch
         loss = seeds_loss if self.compiled_loss is None or is_short else self.compiled_loss
-        return loss(self.model, batch, self.config.recipe, self.scale)
+        scaled = Batch(self.scale(batch.images), batch.labels, batch.mix)
+        return loss(self.model, scaled, self.config.recipe)
 
     def batches(self, split: DeviceSplit, epoch: int) -> Iterator[Batch]:
         """Each seed has its own order, augmentation and mixing."""
@@ -118,9 +120,8 @@ class Training:
         return self.judged, self.forward, self.eval_split, self.scale, self.config.precision
 
 
-def seeds_loss(model: nn.Module, batch: Batch, recipe: Recipe, scale: Scaling) -> tuple[torch.Tensor, torch.Tensor]:
-    """`batch_loss` of the scaled images, of several seeds with a number for each."""
-    batch = Batch(scale(batch.images), batch.labels, batch.mix)
+def seeds_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
+    """`batch_loss`, of several seeds with a number for each."""
     if not isinstance(model, StackedSeeds):
         return batch_loss(model, batch, recipe)
 

@@ -1,5 +1,6 @@
 """One training step of the loop, and how it notices that a loss is no longer a number."""
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import torch
 
 from harness.data.pipeline import Batch
 from harness.recipes import Recipe
-from harness.training.device import as_graph, autocast
+from harness.training.device import as_graph, autocast, generators_kept
 from harness.training.optimiser import clip_gradients, gradient_norm, learning_rate, set_rate
 from harness.training.setup import Training
 
@@ -23,14 +24,14 @@ class Step:
         training.failures = self.watch.failures
         # Of each seed over an epoch's images: loss, correct.
         self.totals = torch.zeros(len(training.seeds), 2, dtype=torch.float64, device=device)
-        self.now = Now(0.0, 0, 0.0)
-        self.replay = self._recorded() if training.is_graph else None
+        self.replay, start_s = None, time.perf_counter()
+        if training.is_graph:
+            self.replay = self._recorded()
+            training.graph_seconds = time.perf_counter() - start_s
 
     def __call__(self, batch: Batch, number: int) -> None:
         """`number`: of the step in the whole run, from 0."""
-        training, average = self.training, self.training.average
-        rate = learning_rate(training.config.recipe, number, training.steps_per_epoch)
-        now = Now(rate, number, average.weight(number) if average else 0.0)
+        training, now = self.training, self._now(number)
         if self.replay is None:
             self.now = now
             self._compute(batch)
@@ -45,6 +46,11 @@ class Step:
                 self.replay()
         if training.device.type == "cpu":  # a GPU is asked after the epoch
             self.watch.check()
+
+    def _now(self, number: int) -> "Now":
+        training, average = self.training, self.training.average
+        rate = learning_rate(training.config.recipe, number, training.steps_per_epoch)
+        return Now(rate, number, average.weight(number) if average else 0.0)
 
     def _compute(self, batch: Batch) -> None:
         training, recipe, optimiser, now = self.training, self.training.config.recipe, self.training.optimiser, self.now
@@ -67,12 +73,12 @@ class Step:
         """Recording takes steps for real: what they change is put back, in the memory that the graph knows."""
         training, device = self.training, self.training.device
         self.batch = training.whole_example()
-        self.now = Now(*(torch.zeros((), dtype=d, device=device) for d in (torch.float32, torch.int64, torch.float32)))
+        self.now = Now(*(torch.tensor(value, device=device) for value in self._now(0)))
         for group in training.optimiser.param_groups:
             group["capturable"] = True
         training.model.train()
         before = {id(tensor): tensor.detach().clone() for tensor in self._state()}
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with generators_kept(device):
             replay = as_graph(lambda: self._compute(self.batch), device)
         with torch.no_grad():
             for tensor in self._state():  # moments that were not there are zero at first
@@ -80,12 +86,12 @@ class Step:
         return replay
 
     def _state(self) -> list[torch.Tensor]:
-        """All that a step changes."""
+        """All that a step changes, but for the sums, which begin anew with each epoch."""
         training = self.training
         models = [training.model, *([training.average.model] if training.average else [])]
         found = [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
         found += [value for state in training.optimiser.state.values() for value in state.values()]
-        return [*found, self.watch.first, self.totals]
+        return [*found, self.watch.first_bad]
 
 
 class Now(NamedTuple):
@@ -115,17 +121,17 @@ class LossWatch:
     def __init__(self, recipe: Recipe, steps_per_epoch: int, device: torch.device, seeds: int = 1):
         self._recipe, self._steps_per_epoch = recipe, steps_per_epoch
         self.failures: dict[int, str] = {}  # why, by the seed's place
-        self.first = torch.full((seeds,), -1, dtype=torch.int64, device=device)  # bad step
+        self.first_bad = torch.full((seeds,), -1, dtype=torch.int64, device=device)  # step of each seed
         self.last_good: list[dict[str, Any] | None] = [None] * seeds  # the line of the last whole epoch
 
     def see(self, value: torch.Tensor, step: int | torch.Tensor) -> None:
-        self.first.copy_(torch.where((self.first < 0) & ~torch.isfinite(value), step, self.first))
+        self.first_bad.copy_(torch.where((self.first_bad < 0) & ~torch.isfinite(value), step, self.first_bad))
 
     def check(self) -> None:
-        for seed, bad in enumerate(self.first.tolist()):
+        for seed, bad in enumerate(self.first_bad.tolist()):
             if bad >= 0 and seed not in self.failures:
                 self.failures[seed] = self._reason(seed, bad)
-        if len(self.failures) == len(self.first):
+        if len(self.failures) == len(self.first_bad):
             raise DivergenceError(self.failures)
 
     def _reason(self, seed: int, step: int) -> str:

@@ -24,6 +24,7 @@ from harness.evidence.figures.drawing import (
     Style,
     add_legend,
     panels,
+    shortened,
     slug,
     without_owners,
 )
@@ -190,7 +191,8 @@ def _matrix_data(quality: Quality) -> dict[str, Any]:
 
 
 def draw_confusion(data: dict[str, Any], looks: Looks) -> Figure:
-    """Colours follow the square root of the share, so that rare mistakes are seen."""
+    """Colours follow the square root of the share, so that rare mistakes are seen. `names`, if there are: of the
+    classes, in place of their numbers."""
     across = min(2, len(data["panels"]))
     figure, grid = _cell_panels(data, across, 3.1 if across == 1 else 1.95, 0.75)
     norm = PowerNorm(0.5, 0, 100)
@@ -200,6 +202,9 @@ def draw_confusion(data: dict[str, Any], looks: Looks) -> Figure:
         classes = len(panel["share"])
         ticks = list(range(0, classes, 1 if classes <= EVERY_TICK else EVERY_TICK))
         axes.set(xticks=ticks, yticks=ticks)
+        if names := data.get("names"):
+            axes.set_xticklabels([shortened(names[k], 14) for k in ticks], rotation=45, ha="right")
+            axes.set_yticklabels([shortened(names[k], 14) for k in ticks])
     for axes in grid[-across:]:  # the last of each column
         axes.set_xlabel("predicted class")
     figure.supylabel("true class", fontsize=8)

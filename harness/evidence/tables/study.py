@@ -127,7 +127,7 @@ def _rows(finding: Finding) -> Table:
     bold, on_bold = _best(finding, columns)
     caption = sentences(
         _judged(finding, f": {MEANS}."),
-        f"Effects are differences from {base.label}, paired by seed, {_tested(finding)}",
+        f"Effects are differences from {base.label}, paired by seed, {tested(finding.effects)}",
         on_bold,
         _made(finding),
     )
@@ -165,7 +165,7 @@ def _main_effects(finding: Finding) -> Table:
     caption = sentences(
         _judged(finding, "."),
         "Each effect is that of a level against the first level of its factor, averaged over the levels of the other "
-        f"factors at which both were run, paired by seed, {_tested(finding)}",
+        f"factors at which both were run, paired by seed, {tested(finding.effects)}",
         _made(finding),
     )
     told = {"caption": caption, "on_wide": ON_TESTS, "conclusions": tuple(conclusions(finding))}
@@ -249,9 +249,9 @@ def _judged(finding: Finding, end: str) -> str:
     )
 
 
-def _tested(finding: Finding) -> str:
+def tested(effects: Sequence[Effect]) -> str:
     """The end of a sentence on effects: how they were tested. What has no p is no part of the family."""
-    comparisons = sum(effect.holm_p is not None for effect in finding.effects)
+    comparisons = sum(effect.holm_p is not None for effect in effects)
     if not comparisons:
         return "in points. Nothing is tested: no two seeds are on both sides of any comparison."
     family = "one comparison" if comparisons == 1 else f"{comparisons} comparisons"
