@@ -54,7 +54,7 @@ from variants.fields import UsageError, near_matches
 MOST_NAMES, MOST_CLASSES = 8, 10
 WIDTH, STDOUT = 120, Path("-")
 PARTS = ("variant", "recipe")
-SCALARS = ("variant_type", "precision", "compile", "holdout", "semantics", "seed")
+SCALARS = ("variant_type", "precision", "compile", "holdout", "semantics", "seed", "weights_digest")
 MADE_WITH = ("device_name", "torch", "source_digest", "data_digest")
 
 Plain = dict[str, Any]

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, get_args
 
 from harness.datasets import Dataset
@@ -40,6 +40,8 @@ LATER_FIELDS = {
     "late_epochs": 0.0,
     "clip_scope": "all",
     "smoothing_over": "all",
+    "weights": "",
+    "weights_digest": "",
 }
 
 # Of the variant; a recipe may decide them.
@@ -60,6 +62,8 @@ class RunConfig:
     holdout: Rate = 0.0  # of the training images, as a validation split
     overrides: tuple[str, ...] = ()  # what was set by hand, for a table to show; the values are in variant and recipe
     label: str = ""
+    weights: str = ""  # the file that it starts from, instead of from its seed's weights
+    weights_digest: str = ""  # of its tensors: part of what was run, as where they lie is not
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -78,7 +82,14 @@ class RunConfig:
             "recipe": without_later(asdict(self.recipe)),
             "holdout": self.holdout,
             "semantics": SEMANTICS,
+            **without_later({"weights_digest": self.weights_digest}),
         }
+
+    @property
+    def origin(self) -> str:
+        """What tables call the weights that it starts from, if any: their run, or their file."""
+        file = PurePath(self.weights)
+        return file.parent.name if file.stem == "model" and file.parent.name else file.stem
 
     @property
     def plan_id(self) -> str:
@@ -104,7 +115,9 @@ class RunConfig:
     def to_plain(self) -> dict[str, Any]:
         """What a record's config.json holds."""
         rest = {"semantics": SEMANTICS, "variant_type": variant_type(self.variant)}
-        return json.loads(json.dumps({**asdict(self), **rest, "run_id": self.run_id, "cell_id": self.cell_id}))
+        return json.loads(
+            json.dumps({**without_later(asdict(self)), **rest, "run_id": self.run_id, "cell_id": self.cell_id})
+        )
 
 
 def dataset_name(dataset: str) -> str:
@@ -120,7 +133,8 @@ def plan_id(config: Mapping[str, Any]) -> str:
     """Of `RunConfig.plan`, or of a record's config.json: the same for the cells that a study cannot tell apart."""
     parts = {part: without_later(config[part]) for part in ("variant", "recipe")}
     rest = {name: config[name] for name in ("variant_type", "holdout", "semantics")}
-    return _digest({**parts, **rest, "dataset": dataset_name(config["dataset"])})
+    start = without_later({"weights_digest": config.get("weights_digest", "")})
+    return _digest({**parts, **rest, **start, "dataset": dataset_name(config["dataset"])})
 
 
 def _digest(value: Any) -> str:
@@ -155,7 +169,8 @@ def run_config_from_plain(plain: Mapping[str, Any]) -> RunConfig:
         made = {part: from_plain(record_type, plain[part]) for part, record_type in parts.items()}
         if variant_type(made["variant"]) != kind:
             raise UsageError(f"{plain['variant_name']} is no longer the code that this run was made with")
-        return from_plain(RunConfig, {name: plain[name] for name in hints(RunConfig)} | made)
+        own = {name: plain[name] for name in hints(RunConfig) if name in plain or name not in LATER_FIELDS}
+        return from_plain(RunConfig, own | made)
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"it holds no configuration of a run: {type(error).__name__}: {error}") from None
 

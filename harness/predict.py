@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -58,7 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     model = OfPixels(load(source), card).to(device).eval()
     tell = writer("csv" if args.csv else "json" if args.json else "", max(len(readably(path)) for path in paths))
     bar = tqdm(paths, unit="image", disable=None if len(paths) > BATCH else True, leave=False)
-    for batch in batches(readable(bar, card.config.image_size, problems)):
+    images = readable(bar, card.config.image_size, problems)
+    while batch := list(islice(images, BATCH)):
         for found in predicted(model, card.classes, batch, args.top):
             tell(found)
     if len(problems) == len(paths):
@@ -82,17 +84,6 @@ def readable(paths: Iterable[Path], side: int, problems: list[str]) -> Iterator[
         except UsageError as error:
             problems.append(str(error))
             tqdm.write(str(error), file=sys.stderr)
-
-
-def batches(images: Iterable[tuple[Path, np.ndarray]]) -> Iterator[list[tuple[Path, np.ndarray]]]:
-    batch = []
-    for image in images:
-        batch.append(image)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def predicted(

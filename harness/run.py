@@ -6,6 +6,7 @@ examples:
   python -m harness.run --variant compact --dataset digits --recipe quick          (no download, seconds)
   python -m harness.run --variant my_variant.py:MINE --dataset c10 --set recipe.lr=5e-4 variant.pool=mean
   python -m harness.run --variant timm:resnet18 --dataset folder:data/tiny-imagenet --epochs 20 --dry-run
+  python -m harness.run --variant compact --dataset c10 --weights RUN_ID           (goes on from another run's weights)
   python -m harness.run --variant patch2-conv --dataset c10 --recipe published --dry-run --json
 """
 
@@ -21,7 +22,7 @@ from harness.data.load import dataset_facts
 from harness.datasets import DATASETS, Dataset
 from harness.recipes import RECIPE_HELP, canonical
 from harness.records.lock import BusyError
-from harness.records.read import Run, check_images, read_run, run_state
+from harness.records.read import Run, check_images, named_run, read_run, run_state
 from harness.training.signals import listening, wait
 from harness.training.track import places
 from variants.catalog import CATALOG, check_known
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 WAIT_S = 1.0
 HOLDOUT_HELP = "judge on this share cut from train instead of test: for choosing anything"
+WEIGHTS_HELP = """start from weights of the same architecture, of a run or timm's own file: with a new head for another
+number of classes, with interpolated positions at another image size"""
 SAVE_HELP = "how much at most is lost when the process is killed: the same command goes on (default: 60)"
 
 
@@ -45,6 +48,7 @@ def parser() -> Parser:
     p.add_argument("--epochs", type=int, help="warm-up keeps its share (default: the recipe's)")
     p.add_argument("--batch-size", type=int, help="(default: the recipe's)")
     p.add_shared(*DEVICE_OPTIONS)
+    p.add_argument("--weights", metavar="FILE_OR_RUN", help=WEIGHTS_HELP)
     p.add_argument("--holdout", type=float, default=0.0, metavar="SHARE", help=HOLDOUT_HELP)
     p.add_shared("set")
     p.add_argument("--name", default="", help="a label for the record; no part of the run's identity")
@@ -78,7 +82,12 @@ def configure(args: Namespace, dataset: Dataset) -> tuple[RunConfig, "torch.devi
         devices.make_deterministic()
     device = devices.choose(args.device)
     precision, compiles = asked_for(args, *devices.defaults(device))
-    return replace(config, precision=precision, compile=compiles), device
+    config = replace(config, precision=precision, compile=compiles)
+    if args.weights:
+        from harness.training.setup import starting_from
+
+        config = starting_from(config, named_run(args.weights))
+    return config, device
 
 
 def main(arguments: list[str] | None = None) -> int:

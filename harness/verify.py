@@ -16,6 +16,7 @@ import contextlib
 import json
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from harness.records.read import (
     contradictions,
     finished_under,
     is_own_class,
+    named_run,
     problems_of,
     read_run,
     reason,
@@ -49,6 +51,7 @@ def parser() -> Parser:
     p.add_argument("runs", type=place, nargs="*", metavar="RUN", help="folders of runs; with --records, of records")
     p.add_argument("--records", action="store_true", help="train nothing: check what the records say")
     p.add_argument("--first", type=whole, metavar="N", help="train only the first N epochs again")
+    p.add_argument("--weights", metavar="FILE_OR_RUN", help="that a fine-tuned run started from, where they lie now")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     p.add_argument("--data-dir", type=directory, default=Path("data"), help="(default: data)")
     p.add_argument("--quiet", action="store_true", help="no progress")
@@ -65,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not args.runs:
         raise UsageError("which run? name its folder, or check all records with --records")
     stored = [believable(folder) for folder in args.runs]
-    found = [verify(run, config, args) for run, config in stored]
+    found = [verify(run, with_weights(config, args.weights), args) for run, config in stored]
     if args.json:
         print(json.dumps({"runs": found}, indent=1))
     return int(any(of_run["differences"] for of_run in found))
@@ -126,6 +129,16 @@ def _check_code(run: Run) -> None:
         raise UsageError(f"its variant file {file} does not exist")
     if digest(file.read_bytes())[:16] != run.config["variant_type"].rpartition("@")[2]:
         raise UsageError(f"{file} is not, or no longer, the code that it was made with")
+
+
+def with_weights(config: RunConfig, named: str | None) -> RunConfig:
+    """Where the weights lie that it started from; that they are those is found out when they are read."""
+    if not config.weights_digest:
+        return config
+    file = named_run(named or config.weights)
+    if not file.exists():
+        raise UsageError(f"{config.run_id} started from {file}, which is not there: --weights FILE_OR_RUN")
+    return replace(config, weights=str(file))
 
 
 def verify(run: Run, config: RunConfig, args: Namespace) -> dict[str, Any]:

@@ -24,6 +24,7 @@ COMPARE = f"compare {RUN_ID} {OTHER_ID} --results {REFERENCE}"
 WHOLE = (
     *(RUN, SWEEP, COST, TRAIN, "bench infer --device cpu", "bench pipeline --device cpu", "bench body --device cpu"),
     *("bench start", "bench report", REPORT, COMPARE, "simulate", "verify --records", "look compact"),
+    *("predict x y", "export x --onnx"),
 )
 
 # (the request, a word of the answer)
@@ -53,6 +54,12 @@ CASES = [
     ("bench", "BENCHMARK"),
     (f"compare {RUN_ID}", "required: B"),
     ("verify", "which run?"),
+    ("predict nosuch nosuch.png", "no weights"),
+    (f"predict {REFERENCE / RUN_ID} nosuch.png", "--no-weights"),
+    ("export nosuch --timm", "no weights"),
+    (f"export {RUN_ID}", "--onnx or --timm"),
+    (f"{RUN} --weights nosuch", "no weights"),
+    (f"{RUN} --weights {REFERENCE / RUN_ID}", "--no-weights"),
     ("look", "RUN_OR_VARIANT"),
     # numbers
     (f"{RUN} --epochs many", "invalid int"),
@@ -205,7 +212,7 @@ BEGINNINGS = (
     "harness.timing.models.build_model",
     *("harness.timing.commands.take_turns", "harness.timing.commands.write_records", "harness.sweep.announce"),
     *("harness.cost.show", "harness.simulate.simulate", "harness.report.read_evidence", "harness.verify.check_all"),
-    *("harness.compare.contrast", "harness.looking.subject.of_variant"),
+    *("harness.compare.contrast", "harness.looking.subject.of_variant", "variants.weights.card_of"),
 )
 
 

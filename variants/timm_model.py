@@ -67,6 +67,8 @@ def refusal(config: TimmConfig, error: Exception) -> UsageError:
     reason = first_line(error)
     if "unknown model" in reason.lower():
         reason += f"; {near_matches(config.model, timm.list_models())[:300]}"
+    if config.pretrained:
+        reason += "\nwithout a network: its model.safetensors by harness.run --weights FILE, without pretrained=true"
     return UsageError(f"timm refuses {config.model!r} at {config.input_size} pixels: {reason}")
 
 

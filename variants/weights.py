@@ -2,7 +2,9 @@
 scaled for it; and the way back to a module ready to use. `load(PATH)` needs nothing of harness/.
 """
 
+import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,15 +70,24 @@ def path_of(place: Path | str) -> Path:
 
 def card_of(place: Path | str) -> Card:
     path = path_of(place)
+    said = _said(path)
+    try:
+        return from_plain(Card, {name: json.loads(text) for name, text in said.items()})
+    except (TypeError, ValueError):
+        raise UsageError(f"{path} does not say what it is of: it was not written by this suite") from None
+
+
+def is_ours(place: Path | str) -> bool:
+    """Whether this suite wrote it."""
+    return "variant_type" in _said(path_of(place))
+
+
+def _said(path: Path) -> Mapping[str, str]:
     try:
         with safe_open(path, "pt") as file:
-            known = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
-    except (SafetensorError, OSError, ValueError) as error:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
         raise UsageError(f"{path} is no whole safetensors file: {first_line(error)}") from None
-    try:
-        return from_plain(Card, known)
-    except (TypeError, UsageError):
-        raise UsageError(f"{path} does not say what it is of: it was not written by this suite") from None
 
 
 def tensors_of(place: Path | str) -> dict[str, torch.Tensor]:
@@ -109,6 +120,63 @@ class OfPixels(nn.Module):
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         return self.model((images_BCHW - self.mean) / self.std)
+
+
+# --- starting from weights -------------------------------------------------------------------------------------------
+
+# What two configs of one architecture may differ in: the task, how they start, how they are regularised or computed.
+FREE = {"image_size", "num_classes", "resize", "init", "position_std", "token_std", "attention", "pretrained"}
+FREE |= {"dropout", "attention_dropout", "head_dropout", "drop_path", "drop_path_shape"}
+
+
+def start(model: nn.Module, place: Path | str, digest: str) -> None:
+    """Fills a new model with weights of the same architecture, of another task perhaps: another number of classes
+    leaves it its new head, at another size positions are interpolated. UsageError where anything else differs, or the
+    weights are not those of the digest."""
+    config: Any = model.config
+    tensors = tensors_of(place)
+    if digest_of(tensors) != digest:
+        raise UsageError(f"{place} no longer holds the weights that this run started from")
+    if is_ours(place):
+        check_architecture(card_of(place), config, str(place))
+    own = model.state_dict()
+    given = with_our_names(tensors, model)
+    fitted = {name: adapted(name, value, own[name], config) if name in own else value for name, value in given.items()}
+    fill(model, fitted, str(place))
+
+
+def check_architecture(card: Card, config: Any, origin: str) -> None:
+    """Two models may differ although every tensor of one fits the other."""
+    kind = TYPES.get(card.variant_type)
+    mine = {"class": type(config).__name__, **json.loads(json.dumps(asdict(config)))}
+    theirs = {"class": kind.__name__ if kind else card.variant_type.partition("@")[0]}
+    theirs |= asdict(card.config) if kind else card.variant
+    names = [name for name in mine if name not in FREE and mine[name] != theirs.get(name)]
+    if differing := [f"{name}={theirs.get(name)} instead of {mine[name]}" for name in names]:
+        raise UsageError(f"{origin} is of another architecture: {', '.join(differing[:3])}")
+
+
+def adapted(name: str, given: torch.Tensor, own: torch.Tensor, config: Any) -> torch.Tensor:
+    if given.shape == own.shape:
+        return given
+    if given.shape[1:] == own.shape[1:] and len(own) == config.num_classes:
+        return own  # the head
+    is_position = name.endswith(("position.table", "pos_embed")) and given.ndim == own.ndim == 3
+    extra = [shape[1] - math.isqrt(shape[1]) ** 2 for shape in (given.shape, own.shape)] if is_position else [0, 1]
+    if extra[0] != extra[1] or given.shape[2] != own.shape[2]:
+        return given  # which does not fit
+    from timm.layers import resample_abs_pos_embed  # type: ignore
+
+    return resample_abs_pos_embed(given, [math.isqrt(own.shape[1])] * 2, num_prefix_tokens=extra[0])
+
+
+def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Of names and values, however the file orders them and whatever else it says."""
+    total = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        total.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
 
 
 def with_our_names(tensors: Mapping[str, torch.Tensor], model: nn.Module) -> Mapping[str, torch.Tensor]:

@@ -44,6 +44,7 @@ def _nearest(config: RunConfig, stored: Sequence[str]) -> Name:
         _text("recipe", *change, stored, lambda text: with_policy(from_text(plain, text), _facts(dataset)))
         for change in more.items()
     ]
+    texts += [f"weights={config.origin}"] if config.weights_digest else []
     return name, "published" if PUBLISHED.get(name) == source else source, (*budget, *sorted(texts))
 
 

@@ -75,6 +75,8 @@ CONFIG_FIELDS: Mapping[str, Kinds] = {
     "overrides": (list,),
     "label": (str,),
     "semantics": (int,),
+    "weights": (str,),
+    "weights_digest": (str,),
 }
 
 # One for each judged image, in canonical order; NumPy's kinds.

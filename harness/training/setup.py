@@ -7,6 +7,8 @@ import functools
 import hashlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,8 @@ from harness.training.device import autocast, gradient_scaler, synchronise, take
 from harness.training.evaluate import evaluate_seeds
 from harness.training.optimiser import make_optimiser
 from harness.training.together import StackedSeeds
+from variants.fields import UsageError
+from variants.weights import digest_of, path_of, start, tensors_of
 
 WARM_STEPS = 3  # compiling; where the loss by itself becomes a graph, running as that will, and recording it
 
@@ -37,10 +41,22 @@ def data_generator(seed: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng(derive("data", seed, epoch))
 
 
+def starting_from(config: RunConfig, place: Path) -> RunConfig:
+    """The same run from weights on disk."""
+    if getattr(config.variant, "pretrained", False):
+        raise UsageError("variant.pretrained=true starts from timm's weights: leave out that or --weights")
+    path = path_of(place)
+    config = replace(config, weights=str(path), weights_digest=digest_of(tensors_of(path)))
+    return replace(config, overrides=(*config.overrides, f"weights={config.origin}"))
+
+
 def build_model(config: RunConfig, device: torch.device) -> nn.Module:
-    """The variant, initialised by a seed that no data depends on."""
+    """The variant, initialised by a seed that no data depends on, or from weights where it starts from some."""
     torch.manual_seed(derive("init", config.seed))
-    return config.variant.module().to(device)
+    model = config.variant.module()
+    if config.weights_digest:
+        start(model, config.weights, config.weights_digest)
+    return model.to(device)
 
 
 class Training:
