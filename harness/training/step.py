@@ -77,12 +77,12 @@ class Step:
         for group in training.optimiser.param_groups:
             group["capturable"] = True
         training.model.train()
-        before = {id(tensor): tensor.detach().clone() for tensor in self._state()}
+        before = {id(tensor): (tensor.detach().clone(), tensor) for tensor in self._state()}  # which keeps its id
         with generators_kept(device):
             replay = as_graph(lambda: self._compute(self.batch), device)
         with torch.no_grad():
             for tensor in self._state():  # moments that were not there are zero at first
-                tensor.copy_(before.get(id(tensor), torch.zeros_like(tensor)))
+                tensor.copy_(before[id(tensor)][0] if id(tensor) in before else torch.zeros_like(tensor))
         return replay
 
     def _state(self) -> list[torch.Tensor]:
