@@ -38,34 +38,16 @@ plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal 
 snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout
 tulip turtle wardrobe whale willow_tree wolf woman worm
 """
+# Mean and standard deviation.
+C10_SCALING = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+C100_SCALING = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+
 EMBEDDED = "digits"  # comes with scikit-learn; a cell takes seconds
 
 DATASETS = {
-    "c10": Dataset(
-        "c10",
-        "CIFAR-10",
-        32,
-        10,
-        True,
-        "cifar",
-        50_000,
-        10_000,
-        (0.4914, 0.4822, 0.4465),
-        (0.2470, 0.2435, 0.2616),
-        tuple(C10_CLASSES.split()),
-    ),
+    "c10": Dataset("c10", "CIFAR-10", 32, 10, True, "cifar", 50_000, 10_000, *C10_SCALING, tuple(C10_CLASSES.split())),
     "c100": Dataset(
-        "c100",
-        "CIFAR-100",
-        32,
-        100,
-        True,
-        "cifar",
-        50_000,
-        10_000,
-        (0.5071, 0.4865, 0.4409),
-        (0.2673, 0.2564, 0.2762),
-        tuple(C100_CLASSES.split()),
+        "c100", "CIFAR-100", 32, 100, True, "cifar", 50_000, 10_000, *C100_SCALING, tuple(C100_CLASSES.split())
     ),
     "svhn": Dataset(
         "svhn", "SVHN", 32, 10, False, "svhn", 73_257, 26_032, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)

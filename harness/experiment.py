@@ -26,7 +26,7 @@ from harness.records.read import Run, check_images, done_run, whole_run
 from harness.records.write import RunWriter, prepare, set_aside
 from harness.training import device as devices
 from harness.training.checkpoint import EVERY_S, Checkpoints, clear
-from harness.training.evaluate import Evaluation, evaluate_corrupted, evaluate_seeds
+from harness.training.evaluate import Evaluation, evaluate_corrupted, judged, read
 from harness.training.history import History, Session
 from harness.training.loop import Epoch, train_seeds
 from harness.training.progress import Progress
@@ -281,7 +281,7 @@ def train_and_evaluate(training: Training, group: Sequence[Seed], progress: Prog
         progress.close()
         session.look(last=True)
     if evaluations is None:  # an earlier session ended after the last epoch
-        evaluations = evaluate_seeds(*training.evaluated_with)
+        evaluations = read(judged(*training.evaluated_with))
     if not training.config.holdout:  # a run with a holdout is for choosing, and never looks at the test set
         start_s = time.perf_counter()
         tell = progress.judging("under corruptions", len(training.eval_split), checkpoints[0].check)

@@ -16,7 +16,7 @@ from harness.data.pipeline import DeviceSplit, Scaling, scaling, to_device
 from harness.datasets import DATASETS
 from harness.experiment import run_cell
 from harness.recipes import PUBLISHED
-from harness.training.evaluate import batch_size, evaluate
+from harness.training.evaluate import batch_size, judged, read
 from harness.training.loop import train
 from harness.training.setup import Training, forget_compiled_for_others, warm_up
 from tests.copies import random_split
@@ -145,7 +145,10 @@ def test_a_compiled_evaluation_has_batches_of_one_size_and_the_same_results():
         return model(images)
 
     larger = DeviceSplit(split.images.repeat(3, 1, 1, 1), split.labels.repeat(3))  # 1080 images, 1024 at once
-    own, other = evaluate(model, model, larger, scale, "fp32"), evaluate(model, forward, larger, scale, "fp32")
+    own, other = (
+        read(judged(model, model, larger, scale, "fp32"))[0],
+        read(judged(model, forward, larger, scale, "fp32"))[0],
+    )
     assert (own.predicted == other.predicted).all() and own.accuracy == other.accuracy
     assert sizes == [540, 540] and abs(own.nll - other.nll) < 1e-6
 

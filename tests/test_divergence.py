@@ -18,7 +18,7 @@ from harness.experiment import run_cell
 from harness.training import setup
 from harness.training.checkpoint import PATTERN, read_state
 from harness.training.estimate import blank_batch
-from harness.training.evaluate import evaluate
+from harness.training.evaluate import judged, read
 from harness.training.loop import train
 from harness.training.optimiser import learning_rate
 from harness.training.setup import Training, build_model
@@ -88,7 +88,7 @@ def test_the_evaluation_is_in_fp16_too():
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 10))
     model[1].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     for precision in ("fp32", "bf16", "fp16"):
-        evaluate(model, model, split, scale, precision)
+        read(judged(model, model, split, scale, precision))[0]
     assert seen == [torch.float32, torch.bfloat16, torch.float16]
 
 

@@ -237,10 +237,13 @@ def test_a_step_that_cannot_be_one_graph_says_what_to_do(monkeypatch):
         captured(monkeypatch, "CUDA error: operation not permitted when stream is capturing\nCUDA kernel errors might")
 
 
-def test_out_of_memory_in_a_recording_is_told_as_such(monkeypatch):
-    """Although the recording cannot be ended then."""
+@pytest.mark.parametrize("ending", ["CUDA error: operation failed", ""])
+def test_out_of_memory_in_a_recording_is_told_as_such(monkeypatch, ending):
+    """Whether or not the recording can be ended then, and whatever else was being handled."""
+    within = torch.OutOfMemoryError("tried to allocate 2 GiB")
+    within.__context__ = None if ending else KeyError("another")
     with pytest.raises(torch.OutOfMemoryError, match="tried to allocate"):
-        captured(monkeypatch, "CUDA error: operation failed", torch.OutOfMemoryError("tried to allocate 2 GiB"))
+        captured(monkeypatch, ending, within)
 
 
 def test_a_recording_comes_after_two_steps_on_its_own_stream(monkeypatch):
@@ -289,7 +292,7 @@ def captured(monkeypatch, ending: str = "", within: Exception | None = None) -> 
     try:
         devices.as_graph(work, GPU)()
     finally:
-        assert ("back" in events) == bool(ending)
+        assert ("back" in events) == bool(ending or within)
     return events
 
 

@@ -20,7 +20,7 @@ from harness.datasets import DATASETS
 from harness.recipes import PUBLISHED, RECIPES, Recipe, fitted, recipe_of, shortened
 from harness.training import device as devices
 from harness.training import setup
-from harness.training.evaluate import BATCH_IMAGES, evaluate
+from harness.training.evaluate import BATCH_IMAGES, judged, read
 from harness.training.loop import Epoch, train
 from harness.training.optimiser import learning_rate, make_optimiser, parameter_groups
 from harness.training.progress import Progress
@@ -274,7 +274,7 @@ def test_evaluation_is_in_eval_mode_and_leaves_training_mode(digits):
     """A model that is half noise in train mode is judged without noise, twice the same."""
     model = ViTConfig(image_size=8, width=16, depth=1, heads=2, mlp_width=16, dropout=0.5, drop_path=0.5,
                       drop_path_shape="constant", init="torch").module().train()  # fmt: skip
-    first, second = (evaluate(model, model, digits[1], digits[2], "fp32") for _ in range(2))
+    first, second = (read(judged(model, model, digits[1], digits[2], "fp32"))[0] for _ in range(2))
     assert model.training and np.array_equal(first.confidence, second.confidence)
     model.eval()
     with torch.no_grad():
@@ -285,9 +285,9 @@ def test_evaluation_is_in_eval_mode_and_leaves_training_mode(digits):
 
 def test_evaluation_in_several_batches_counts_every_image(digits, monkeypatch):
     model = fresh(quick("compact"))
-    whole = evaluate(model, model, digits[1], digits[2], "fp32")
+    whole = read(judged(model, model, digits[1], digits[2], "fp32"))[0]
     monkeypatch.setitem(BATCH_IMAGES, "cpu", 50 * 64 / 1024)  # 50 images of 8 pixels
-    parts = evaluate(model, model, digits[1], digits[2], "fp32")
+    parts = read(judged(model, model, digits[1], digits[2], "fp32"))[0]
     assert len(parts.predicted) == 360 and parts.nll == pytest.approx(whole.nll, rel=1e-4)
 
 

@@ -134,10 +134,10 @@ def as_graph(work: Callable[[], Any], device: torch.device) -> Callable[[], None
             work()
     except RuntimeError as error:
         torch.cuda.set_stream(own)  # where the recording cannot even be ended, the other stays
-        first = error.__context__ or error  # what went wrong before the end of the recording did
-        if is_out_of_memory(first):
-            raise first from None
-        raise CaptureError(f"the step cannot be one CUDA graph ({_first_line(first)}): --graph off") from error
+        errors = [one for one in (error.__context__, error) if one]  # the first: before ending the recording failed too
+        for one in filter(is_out_of_memory, errors):
+            raise one from None
+        raise CaptureError(f"the step cannot be one CUDA graph ({_first_line(errors[0])}): --graph off") from error
     own.wait_stream(stream)
     return graph.replay
 

@@ -39,29 +39,6 @@ def batch_size(split: DeviceSplit, compiled: bool = False) -> int:
     return next(dividing, most)
 
 
-def evaluate(
-    model: nn.Module,
-    forward: Callable[[torch.Tensor], torch.Tensor],
-    split: DeviceSplit,
-    scale: Scaling,
-    precision: str,
-) -> Evaluation:
-    """`forward` computes `model`, perhaps compiled for whole batches; every image counts once."""
-    (evaluation,) = evaluate_seeds(model, forward, split, scale, precision)
-    return evaluation
-
-
-def evaluate_seeds(
-    model: nn.Module,
-    forward: Callable[[torch.Tensor], torch.Tensor],
-    split: DeviceSplit,
-    scale: Scaling,
-    precision: str,
-) -> list[Evaluation]:
-    """One for each of the seeds that the model computes."""
-    return read(judged(model, forward, split, scale, precision))
-
-
 @torch.no_grad()
 def judged(
     model: nn.Module,
@@ -70,7 +47,8 @@ def judged(
     scale: Scaling,
     precision: str,
 ) -> list[Judged]:
-    """The same, left on the device: a GPU is not waited for."""
+    """One for each of the seeds that the model computes, left on the device: a GPU is not waited for. `forward`
+    computes `model`, perhaps compiled for whole batches; every image counts once."""
     was_training = model.training
     model.eval()
     device, size, logits = split.labels.device, batch_size(split, forward is not model), []

@@ -21,7 +21,7 @@ from harness.data.augment.mixing import Mix, mix_images
 from harness.data.pipeline import Batch, DeviceSplit, Scaling, training_batches
 from harness.recipes import Recipe
 from harness.training.device import autocast, gradient_scaler, synchronise, takes_graph
-from harness.training.evaluate import evaluate_seeds
+from harness.training.evaluate import judged
 from harness.training.optimiser import make_optimiser
 from harness.training.together import StackedSeeds
 from variants.fields import UsageError
@@ -116,7 +116,7 @@ class Training:
 
     @property
     def evaluated_with(self) -> tuple[nn.Module, Any, DeviceSplit, Scaling, str]:
-        """The arguments of `evaluate`."""
+        """The arguments of `judged`."""
         return self.judged, self.forward, self.eval_split, self.scale, self.config.precision
 
 
@@ -209,7 +209,7 @@ def warm_up(training: Training) -> float | None:
                 loss, _ = training.loss_of(training.whole_example())
             loss.sum().backward()
             model.zero_grad(set_to_none=True)
-        evaluate_seeds(*training.evaluated_with)
+        judged(*training.evaluated_with)
     finally:
         model.load_state_dict(before)
     synchronise(training.device)
