@@ -9,6 +9,7 @@ import math
 import os
 import shlex
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from variants.fields import UsageError
 
 SCRIPT = "small-vits"  # what pip installs; see harness/__main__.py
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk answers
+OTHERS_WAIT_S = 1.0  # torchrun ends them meanwhile
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how OpenMP's idle threads wait: any, GNU's, Intel's
 
 
@@ -85,7 +87,7 @@ def seconds(text: str) -> float:
 
 
 # Options of several commands.
-DEVICE_OPTIONS = ("device", "precision", "compile", "graph", "deterministic")
+DEVICE_OPTIONS = ("device", "precision", "compile", "graph", "accumulate", "deterministic")
 SHARED: dict[str, dict[str, Any]] = {
     "device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, ... (default: auto)"},
     "precision": {
@@ -97,6 +99,12 @@ SHARED: dict[str, dict[str, Any]] = {
         "choices": ("on", "off"),
         "default": "on",
         "help": "a training step as one CUDA graph (default: on; never on the CPU or in fp16)",
+    },
+    "accumulate": {
+        "type": whole,
+        "default": 1,
+        "metavar": "K",
+        "help": "compute each batch in K parts, for a card that does not hold it whole: the same result (default: 1)",
     },
     "deterministic": {"action": "store_true", "help": "the same bits each time on a GPU too; slower"},
     "set": {
@@ -164,9 +172,21 @@ def _code(main: Callable[[list[str] | None], int], arguments: list[str] | None) 
 
 
 def _failed(text: str, code: int) -> int:
+    if is_other():  # the first process has most likely said it
+        time.sleep(OTHERS_WAIT_S)
     with contextlib.suppress(OSError):  # standard error may be on the same full disk
         print(text, file=sys.stderr, flush=True)
     return code
+
+
+def is_other() -> bool:
+    """Whether torchrun has started this process and it is not the first one."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
+
+
+def silence_others() -> None:
+    if is_other():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # to the end of the process
 
 
 def _typed(main: Callable[..., int], arguments: list[str] | None) -> str:

@@ -19,7 +19,7 @@ from torch import nn
 from harness.config import RunConfig, variant_type
 from harness.counting.cost import Cost, cost_of
 from harness.data.load import ImageData, Split, load
-from harness.data.pipeline import held_out, mean_and_std, scaling, shown_more_often, to_device
+from harness.data.pipeline import held_out, mean_and_std, shown_more_often
 from harness.records.environment import environment
 from harness.records.lock import BusyError, Lock, owned
 from harness.records.read import Run, check_images, done_run, whole_run
@@ -30,11 +30,12 @@ from harness.training.evaluate import Evaluation, evaluate_corrupted, judged, re
 from harness.training.history import History, Session
 from harness.training.loop import Epoch, train_seeds
 from harness.training.progress import Progress
-from harness.training.setup import Training, build_model, warm_up
+from harness.training.setup import PLAIN, Stepping, Training, build_model, prepared, warm_up
 from harness.training.signals import Stop, StoppedError, listening
 from harness.training.step import DivergenceError
 from harness.training.together import stack_models, unstack
 from harness.training.track import FOLDER, Tracked, Trackers, flat
+from harness.training.world import World
 from variants.fields import UsageError
 from variants.weights import Card, to_bytes
 
@@ -45,7 +46,7 @@ class Options:
 
     fresh: bool = False  # trains again what is done; what --fresh itself began goes on
     save_every_s: float = EVERY_S
-    graph: bool = True  # a GPU's step as one CUDA graph
+    stepping: Stepping = PLAIN
     weights: bool = True  # are kept
     track: tuple[str, ...] = ()  # names of trackers
 
@@ -82,14 +83,17 @@ def run_seeds(
     with explained(config, out / config.run_id, device), listening() as stop, contextlib.ExitStack() as locks:
         seeds = owned_seeds(configs, out, locks)
         todo = [seed for seed in seeds if options.fresh or not seed.is_done(data_dir)]
-        if todo:
+        if not todo:
+            options.stepping.world.told(None)
+        else:
             devices.keep_freed_memory(device)
             devices.forget_peak_memory(device)
             models = [build_model(seed.config, device) for seed in todo]  # before the data: what cannot be built fails
             data = load(config.dataset, data_dir)
             splits = splits_of(config, data)
-            check_batches(models[0], len(splits[0]), config.recipe.batch_size)
+            check_batches(models[0], len(splits[0]), config.recipe.batch_size, options.stepping)
             cost, env = counted(config, models[0]), environment(devices.describe(device), data.digest)
+            env |= in_world(options.stepping.world)
             size, own_models = sum(p.numel() for p in models[0].parameters()), dict(zip(todo, models))
             del models
             for seed in todo:
@@ -143,6 +147,7 @@ class Seed:
         self.trackers = Trackers(options.track)
         maker = maker_of(self.config, env)
         self.checkpoints = Checkpoints(self.folder, maker, self.history, stop, options.save_every_s)
+        self.checkpoints.world = options.stepping.world
         carried = self.checkpoints.find()
         if carried and options.fresh and not (carried.get("fresh") and done_run(self.folder) is None):
             clear(self.folder)  # --fresh goes on only with what --fresh began and did not finish
@@ -230,7 +235,8 @@ def train_group(
         if not quiet:
             print(f"{name}: goes on after epoch {done}", flush=True)
     facts = {fact: first.env[fact] for fact in ("device_name", "torch", "commit")} | {"after_epochs": done}
-    session = Session(device, facts | ({"seeds": numbers} if len(group) > 1 else {}))
+    together = {"seeds": numbers} if len(group) > 1 else {}
+    session = Session(device, facts | together | in_world(options.stepping.world))
     for seed in group:
         seed.begin(session)
 
@@ -239,9 +245,8 @@ def train_group(
     kept: Sequence[bytes | None] = [None] * len(group)
     reasons, can_go_on = {}, False
     try:
-        train_split, eval_split = (to_device(split, device) for split in splits)
-        model = stack_models(models, numbers)
-        training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device), options.graph)
+        options.stepping.world.told({"maker": dict(first.checkpoints.maker), "state": first.checkpoints.state})
+        training = prepared(config, stack_models(models, numbers), data, splits, options.stepping)
         session.facts["graph"] = training.is_graph
         labels, evaluations = splits[1].labels.astype("uint16"), train_and_evaluate(training, group, progress)
         predictions = [{"labels": labels, "predicted": e.predicted, "confidence": e.confidence} for e in evaluations]
@@ -260,7 +265,42 @@ def train_group(
             clear(seed.folder)
 
 
-def train_and_evaluate(training: Training, group: Sequence[Seed], progress: Progress) -> list[Evaluation]:
+class Follower:
+    """In the place of a Seed, where another process writes its record."""
+
+    def __init__(self, config: RunConfig, checkpoints: Checkpoints, session: Session):
+        self.config, self.checkpoints, self.is_recorded = config, checkpoints, True
+        self.history = checkpoints.history
+        self.history.session = session
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        self.history.lines.append(line)
+
+
+def follow(config: RunConfig, data_dir: Path, device: torch.device, options: Options) -> None:
+    """What all processes but the first do: the same steps, and no record."""
+    stepping = options.stepping
+    with explained(config, data_dir, device), listening(), own_threads():  # the first one says when to stop
+        devices.keep_freed_memory(device)
+        model, data = build_model(config, device), load(config.dataset, data_dir)
+        splits = splits_of(config, data)
+        check_batches(model, len(splits[0]), config.recipe.batch_size, stepping)
+        first = stepping.world.told(None)
+        if first is None:
+            return
+        maker = maker_of(config, environment(devices.describe(device), data.digest))
+        if differing := [name for name in maker if maker[name] != first["maker"][name]]:
+            raise UsageError(f"process {stepping.world.rank} has another {' and '.join(differing)} than the first one")
+        if first["state"]:
+            takes_threads(device, first["state"]["carried"]["threads"])
+        checkpoints = Checkpoints(Path(), maker, state=first["state"], world=stepping.world)
+        follower = Follower(config, checkpoints, Session(device, {}))
+        training = prepared(config, model, data, splits, stepping)
+        with contextlib.suppress(DivergenceError):  # the first one tells it
+            train_and_evaluate(training, [follower], Progress("", config.recipe.epochs, len(splits[0]), quiet=True))
+
+
+def train_and_evaluate(training: Training, group: Sequence[Seed | Follower], progress: Progress) -> list[Evaluation]:
     """Every epoch goes into the records as it ends, and so does a failure. The last epoch's evaluations."""
     checkpoints, session, evaluations = [seed.checkpoints for seed in group], group[0].history.session, None
     assert session is not None
@@ -311,7 +351,7 @@ def weights_of(training: Training, index: int, seed: Seed, data: ImageData) -> b
     return to_bytes(unstack(state, index) if len(training.seeds) > 1 else state, card)
 
 
-def record_failures(training: Training, group: Sequence[Seed]) -> None:
+def record_failures(training: Training, group: Sequence[Any]) -> None:
     for index, reason in training.failures.items():
         if not group[index].is_recorded:
             print(f"{title(group[index].config)} failed: {reason}", file=sys.stderr, flush=True)
@@ -346,14 +386,17 @@ def trained_again(
     seeds = session.get("seeds") or [config.seed]
     model = stack_models([build_model(replace(config, seed=seed), device) for seed in seeds], seeds)
     data = load(config.dataset, data_dir)
-    train_split, eval_split = (to_device(split, device) for split in splits_of(config, data))
-    graph = bool(session.get("graph"))
-    training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device), graph)
+    training = prepared(config, model, data, splits_of(config, data), Stepping(bool(session.get("graph"))))
     warm_up(training)
-    progress = Progress(title(config, seeds), first, len(train_split), quiet)
+    progress = Progress(title(config, seeds), first, len(training.train_split), quiet)
     with contextlib.closing(progress):
         for epoch in islice(train_seeds(training, progress), first):
             yield epoch[seeds.index(config.seed)]
+
+
+def in_world(world: World) -> dict[str, int]:
+    """For records; those of one process do not say so."""
+    return {"world_size": world.size} if world.size > 1 else {}
 
 
 # --- going on --------------------------------------------------------------------------------------------------------
@@ -405,11 +448,22 @@ def splits_of(config: RunConfig, data: ImageData) -> tuple[Split, Split]:
     return shown_more_often(train_split, config.recipe.train_share), judged
 
 
-def check_batches(model: nn.Module, images: int, batch_size: int) -> None:
-    """A batch norm cannot train on one image, and none is dropped."""
-    normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+def check_batches(model: nn.Module, images: int, batch_size: int, stepping: Stepping = PLAIN) -> None:
+    """A batch norm cannot train on one image, and none is dropped; nor on parts of a batch."""
+    normed, parts = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()), stepping.accumulate
     if normed and images % batch_size == 1:
         raise UsageError(f"--batch-size {batch_size} leaves a last batch of 1 image, on which batch norm cannot train")
+    if normed and parts > 1:
+        raise UsageError(
+            f"--accumulate {parts}: batch norm takes its statistics over the batch, and would see parts of it"
+        )
+    if normed and stepping.world.size > 1 and next(model.parameters()).device.type == "cpu":
+        raise UsageError(
+            "on CPUs several processes cannot train a model with batch norm, whose statistics PyTorch "
+            "gathers over a batch on GPUs only: one process, or GPUs"
+        )
+    if batch_size < (pieces := stepping.world.size * parts):
+        raise UsageError(f"a batch of {batch_size} images cannot be cut into {pieces} parts, one a process and part")
 
 
 def counted(config: RunConfig, model: nn.Module) -> Cost:
@@ -450,7 +504,7 @@ def explained(config: RunConfig, folder: Path, device: torch.device) -> Iterator
 def out_of_memory(config: RunConfig, device: torch.device, seeds: int = 1) -> str:
     size = config.recipe.batch_size
     ways = [f"--seeds-at-once {seeds // 2}"] if seeds > 1 else []
-    ways.append(f"--batch-size {max(1, size // 2)}")
+    ways += ["--accumulate 2", f"--batch-size {max(1, size // 2)}"]
     if config.precision == "fp32":
         ways.append(f"--precision {'bf16' if devices.has_bf16() else 'fp16'}")
     if device.type == "cuda":

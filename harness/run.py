@@ -8,6 +8,7 @@ examples:
   python -m harness.run --variant timm:resnet18 --dataset folder:data/tiny-imagenet --epochs 20 --dry-run
   python -m harness.run --variant compact --dataset c10 --weights RUN_ID           (goes on from another run's weights)
   python -m harness.run --variant patch2-conv --dataset c10 --recipe published --dry-run --json
+  torchrun --nproc-per-node 4 -m harness.run --variant vanilla --dataset c10       (the same batches on four devices)
 """
 
 import json
@@ -16,7 +17,7 @@ from argparse import Namespace
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.commands import DEVICE_OPTIONS, Parser, asked_for, run_command, seconds
+from harness.commands import DEVICE_OPTIONS, Parser, asked_for, run_command, seconds, silence_others
 from harness.config import RunConfig, resolve
 from harness.data.load import dataset_facts
 from harness.datasets import DATASETS, Dataset
@@ -31,6 +32,8 @@ from variants.timm_baseline import from_scratch
 
 if TYPE_CHECKING:
     import torch
+
+    from harness.training.world import World
 
 WAIT_S = 1.0
 HOLDOUT_HELP = "judge on this share cut from train instead of test: for choosing anything"
@@ -77,10 +80,11 @@ def configure(args: Namespace, dataset: Dataset) -> tuple[RunConfig, "torch.devi
     )
     check_known(args.variant)
     from harness.training import device as devices
+    from harness.training.world import own_device
 
     if args.deterministic:
         devices.make_deterministic()
-    device = devices.choose(args.device)
+    device = devices.choose(own_device(args.device))
     precision, compiles = asked_for(args, *devices.defaults(device))
     config = replace(config, precision=precision, compile=compiles)
     if args.weights:
@@ -91,6 +95,7 @@ def configure(args: Namespace, dataset: Dataset) -> tuple[RunConfig, "torch.devi
 
 
 def main(arguments: list[str] | None = None) -> int:
+    silence_others()
     args = parser().parse_args(arguments)
     if args.json and not args.dry_run:
         raise UsageError("--json prints what --dry-run finds out: add --dry-run")
@@ -100,23 +105,42 @@ def main(arguments: list[str] | None = None) -> int:
         known = planned(config, dataset, device)
         print(json.dumps(known, indent=1, allow_nan=False)) if args.json else describe(known)
         return 0
+    from harness.training.world import joined
+
+    with joined(device) as world:
+        if world.rank:
+            return follow_first(config, device, args, world)
+        return conclude(done_already(config, args, world) or train(config, device, args, world))
+
+
+def done_already(config: RunConfig, args: Namespace, world: "World") -> Run | None:
     folder = args.out / config.run_id
-    if run_state(folder) == "done" and not args.fresh:
-        run = read_run(folder)
-        check_images(run, config.dataset, args.data_dir)
-        print("this run is done already; --fresh trains it again")
-        return conclude(run)
-    return conclude(train(config, device, args))
+    if run_state(folder) != "done" or args.fresh:
+        return None
+    run = read_run(folder)
+    check_images(run, config.dataset, args.data_dir)
+    print("this run is done already; --fresh trains it again")
+    world.told(None)
+    return run
+
+
+def follow_first(config: RunConfig, device: "torch.device", args: Namespace, world: "World") -> int:
+    from harness.experiment import Options, follow
+    from harness.training.setup import Stepping
+
+    follow(config, args.data_dir, device, Options(stepping=Stepping(accumulate=args.accumulate, world=world)))
+    return 0
 
 
 @listening()
-def train(config: RunConfig, device: "torch.device", args: Namespace) -> Run:
+def train(config: RunConfig, device: "torch.device", args: Namespace, world: "World") -> Run:
     """Waits where another process trains the same run: what that one leaves is the answer."""
     from harness.experiment import Options, run_cell
+    from harness.training.setup import Stepping
 
     print("" if args.quiet else places(args.track, args.out), end="", flush=True)
-    is_announced = False
-    options = Options(args.fresh, args.save_every, args.graph == "on", not args.no_weights, tuple(args.track))
+    is_announced, stepping = False, Stepping(args.graph == "on", args.accumulate, world)
+    options = Options(args.fresh, args.save_every, stepping, not args.no_weights, tuple(args.track))
     while True:
         try:
             return run_cell(config, args.data_dir, args.out, device, args.quiet, options)

@@ -167,6 +167,8 @@ def verify(run: Run, config: RunConfig, args: Namespace) -> dict[str, Any]:
             if old.get(name) != now[name]:
                 note(f"{name} was {old.get(name)}, is {now[name]}")
         session, changed = first_session(run)
+        if size := session.get("world_size"):
+            raise UsageError(f"{run.folder} was trained by {size} processes: it can be trained again, but not compared")
         if seeds := session.get("seeds"):
             note(f"together with seeds {', '.join(map(str, seeds))}, as it was trained")
         if changed is not None and changed < first:

@@ -17,7 +17,7 @@ from harness.data.pipeline import Batch, Scaling, scaling, to_device, training_b
 from harness.datasets import CORRUPTION_NAMES, CORRUPTION_STRENGTHS, DATASETS
 from harness.recipes import AUGMENTATIONS, PUBLISHED, RECIPES, Recipe, fitted
 from harness.training import loop, setup, step
-from harness.training.setup import Training, data_generator
+from harness.training.setup import Stepping, Training, data_generator
 from tests.copies import random_split
 from tests.fake_cuda import GPU, WaitsError, fake_cuda, moved
 from variants.catalog import CATALOG
@@ -107,9 +107,9 @@ def train_on_fake_cuda(
     """One epoch of the real loop, strictly from its first batch to its last."""
     real, seen = setup.training_batches, []
 
-    def strictly(*args):
+    def strictly(*args, **rest):
         with gpu.strict():
-            for batch in real(*args):
+            for batch in real(*args, **rest):
                 yield batch
                 seen.append(batch)
         raise OverError
@@ -117,7 +117,7 @@ def train_on_fake_cuda(
     monkeypatch.setattr(setup, "training_batches", strictly)
     with fake_cuda() as gpu:
         split, scale = to_device(SPLIT, GPU), scaling(DATA, config.recipe, GPU)
-        training = Training(config, moved(model), split, split, scale, graph)
+        training = Training(config, moved(model), split, split, scale, Stepping(graph))
         with pytest.raises(OverError):
             next(loop.train(training))
     return seen

@@ -24,7 +24,7 @@ from harness.timing.turns import made_up
 from harness.training import device as devices
 from harness.training import loop, setup, step
 from harness.training.loop import train_seeds
-from harness.training.setup import Average, Training, build_model
+from harness.training.setup import Average, Stepping, Training, build_model
 from harness.training.signals import StoppedError
 from harness.training.together import stack_models
 from tests.fake_cuda import GPU, fake_cuda, moved
@@ -322,7 +322,7 @@ def test_the_loss_is_a_graph_of_its_own_only_where_the_step_is_none(monkeypatch,
         place = GPU if kind == "cuda" else CPU
         model, split = build_model(config, CPU), to_device(data.train, place)
         model = moved(model) if kind == "cuda" else model
-        of = Training(config, model, split, split, scaling(data, config.recipe, place), graph)
+        of = Training(config, model, split, split, scaling(data, config.recipe, place), Stepping(graph))
     assert of.is_graph == (graph and kind == "cuda")
     assert modes[-1] == ("reduce-overhead" if kind == "cuda" and not graph else "default")
 
@@ -416,7 +416,7 @@ def test_on_cuda_a_graph_trains_as_no_graph(monkeypatch, compiled, seeds):
     for graph in (True, False):
         split = to_device(data.train, device)
         model = stack_models([build_model(replace(config, seed=seed), device) for seed in seeds], seeds)
-        of = Training(config, model, split, split, scaling(data, config.recipe, device), graph)
+        of = Training(config, model, split, split, scaling(data, config.recipe, device), Stepping(graph))
         assert of.is_graph is graph
         setup.warm_up(of)
         lines.append([one.line for epochs in train_seeds(of) for one in epochs])

@@ -1,8 +1,9 @@
 """From a data set to batches ready for the model: onto the device, shuffled, augmented, scaled, mixed. All is drawn on
 the host, in a fixed order, from the generator that is given."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from harness.data.augment import transfer
 from harness.data.augment.mixing import Mix, draw_mix_values, mix_of
-from harness.data.augment.steps import Step, augment_uint8_, float_steps
+from harness.data.augment.steps import Step, augment_uint8_, drawn_for, float_steps
 from harness.data.load import ImageData, Split
 from harness.recipes import Recipe
 from variants.fields import UsageError
@@ -31,9 +32,69 @@ class DeviceSplit:
 
 @dataclass(frozen=True)
 class Batch:
+    """A batch or a part of one. The parts' mean losses, times their weights, add up to the whole one's."""
+
     images: torch.Tensor  # uint8, or float and scaled where a step of the recipe needs them so
     labels: torch.Tensor
     mix: Mix | None
+    partners: int = 0  # images in front that are only there for mixing: 1 where a part's first image needs it
+    weight: float = 1.0
+
+    def __len__(self) -> int:
+        return self.labels.shape[-1] - self.partners
+
+    def parts(self, count: int) -> "list[Batch]":
+        """In order; fewer where there are fewer images."""
+        if count == 1:
+            return [self]
+        whole = self if self.mix is None or self.partners else self._led_by_last()
+        return [whole._part(start, end) for start, end in pairwise(cuts(len(self), count)) if start < end]
+
+    def _led_by_last(self) -> "Batch":
+        """The image with which the first is mixed."""
+        last = len(self) - 1
+        return replace(self._each(lambda own, dim: torch.cat([own.narrow(dim, last, 1), own], dim)), partners=1)
+
+    def _part(self, start: int, end: int) -> "Batch":
+        part = self._each(lambda own, dim: own.narrow(dim, start, end - start + self.partners))
+        return replace(part, weight=self.weight * (end - start) / len(self))
+
+    def _each(self, change: Callable[[torch.Tensor, int], torch.Tensor]) -> "Batch":
+        """All tensors changed along their images, before which there may be a dimension of seeds."""
+        dim = self.labels.ndim - 1
+        mix = Mix(*(change(own, dim) for own in self.mix)) if self.mix else None
+        return replace(self, images=change(self.images, dim), labels=change(self.labels, dim), mix=mix)
+
+
+def cuts(count: int, parts: int) -> list[int]:
+    """Where so many images are cut into parts as equal as can be, both ends included."""
+    return [count * nth // parts for nth in range(parts + 1)]
+
+
+class Share(NamedTuple):
+    """Of every batch, for one of several processes whose gradients are averaged."""
+
+    rank: int = 0
+    of: int = 1
+
+    def part(self, count: int, is_mixed: bool) -> "Part":
+        """Where there are fewer images than processes, some have one that does not count."""
+        start, end = cuts(count, self.of)[self.rank : self.rank + 2]
+        partners = int(is_mixed and self.of > 1)
+        rows = np.arange(start - partners, max(end, start + 1)) % count
+        return Part(count, rows, partners, self.of * (end - start) / count)
+
+
+WHOLE = Share()
+
+
+class Part(NamedTuple):
+    """A process's images of a batch."""
+
+    whole: int  # images in the batch
+    rows: np.ndarray  # which of them
+    partners: int  # as Batch has them
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -102,42 +163,52 @@ def shown_more_often(train: Split, share: float) -> Split:
     return train.part(np.resize(np.flatnonzero(chosen), len(train)))
 
 
-def training_batches(split: DeviceSplit, recipe: Recipe, scale: Scaling, *rngs: np.random.Generator) -> Iterator[Batch]:
+def training_batches(
+    split: DeviceSplit, recipe: Recipe, scale: Scaling, *rngs: np.random.Generator, share: Share = WHOLE
+) -> Iterator[Batch]:
     """One epoch: every image once, the last batch as short as it comes out. With a generator for each of several seeds
     batches are stacked: each seed's part is the batch that it has by itself."""
-    size, steps = recipe.batch_size, float_steps(recipe.augment)
-    for chunks in zip(*(_chunks(split, recipe, steps, rng) for rng in rngs), strict=True):
-        for i, start in enumerate(range(0, len(chunks[0].labels), size)):
-            part = slice(start, start + size)
-            images = [chunk.images[part] for chunk in chunks]
+    steps = float_steps(recipe.augment)
+    for chunks in zip(*(_chunks(split, recipe, steps, rng, share) for rng in rngs), strict=True):
+        end = 0
+        for i, part in enumerate(chunks[0].parts):
+            own = slice(end, end := end + len(part.rows))
+            images = [chunk.images[own] for chunk in chunks]
             for nth, step in enumerate(steps):
-                own = zip(images, (chunk.drawn[nth][i] for chunk in chunks))
-                images = [step.apply(scale(x), draws, recipe, scale.mean_C11) for x, draws in own]
+                with_draws = zip(images, (chunk.drawn[nth][i] for chunk in chunks))
+                images = [step.apply(scale(x), draws, recipe, scale.mean_C11) for x, draws in with_draws]
             mixes = zip(*(chunk.mix for chunk in chunks if chunk.mix))
-            mix = [_joined([values[part] for values in of_seeds]) for of_seeds in mixes]
-            labels = _joined([chunk.labels[part] for chunk in chunks])
-            yield Batch(_joined(images), labels, Mix(*mix) if mix else None)
+            mix = [_joined([values[own] for values in of_seeds]) for of_seeds in mixes]
+            labels = _joined([chunk.labels[own] for chunk in chunks])
+            yield Batch(_joined(images), labels, Mix(*mix) if mix else None, part.partners, part.weight)
 
 
 class _Chunk(NamedTuple):
     """Images augmented at once, and what their batches need besides: see draw_batches."""
 
+    parts: list[Part]
     images: torch.Tensor
     labels: torch.Tensor
     drawn: list[list[Any]]
     mix: Mix | None
 
 
-def _chunks(split: DeviceSplit, recipe: Recipe, steps: Sequence[Step], rng: np.random.Generator) -> Iterator[_Chunk]:
-    """Of one seed's epoch."""
+def _chunks(
+    split: DeviceSplit, recipe: Recipe, steps: Sequence[Step], rng: np.random.Generator, share: Share
+) -> Iterator[_Chunk]:
+    """Of one seed's epoch. Every process draws for all images and augments its own."""
     order = rng.permutation(len(split))
     size, device = recipe.batch_size, split.labels.device
     chunk = max(1, CHUNK_BYTES // split.images[0].numel() // size) * size
     for start in range(0, len(order), chunk):
-        index = transfer.to_device(order[start : start + chunk], device)
-        images = augment_uint8_(split.images.index_select(0, index), recipe.augment, recipe, rng)
-        counts = [min(size, len(index) - first) for first in range(0, len(index), size)]
-        yield _Chunk(images, split.labels.index_select(0, index), *draw_batches(counts, steps, recipe, split, rng))
+        chosen = order[start : start + chunk]
+        firsts = range(0, len(chosen), size)
+        parts = [share.part(min(size, len(chosen) - first), recipe.mix != "none") for first in firsts]
+        rows = np.concatenate([first + part.rows for first, part in zip(firsts, parts)])
+        index = transfer.to_device(chosen[rows], device)
+        images = augment_uint8_(split.images.index_select(0, index), recipe.augment, recipe, rng, rows, len(chosen))
+        drawn, mix = draw_batches(parts, steps, recipe, split, rng)
+        yield _Chunk(parts, images, split.labels.index_select(0, index), drawn, mix)
 
 
 def _joined(of_seeds: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -145,18 +216,23 @@ def _joined(of_seeds: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def draw_batches(
-    counts: Sequence[int], steps: Sequence[Step], recipe: Recipe, split: DeviceSplit, rng: np.random.Generator
+    parts: Sequence[Part], steps: Sequence[Step], recipe: Recipe, split: DeviceSplit, rng: np.random.Generator
 ) -> tuple[list[list[Any]], Mix | None]:
-    """What a chunk's batches of so many images need besides these, on the device: for each float step the draws of all
-    batches, and how all images are mixed. Drawn batch by batch, as if each were drawn when its turn comes, but worked
-    out and sent once: both cost as much for one batch as for all."""
+    """What a chunk's batches need besides their images, on the device: for each float step the draws of all batches,
+    and how all images are mixed. Drawn batch by batch, as if each were drawn when its turn comes, but worked out and
+    sent once: both cost as much for one batch as for all."""
     height, width = split.images.shape[2:]
     of_steps, mixes = [[] for _ in steps], []
-    for count in counts:
+    for part in parts:
         for step, draws in zip(steps, of_steps, strict=True):
-            draws.append(step.draw(count, height, width, recipe, rng))
+            draws.append(drawn_for(part.rows, step.draw(part.whole, height, width, recipe, rng)))
         if recipe.mix != "none":
-            mixes.append(draw_mix_values(count, height, width, recipe, rng))
+            mixes.append(draw_mix_values(part.whole, height, width, recipe, rng))
     device = split.labels.device
-    mix = mix_of(mixes, counts, height, width, recipe).to(device) if mixes else None
+    mix = None
+    if mixes:
+        whole = mix_of(mixes, [part.whole for part in parts], height, width, recipe)
+        first = np.cumsum([0, *(part.whole for part in parts)])
+        rows = np.concatenate([at + part.rows for at, part in zip(first, parts)])
+        mix = Mix(*(own[rows] for own in whole)).to(device)
     return [transfer.sent_together(draws, device) for draws in of_steps], mix

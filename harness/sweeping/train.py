@@ -128,9 +128,11 @@ def _failures(group: Sequence[PlannedRun], args: Namespace, device: Any) -> dict
     that another process is training is not among them."""
     from harness.experiment import Options, run_seeds
     from harness.training.device import CaptureError
+    from harness.training.setup import Stepping
 
     try:
-        options = Options(graph=args.graph == "on", weights=not args.no_weights, track=tuple(args.track))
+        stepping = Stepping(args.graph == "on", args.accumulate)
+        options = Options(stepping=stepping, weights=not args.no_weights, track=tuple(args.track))
         records = run_seeds([run.config for run in group], args.data_dir, args.out, device, options=options)
         by_seed = {record.config["seed"]: None if record.ok else record.result["reason"] for record in records}
         return {run.number: by_seed[run.config.seed] for run in group if run.config.seed in by_seed}

@@ -60,7 +60,7 @@ def train_seeds(
         images, number = at.batches * recipe.batch_size, (epoch - 1) * steps_per_epoch + at.batches
         for batch in islice(batches, at.batches, None):  # those that are done are drawn again, for the draws' sake
             step(batch, number)
-            images += batch.labels.shape[-1]
+            images = min(images + recipe.batch_size, images_per_epoch)
             number += 1
             progress.batch(epoch, images, step.totals)
             if checkpoints and images < images_per_epoch and checkpoints[0].due():
