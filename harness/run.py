@@ -173,8 +173,8 @@ def conclude(run: Run) -> int:
 def planned(config: RunConfig, dataset: Dataset, device: "torch.device") -> dict[str, Any]:
     """What is known before the run: `config` and `cost` as its record will have them, a learning rate for each epoch
     (that of its first step), and a guess of the time from a few uncompiled steps."""
+    from harness.cell import counted
     from harness.data.pipeline import held_out_count
-    from harness.experiment import counted
     from harness.training.estimate import FAILURES, measured_seconds
     from harness.training.optimiser import learning_rate
 

@@ -299,7 +299,7 @@ def test_divergence_in_the_very_last_step_is_caught(digits):
 
 
 def test_a_batch_norm_is_not_left_with_one_image():
-    from harness.experiment import check_batches
+    from harness.cell import check_batches
 
     normed = nn.Sequential(nn.BatchNorm2d(3))
     check_batches(normed, 100, 32)

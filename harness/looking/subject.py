@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+from harness.cell import splits_of
 from harness.config import RunConfig, parse_settings, run_config_from_plain
 from harness.data.folder import any_image, images_under, square
 from harness.data.load import ImageData, Split, load
 from harness.evidence.figures.drawing import slug, without_owners
 from harness.evidence.names import name_of
-from harness.experiment import splits_of
 from harness.records.read import Run
 from harness.training.setup import derive
 from variants import maps, weights

@@ -4,6 +4,7 @@ under corruptions. The model is left in the mode that it was in.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,17 @@ class Evaluation:
     nll: float
     predicted: np.ndarray
     confidence: np.ndarray
+
+
+class Given(NamedTuple):
+    """What is evaluated, in the order of `judged`'s arguments."""
+
+    model: nn.Module
+    forward: Callable[[torch.Tensor], torch.Tensor]
+    split: DeviceSplit
+    scale: Scaling
+    precision: str
+    world: World = ALONE
 
 
 Judged = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # the same, on the device
@@ -82,17 +94,10 @@ def read(judged: Sequence[Judged]) -> list[Evaluation]:
 
 
 @torch.no_grad()
-def evaluate_corrupted(
-    model: nn.Module,
-    forward: Callable[[torch.Tensor], torch.Tensor],
-    split: DeviceSplit,
-    scale: Scaling,
-    precision: str,
-    world: World,
-    tell: Callable[[int], None],
-) -> list[dict[str, list[float]]]:
+def evaluate_corrupted(given: Given, tell: Callable[[int], None]) -> list[dict[str, list[float]]]:
     """For each seed the accuracy under each corruption, weakest strength first. `tell` is called with the number of
     images done."""
+    model, forward, split, scale, precision, world = given
     was_training = model.training
     model.eval()
     device, size, corruptions = split.labels.device, batch_size(split, forward is not model), Corruptions()

@@ -23,7 +23,7 @@ from harness.data.load import ImageData, Split
 from harness.data.pipeline import Batch, DeviceSplit, Scaling, Share, scaling, to_device, training_batches
 from harness.recipes import Recipe
 from harness.training.device import autocast, gradient_scaler, synchronise, takes_graph
-from harness.training.evaluate import judged
+from harness.training.evaluate import Given, judged
 from harness.training.optimiser import make_optimiser
 from harness.training.together import StackedSeeds
 from harness.training.world import ALONE, World
@@ -140,9 +140,8 @@ class Training:
         self.model.zero_grad(set_to_none=True)
 
     @property
-    def evaluated_with(self) -> tuple[nn.Module, Any, DeviceSplit, Scaling, str, World]:
-        """The arguments of `judged`."""
-        return self.judged, self.forward, self.eval_split, self.scale, self.config.precision, self.world
+    def evaluated_with(self) -> Given:
+        return Given(self.judged, self.forward, self.eval_split, self.scale, self.config.precision, self.world)
 
 
 def prepared(
