@@ -47,6 +47,7 @@ class Parser(argparse.ArgumentParser):
             self.add_argument(f"--{name}", **SHARED[name])
 
     def error(self, message: str) -> NoReturn:
+        let_the_first_speak()
         self.exit(2, f"{self.prog}: {message}\nsee {self.prog} --help\n")
 
 
@@ -172,8 +173,7 @@ def _code(main: Callable[[list[str] | None], int], arguments: list[str] | None) 
 
 
 def _failed(text: str, code: int) -> int:
-    if is_other():  # the first process has most likely said it
-        time.sleep(OTHERS_WAIT_S)
+    let_the_first_speak()
     with contextlib.suppress(OSError):  # standard error may be on the same full disk
         print(text, file=sys.stderr, flush=True)
     return code
@@ -182,6 +182,12 @@ def _failed(text: str, code: int) -> int:
 def is_other() -> bool:
     """Whether torchrun has started this process and it is not the first one."""
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
+
+
+def let_the_first_speak() -> None:
+    """What is wrong for all processes is told once."""
+    if is_other():
+        time.sleep(OTHERS_WAIT_S)
 
 
 def silence_others() -> None:
