@@ -121,7 +121,8 @@ def of_variant(name: str, args: Namespace) -> Subject:
     model, names = config.module().eval(), data.dataset.class_names if data else ()
     own = labelled(data.test, names) if data else photographs(size)
     images = of_files(args.images, size) if args.images else own
-    title = f"{name}, {'pretrained' if getattr(config, 'pretrained', False) else 'untrained'}"
+    start = "pretrained" if getattr(config, "pretrained", False) else "untrained"
+    title = without_owners(", ".join((name, *args.set, start)))
     return Subject(slug(name.rpartition("/")[2]), title, model, *images, names, scale, args)
 
 
