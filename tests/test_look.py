@@ -184,7 +184,14 @@ def test_a_variant_s_title_says_what_was_set():
 
 def test_a_long_title_stays_on_the_page(trained, monkeypatch):
     """Above a confusion matrix, whose names of classes push it to the right."""
-    changes = ("epochs=2", "augment=crop,flip", "attention_scale=learned", "depth=3", "mask_diagonal=true")
+    changes = (
+        "epochs=2",
+        "augment=crop,flip",
+        "attention_scale=learned",
+        "depth=3",
+        "mask_diagonal=true",
+        "tokenizer=shifted",
+    )
     monkeypatch.setattr(figures, "name_of", lambda config: ("compact", "common", changes))
     plan = figures.confusion(replace(subject_of(trained), classes=("a very long name of a class",) * 10))
     with Image.open(io.BytesIO(drawn(plan, {})[1])) as image:
