@@ -179,7 +179,7 @@ def _unit(results: Sequence[Result]) -> str:
 
 
 def _percent(result: Result, unit: str) -> float:
-    value = result.accuracy if unit == "percent" or result.has_sign else 100 * result.accuracy
+    value = result.accuracy if unit == "percent" else 100 * result.accuracy
     if not 0 <= value <= 100:
         raise UsageError(f"{result.place}: an accuracy of {value:g}% is not possible")
     return value
