@@ -62,8 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     bar = tqdm(paths, unit="image", disable=None if len(paths) > BATCH else True, leave=False)
     images = readable(bar, card.config.image_size, problems)
     while batch := list(islice(images, BATCH)):
-        for found in predicted(model, card.classes, batch, args.top):
-            with tqdm.external_write_mode():  # above the progress bar
+        with tqdm.external_write_mode():  # above the progress bar
+            for found in predicted(model, card.classes, batch, args.top):
                 show(found, args, width)
     if len(problems) == len(paths):
         raise UsageError("there is nothing to predict: none of these is an image")
