@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from harness.commands import Parser, place, run_command
+from harness.commands import Parser, new_file, place, run_command
 from harness.datasets import title
 from harness.evidence.cells import Cell, cell_of, count, folders_of, unique, usable
 from harness.evidence.csv_results import Compared, compared
@@ -72,7 +72,7 @@ def parser() -> Parser:
     files = p.add_argument_group("of files of results")
     files.add_argument("--base", metavar="METHOD", help="what the others are compared with (default: the first one)")
     files.add_argument("--by", nargs="+", metavar="COLUMN", help="compare within each of its values (default: dataset)")
-    files.add_argument("--latex", type=place, metavar="TEX", help="write the tables there; - prints them and no more")
+    files.add_argument("--latex", type=new_file, metavar="TEX", help="write the tables there; - prints them alone")
     return p
 
 

@@ -12,6 +12,7 @@ examples:
   python -m harness.sweep main --status                         done, running, failed, missing, time left (or --json)
   python -m harness.sweep main --jobs 4                         four at once, on as many GPUs as there are
   python -m harness.sweep pooling --seeds 16 --seeds-at-once 16   sixteen seeds of each cell trained as one
+  python -m harness.sweep tuning --dataset c10 --weights RUN_ID   each run starts from the same weights
   python -m harness.sweep main --cell 17                        one run: a task of a cluster's job array
 """
 
@@ -21,7 +22,9 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
@@ -30,6 +33,7 @@ from harness.commands import DEVICE_OPTIONS, Parser, asked_for, run_command, who
 from harness.data.load import dataset_facts
 from harness.datasets import EMBEDDED, Dataset
 from harness.recipes import RECIPE_HELP, canonical
+from harness.records.read import named_run
 from harness.records.schema import ASIDE
 from harness.studies import STUDIES
 from harness.study import Study
@@ -77,7 +81,7 @@ def parser() -> Parser:
     p.add_argument("--seeds-at-once", type=seed_count, default=1, metavar="N", help=SEEDS_HELP)
     p.add_argument("--dry-run", action="store_true", help="print how many runs, which, and a guess of the time")
     p.add_argument("--json", action="store_true", help="of --list, --dry-run and --status: one object and nothing else")
-    p.add_shared(*DEVICE_OPTIONS, "no-weights", "track", "data-dir", "out")
+    p.add_shared(*DEVICE_OPTIONS, "weights", "no-weights", "track", "data-dir", "out")
     return p
 
 
@@ -108,6 +112,8 @@ def main(arguments: list[str] | None = None) -> int:
     planned = plan(study, facts, args.epochs)
     if not planned:
         raise UsageError("nothing to do: no variant here has such a recipe")
+    if args.weights:
+        planned = from_weights(planned, named_run(args.weights))
     for name in sorted(set(args.variants or []) - {run.config.variant_name for run in planned}):
         print(f"note: {name} is left out, no recipe was published for it", file=sys.stderr)
     if args.cell is not None and not 0 <= args.cell < len(planned):
@@ -134,6 +140,13 @@ def chosen(args: Namespace) -> Study:
         study = study.quick
     seeds = range(args.seeds) if args.seeds else args.seed
     return study.narrowed(args.variants, args.recipes, args.dataset, seeds)
+
+
+def from_weights(planned: Sequence[PlannedRun], place: Path) -> list[PlannedRun]:
+    from harness.training.setup import starting_from
+
+    started = starting_from([run.config for run in planned], place)
+    return [replace(run, config=config, plan_id=config.plan_id) for run, config in zip(planned, started)]
 
 
 def show_status(args: Namespace, planned: Sequence[PlannedRun]) -> int:
