@@ -12,20 +12,10 @@ from harness.commands import SCRIPT, as_typed, run_command
 from variants.fields import UsageError, near_matches
 
 PACKAGE = "small-vit-ablations"
-COMMANDS = {
-    "run": "harness.run",
-    "sweep": "harness.sweep",
-    "report": "harness.report",
-    "reproduce": "harness.reproduce",
-    "compare": "harness.compare",
-    "cost": "harness.cost",
-    "bench": "harness.bench",
-    "predict": "harness.predict",
-    "look": "harness.look",
-    "export": "harness.export",
-    "simulate": "harness.simulate",
-    "verify": "harness.verify",
-}
+COMMANDS = (
+    *("run", "sweep", "report", "reproduce", "compare", "cost"),
+    *("bench", "predict", "look", "export", "simulate", "verify"),
+)
 PLACES = """\
 they read and write below the current folder: data/, results/, paper/; the reference runs and the paper's template are
 in the repository, not in what pip installs"""
@@ -35,7 +25,7 @@ def main() -> NoReturn:
     sys.path.append("")  # as with python -m: a variant file may import what lies beside it in the current folder
     name, *words = sys.argv[1:] or ["--help"]
     if name in COMMANDS:
-        run_command(import_module(COMMANDS[name]).main, words)
+        run_command(import_module(f"harness.{name}").main, words)
     run_command(about, [name])
 
 
@@ -55,8 +45,7 @@ def about(arguments: list[str] | None) -> int:
 
 def summary(name: str) -> str:
     """The first sentence of a command's docstring, read from its file: an import would take longer than the list."""
-    module = COMMANDS[name].removeprefix("harness.")
-    docstring = (Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8").split('"""')[1]
+    docstring = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8").split('"""')[1]
     return " ".join(re.split(r"(?<=\.)\s", docstring)[0].split())
 
 

@@ -76,6 +76,15 @@ def directory(text: str) -> Path:
     return path
 
 
+def new_file(text: str) -> Path:
+    """An argument that names a file to be written."""
+    path = place(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; a file's name is needed")
+    directory(str(path.parent))
+    return path
+
+
 def seconds(text: str) -> float:
     """An argument that is a length of time: 0 or more."""
     try:
@@ -114,6 +123,12 @@ SHARED: dict[str, dict[str, Any]] = {
         "default": [],
         "metavar": "KEY=VALUE",
         "help": "any other field, as recipe.NAME=VALUE or variant.NAME=VALUE",
+    },
+    "weights": {
+        "type": place,
+        "metavar": "FILE_OR_RUN",
+        "help": "start from weights of the same architecture, of a run or timm's own file: with a new head for another "
+        "number of classes, with interpolated positions at another image size",
     },
     "no-weights": {"action": "store_true", "help": "keep no model.safetensors"},
     "track": {

@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from harness.commands import Parser, place, run_command
+from harness.commands import Parser, new_file, place, run_command
 from harness.datasets import title
 from harness.evidence.cells import Cell, cell_of, count, folders_of, unique, usable
-from harness.evidence.csv_results import UNITS, Compared, compared
+from harness.evidence.csv_results import Compared, compared
 from harness.evidence.names import name_of
 from harness.evidence.quality import Predictions, predictions_of
 from harness.evidence.writing import HOLE, difference, minutes, p_value, signed, whole
@@ -72,8 +72,7 @@ def parser() -> Parser:
     files = p.add_argument_group("of files of results")
     files.add_argument("--base", metavar="METHOD", help="what the others are compared with (default: the first one)")
     files.add_argument("--by", nargs="+", metavar="COLUMN", help="compare within each of its values (default: dataset)")
-    files.add_argument("--unit", choices=UNITS, help="of the accuracies (default: see above)")
-    files.add_argument("--latex", type=place, metavar="TEX", help="write the tables there; - prints them and no more")
+    files.add_argument("--latex", type=new_file, metavar="TEX", help="write the tables there; - prints them alone")
     return p
 
 
@@ -86,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise UsageError(f"{files[0]} is a file of results, and {others[0]} is not: its name does not end in .csv")
     if files:
         return of_files(args, [Path(name) for name in files])
-    for option in ("base", "by", "unit", "latex"):
+    for option in ("base", "by", "latex"):
         if getattr(args, option) is not None:
             raise UsageError(f"--{option} is for files of results, whose names end in .csv")
     if not args.b:
@@ -109,7 +108,7 @@ def of_files(args: Namespace, files: Sequence[Path]) -> int:
         raise UsageError(f"--latex {args.latex}: this is where the tables are written, and must not be a .csv")
     if args.latex == STDOUT and args.json:
         raise UsageError("--latex - and --json each print alone: choose one")
-    found = compared(files, args.base, args.by, args.unit)
+    found = compared(files, args.base, args.by)
     latex = "\n".join(one.table().to_latex() for one in found.comparisons)
     if args.latex == STDOUT:
         print(latex, end="")

@@ -16,10 +16,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from harness.datasets import Dataset
 from harness.recipes import PUBLISHED, Recipe, canonical, fitted, recipe_of, shortened, with_policy
-from variants.catalog import config_of
-from variants.config import ViTConfig
+from variants.catalog import TYPES, config_of
 from variants.fields import Range, Rate, UsageError, check_fields, from_plain, from_text, hints
-from variants.timm_baseline import TimmConfig
 
 SEMANTICS = 1  # raised by hand when a change of the code changes results
 
@@ -27,8 +25,6 @@ DEVICE_NAME = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)\.", re.IGNORECASE)  # 
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
-
-OWN_TYPES = {"vit": ViTConfig, "timm": TimmConfig}
 
 # Fields that came after the first records, with the value that those were made with: it is no part of an identity.
 LATER_FIELDS = {
@@ -149,7 +145,7 @@ def shape_name(variant: Any) -> str:
 
 def variant_type(variant: Any) -> str:
     """`vit`, `timm`, or for a user's own class the digest of the file that defines it: its code is its identity."""
-    for name, own in OWN_TYPES.items():
+    for name, own in TYPES.items():
         if type(variant) is own:
             return name
     file = Path(getattr(sys.modules[type(variant).__module__], "__file__", "") or "")
@@ -161,7 +157,7 @@ def run_config_from_plain(plain: Mapping[str, Any]) -> RunConfig:
     """The RunConfig that a record's config.json holds; UsageError where it holds none. Nothing missing is filled in."""
     try:
         kind = plain["variant_type"]
-        own = OWN_TYPES[kind] if kind in OWN_TYPES else type(config_of(plain["variant_name"]))
+        own = TYPES[kind] if kind in TYPES else type(config_of(plain["variant_name"]))
         parts = {"variant": own, "recipe": Recipe}
         for part, record_type in parts.items():
             if lacking := sorted(hints(record_type).keys() - plain[part].keys() - LATER_FIELDS.keys()):

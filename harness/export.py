@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.commands import Parser, place, run_command
+from harness.commands import Parser, new_file, run_command
 from harness.records.read import named_run
 from harness.records.write import write_atomically
 from variants.fields import UsageError
@@ -42,7 +42,7 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 def parser() -> Parser:
     p = Parser("harness.export", __doc__ or "")
     p.add_argument("run", metavar="RUN", help="see above")
-    form: dict[str, Any] = {"type": place, "nargs": "?", "const": Path(), "metavar": "FILE"}
+    form: dict[str, Any] = {"type": new_file, "nargs": "?", "const": False, "metavar": "FILE"}  # False: no name given
     p.add_argument("--onnx", help="(default: RUN_ID.onnx here)", **form)
     p.add_argument("--timm", help="(default: RUN_ID-timm.safetensors here)", **form)
     return p
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     if args.onnx is None and args.timm is None:
         raise UsageError("export to what? --onnx or --timm")
-    if args.onnx and (missing := [name for name in PACKAGES if not importlib.util.find_spec(name)]):
+    if args.onnx is not None and (missing := [name for name in PACKAGES if not importlib.util.find_spec(name)]):
         raise UsageError(f"--onnx needs {', '.join(missing)}: pip install '.[onnx]'")
     from variants.weights import card_of, load
 
@@ -60,14 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
     card, model = card_of(source), load(source)
     name = card.run_id or Path(source).stem
     if args.timm is not None:
-        export_timm(model, card, named(args.timm, f"{name}-timm.safetensors"))
+        export_timm(model, card, args.timm or Path(f"{name}-timm.safetensors"))
     if args.onnx is not None:
-        export_onnx(model, card, named(args.onnx, f"{name}.onnx"))
+        export_onnx(model, card, args.onnx or Path(f"{name}.onnx"))
     return 0
-
-
-def named(asked: Path, default: str) -> Path:
-    return asked if asked.name else Path(default)
 
 
 def export_timm(model: "nn.Module", card: "Card", path: Path) -> None:

@@ -39,7 +39,9 @@ def parser() -> Parser:
     p.add_argument("--dataset", help="of a VARIANT: its image size, classes and test images")
     p.add_argument("--results", metavar="DIR", help="where ids are looked up (default: as harness.compare)", **many)
     p.add_shared("set", "data-dir")
-    p.add_argument("--json", action="store_true", help="one object: of each model the figures, or why there is none")
+    p.add_argument(
+        "--json", action="store_true", help="one object: of each model each figure's files, or why there is none"
+    )
     return p
 
 
@@ -51,14 +53,14 @@ def main(arguments: list[str] | None = None) -> int:
     from harness.looking.figures import write_figures
     from harness.looking.subject import of_run, of_variant
 
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, list[str] | str]] = {}
     for one in chosen:
         subject = of_run(one, args) if isinstance(one, Run) else of_variant(one, args)
         told = found[subject.name] = {}
-        for name, line in write_figures(subject, args.out / subject.name):
-            told[name] = line
+        for name, files in write_figures(subject, args.out / subject.name):
+            told[name] = files
             if not args.json:
-                print(f"{name}: {line}", flush=True)
+                print(f"{name}: {f'none: {files}' if isinstance(files, str) else f'{files[0]} .png'}", flush=True)
     if args.json:
         print(json.dumps(found, indent=1))
     return 0

@@ -14,12 +14,11 @@ examples:
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -57,12 +56,15 @@ def main(arguments: list[str] | None = None) -> int:
     source = named_run(args.run)
     device, card = devices.choose(args.device), card_of(source)
     model = OfPixels(load(source), card).to(device).eval()
-    tell = writer("csv" if args.csv else "json" if args.json else "", max(len(readably(path)) for path in paths))
+    width = max(len(readably(path)) for path in paths)
+    if args.csv:
+        print("image,rank,class,probability")
     bar = tqdm(paths, unit="image", disable=None if len(paths) > BATCH else True, leave=False)
     images = readable(bar, card.config.image_size, problems)
     while batch := list(islice(images, BATCH)):
-        for found in predicted(model, card.classes, batch, args.top):
-            tell(found)
+        with tqdm.external_write_mode():  # above the progress bar
+            for found in predicted(model, card.classes, batch, args.top):
+                show(found, args, width)
     if len(problems) == len(paths):
         raise UsageError("there is nothing to predict: none of these is an image")
     return 1 if problems else 0
@@ -105,23 +107,16 @@ def readably(path: Path) -> str:
     return str(path).encode(errors="replace").decode()
 
 
-def writer(form: str, width: int) -> Callable[[Predicted], None]:
-    """What prints one image's prediction, above the progress bar. `width` of the longest name."""
-    show = partial(tqdm.write, file=sys.stdout)
-    rows = csv.writer(cast(Any, SimpleNamespace(write=partial(show, end=""))), lineterminator="\n")
-
-    def tell(found: Predicted) -> None:
-        if form == "json":
-            show(json.dumps(found))
-        elif form == "csv":
-            rows.writerows((found["image"], rank, *one.values()) for rank, one in enumerate(found["top"], 1))
-        else:
-            likely = "   ".join(f"{one['probability']:6.1%} {one['class']}" for one in found["top"])
-            show(f"{found['image']:<{width}}  {likely}")
-
-    if form == "csv":
-        rows.writerow(("image", "rank", "class", "probability"))
-    return tell
+def show(found: Predicted, args: Namespace, width: int) -> None:
+    """One image's prediction; `width` of the longest name."""
+    if args.json:
+        print(json.dumps(found))
+    elif args.csv:
+        rows = [(found["image"], rank, *one.values()) for rank, one in enumerate(found["top"], 1)]
+        csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+    else:
+        likely = "   ".join(f"{one['probability']:6.1%} {one['class']}" for one in found["top"])
+        print(f"{found['image']:<{width}}  {likely}")
 
 
 if __name__ == "__main__":

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 WAIT_S = 1.0
 HOLDOUT_HELP = "judge on this share cut from train instead of test: for choosing anything"
-WEIGHTS_HELP = """start from weights of the same architecture, of a run or timm's own file: with a new head for another
-number of classes, with interpolated positions at another image size"""
 SAVE_HELP = "how much at most is lost when the process is killed: the same command goes on (default: 60)"
 
 
@@ -50,8 +48,7 @@ def parser() -> Parser:
     p.add_argument("--seed", type=int, default=0, help="of weights, data order and augmentation (default: 0)")
     p.add_argument("--epochs", type=int, help="warm-up keeps its share (default: the recipe's)")
     p.add_argument("--batch-size", type=int, help="(default: the recipe's)")
-    p.add_shared(*DEVICE_OPTIONS)
-    p.add_argument("--weights", metavar="FILE_OR_RUN", help=WEIGHTS_HELP)
+    p.add_shared(*DEVICE_OPTIONS, "weights")
     p.add_argument("--holdout", type=float, default=0.0, metavar="SHARE", help=HOLDOUT_HELP)
     p.add_shared("set")
     p.add_argument("--name", default="", help="a label for the record; no part of the run's identity")
@@ -90,7 +87,7 @@ def configure(args: Namespace, dataset: Dataset) -> tuple[RunConfig, "torch.devi
     if args.weights:
         from harness.training.setup import starting_from
 
-        config = starting_from(config, named_run(args.weights))
+        (config,) = starting_from([config], named_run(args.weights))
     return config, device
 
 
@@ -177,18 +174,22 @@ def planned(config: RunConfig, dataset: Dataset, device: "torch.device") -> dict
     from harness.data.pipeline import held_out_count
     from harness.training.estimate import FAILURES, measured_seconds
     from harness.training.optimiser import learning_rate
+    from variants.weights import start
 
     recipe, images = config.recipe, dataset.train_count
     if config.holdout:
         images -= held_out_count(images, config.holdout)
     steps = -(-images // recipe.batch_size)
+    model = from_scratch(config.variant).module()
+    if config.weights_digest:
+        start(model, config.weights, config.weights_digest)  # those that do not fit are refused here too
     try:
         guess: dict[str, Any] = {"seconds": measured_seconds(config, dataset, device), "reason": None}
     except FAILURES as error:
         guess = {"seconds": None, "reason": f"a step fails: {type(error).__name__}: {error}"}
     return {
         "config": config.to_plain(),
-        "cost": asdict(counted(config, from_scratch(config.variant).module())),
+        "cost": asdict(counted(config, model)),
         "steps_per_epoch": steps,
         "learning_rates": [learning_rate(recipe, epoch * steps, steps) for epoch in range(recipe.epochs)],
         "estimate": {**guess, "device": str(device)},

@@ -12,6 +12,7 @@ examples:
   python -m harness.sweep main --status                         done, running, failed, missing, time left (or --json)
   python -m harness.sweep main --jobs 4                         four at once, on as many GPUs as there are
   python -m harness.sweep pooling --seeds 16 --seeds-at-once 16   sixteen seeds of each cell trained as one
+  python -m harness.sweep tuning --dataset c10 --weights RUN_ID   each run starts from the same weights
   python -m harness.sweep main --cell 17                        one run: a task of a cluster's job array
 """
 
@@ -20,9 +21,11 @@ import json
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
@@ -30,6 +33,7 @@ from harness.commands import DEVICE_OPTIONS, Parser, asked_for, run_command, who
 from harness.data.load import dataset_facts
 from harness.datasets import EMBEDDED, Dataset
 from harness.recipes import RECIPE_HELP, canonical
+from harness.records.read import named_run
 from harness.records.schema import ASIDE
 from harness.studies import STUDIES
 from harness.study import Study
@@ -58,7 +62,7 @@ def seed_count(text: str) -> int:
 
 def parser() -> Parser:
     p = Parser("harness.sweep", __doc__ or "")
-    p.add_argument("study", help=f"one of {', '.join(STUDIES)}")
+    p.add_argument("study", nargs="?", help=f"one of {', '.join(STUDIES)}")
     seeds = p.add_mutually_exclusive_group()
     seeds.add_argument(
         "--seeds", type=seed_count, metavar="N", help="the first N seeds, 0 to N-1 (default: the study's)"
@@ -68,7 +72,7 @@ def parser() -> Parser:
     p.add_argument("--variants", nargs="+", metavar="NAME", help="(default: the study's)")
     p.add_argument("--recipes", type=canonical, nargs="+", metavar="NAME", help=f"{RECIPE_HELP} (default: the study's)")
     p.add_argument("--epochs", type=int, metavar="N", help="another number of epochs for every run")
-    p.add_argument("--list", action=ListStudies, nargs=0, help="list the studies and exit")
+    p.add_argument("--list", action="store_true", help="list the studies and exit")
     p.add_argument("--quick", action="store_true", help="the study's small form on embedded data")
     act = p.add_mutually_exclusive_group()
     act.add_argument("--status", action="store_true", help="the state of each run and how long is left; trains nothing")
@@ -76,28 +80,29 @@ def parser() -> Parser:
     act.add_argument("--jobs", type=JOBS, metavar="N", help=JOBS_HELP)
     p.add_argument("--seeds-at-once", type=seed_count, default=1, metavar="N", help=SEEDS_HELP)
     p.add_argument("--dry-run", action="store_true", help="print how many runs, which, and a guess of the time")
-    p.add_argument("--json", action="store_true", help="of --status: one object and nothing else")
-    p.add_shared(*DEVICE_OPTIONS, "no-weights", "track", "data-dir", "out")
+    p.add_argument("--json", action="store_true", help="of --list, --dry-run and --status: one object and nothing else")
+    p.add_shared(*DEVICE_OPTIONS, "weights", "no-weights", "track", "data-dir", "out")
     return p
 
 
-class ListStudies(argparse.Action):
-    """Like --help: prints and exits, whatever else was asked. Unlike it, an output that takes no more is an error."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        rows = [
-            [name, study.run_count, study.quick.run_count if study.quick else "", study.question]
-            for name, study in STUDIES.items()
-        ]
-        print(tabulate(rows, headers=["study", "runs", "--quick", "question"]))
-        parser.exit()
+def list_studies(as_json: bool) -> int:
+    names = ("study", "runs", "quick", "question")
+    rows = [(name, of.run_count, of.quick and of.quick.run_count, of.question) for name, of in STUDIES.items()]
+    headers = ["study", "runs", "--quick", "question"]
+    print(json.dumps([dict(zip(names, row)) for row in rows], indent=1) if as_json else tabulate(rows, headers))
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
-    args = parser().parse_args(words)
-    if args.json and not args.status:
-        raise UsageError("--json prints what --status finds out: add --status")
+    p = parser()
+    args = p.parse_args(words)
+    if args.list:
+        return list_studies(args.json)
+    if args.study is None:
+        p.error("the following arguments are required: study (--list names them)")
+    if args.json and not (args.status or args.dry_run):
+        raise UsageError("--json prints what is found out and trains nothing: add --status or --dry-run")
     if args.seeds_at_once > 1 and ((args.jobs or 1) > 1 or args.cell is not None):
         raise UsageError("--seeds-at-once trains the seeds in one process: leave out --jobs and --cell")
     if args.seeds_at_once > 1 and args.precision == "fp16":
@@ -107,13 +112,15 @@ def main(arguments: list[str] | None = None) -> int:
     planned = plan(study, facts, args.epochs)
     if not planned:
         raise UsageError("nothing to do: no variant here has such a recipe")
+    if args.weights:
+        planned = from_weights(planned, named_run(args.weights))
     for name in sorted(set(args.variants or []) - {run.config.variant_name for run in planned}):
         print(f"note: {name} is left out, no recipe was published for it", file=sys.stderr)
     if args.cell is not None and not 0 <= args.cell < len(planned):
         raise UsageError(f"--cell {args.cell}: this plan has the runs 0 to {len(planned) - 1}")
     if args.status:
         return show_status(args, planned)
-    if args.cell is None:
+    if args.cell is None and not args.json:
         print(places(args.track, args.out), end="", flush=True)
     code = at_once(args, planned, words) if may_be_several(args, study) else None
     return in_turn(args, planned, facts) if code is None else code
@@ -133,6 +140,13 @@ def chosen(args: Namespace) -> Study:
         study = study.quick
     seeds = range(args.seeds) if args.seeds else args.seed
     return study.narrowed(args.variants, args.recipes, args.dataset, seeds)
+
+
+def from_weights(planned: Sequence[PlannedRun], place: Path) -> list[PlannedRun]:
+    from harness.training.setup import starting_from
+
+    started = starting_from([run.config for run in planned], place)
+    return [replace(run, config=config, plan_id=config.plan_id) for run, config in zip(planned, started)]
 
 
 def show_status(args: Namespace, planned: Sequence[PlannedRun]) -> int:
@@ -162,7 +176,9 @@ def in_turn(args: Namespace, planned: Sequence[PlannedRun], facts: Mapping[str, 
     if args.cell is not None:
         runs = [runs[args.cell]]
     todo = to_train(args, runs)
-    if args.cell is None or args.dry_run:
+    if args.json:
+        print(json.dumps(plan_plain(args, runs, todo, facts, device), indent=1))
+    elif args.cell is None or args.dry_run:
         announce(runs, todo)
         if todo:
             announce_time(todo, facts, device, args.dry_run)
@@ -198,22 +214,45 @@ def announce(runs: Sequence[PlannedRun], todo: Sequence[PlannedRun], how: str = 
     )
 
 
+def guesses(
+    todo: Sequence[PlannedRun], facts: Mapping[str, Dataset], device: Any
+) -> Iterator[tuple[PlannedRun, float | None]]:
+    """The first run of each cell and how many seconds a seed of it takes; None where a step of the model fails."""
+    from harness.training.estimate import seconds_of
+
+    for run in sorted({run.plan_id: run for run in reversed(todo)}.values(), key=lambda run: run.number):
+        yield run, seconds_of(run.config, facts[run.config.dataset], device)
+
+
 def announce_time(todo: Sequence[PlannedRun], facts: Mapping[str, Dataset], device: Any, each: bool) -> None:
     """A guess for all, and of `each` cell, with the number of its first run."""
     from harness.training.device import describe
-    from harness.training.estimate import seconds_of
 
-    guesses: dict[str, float | None] = {}  # None where a step of the model fails
-    for run in todo:
-        if run.plan_id not in guesses:
-            seconds = guesses[run.plan_id] = seconds_of(run.config, facts[run.config.dataset], device)
-            time = "unknown" if seconds is None else f"about {about(seconds)} for each seed"
-            if each:
-                print(f"  {run.number:>5}  {run.cell}: {time}")
-    known = [guesses[run.plan_id] for run in todo]
+    seconds_of_cell = {}
+    for run, seconds in guesses(todo, facts, device):
+        seconds_of_cell[run.plan_id] = seconds
+        time = "unknown" if seconds is None else f"about {about(seconds)} for each seed"
+        if each:
+            print(f"  {run.number:>5}  {run.cell}: {time}")
+    known = [seconds_of_cell[run.plan_id] for run in todo]
     total, more = about(sum(seconds or 0 for seconds in known)), " and what could not be guessed" * (None in known)
     name = describe(device)["device_name"]
     print(f"about {total}{more} on {name} (a guess from a few uncompiled steps of each model)", flush=True)
+
+
+def plan_plain(
+    args: Namespace, runs: Sequence[PlannedRun], todo: Sequence[PlannedRun], facts: Mapping[str, Dataset], device: Any
+) -> dict[str, Any]:
+    """What --dry-run tells, as `--json` prints it; `number` is that of a cell's first run that is not done."""
+    from harness.training.device import describe
+
+    cells = [
+        {"number": run.number, "row": run.row.title, "dataset": run.config.dataset, "seconds_of_a_seed": seconds}
+        | {"to_train": sum(other.plan_id == run.plan_id for other in todo)}
+        for run, seconds in guesses(todo, facts, device)
+    ]
+    counts = {"runs": len(runs), "done": len(runs) - len(todo), "to_train": len(todo)}
+    return {"study": args.study, "out": str(args.out), **counts, **describe(device), "cells": cells}
 
 
 if __name__ == "__main__":

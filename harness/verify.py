@@ -51,7 +51,7 @@ def parser() -> Parser:
     p.add_argument("runs", type=place, nargs="*", metavar="RUN", help="folders of runs; with --records, of records")
     p.add_argument("--records", action="store_true", help="train nothing: check what the records say")
     p.add_argument("--first", type=whole, metavar="N", help="train only the first N epochs again")
-    p.add_argument("--weights", metavar="FILE_OR_RUN", help="that a fine-tuned run started from, where they lie now")
+    p.add_argument("--weights", type=place, metavar="FILE_OR_RUN", help="that it started from, where they lie now")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     p.add_argument("--data-dir", type=directory, default=Path("data"), help="(default: data)")
     p.add_argument("--quiet", action="store_true", help="no progress")
@@ -131,7 +131,7 @@ def _check_code(run: Run) -> None:
         raise UsageError(f"{file} is not, or no longer, the code that it was made with")
 
 
-def with_weights(config: RunConfig, named: str | None) -> RunConfig:
+def with_weights(config: RunConfig, named: Path | None) -> RunConfig:
     """Where the weights lie that it started from; that they are those is found out when they are read."""
     if not config.weights_digest:
         return config

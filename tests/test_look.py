@@ -1,7 +1,9 @@
 """harness.look: the figures of a trained run and of variants, and what it says where there is none."""
 
+import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ from PIL import Image
 from harness import look, run
 from harness.commands import run_command
 from harness.data.load import load
-from harness.evidence.figures.drawing import read_digest
+from harness.evidence.figures.drawing import drawn, read_digest
 from harness.looking import figures
-from harness.looking.subject import of_run
+from harness.looking.subject import of_run, of_variant
 from harness.records.read import Run, read_run
 from variants.weights import FILE
 
@@ -45,8 +47,9 @@ def told(capsys: Any, *words: Any) -> Any:
 
 def test_every_figure_of_a_run_is_written_and_shows_something(trained, tmp_path, capsys):
     found = told(capsys, trained.folder, "--out", tmp_path)
-    assert list(found) == ALL and not [line for line in found.values() if line.startswith("none")]
+    assert list(found) == ALL and not [why for why in found.values() if isinstance(why, str)]
     folder = tmp_path / trained.folder.name
+    assert found["distance"] == [str(folder / "distance.pdf"), str(folder / "distance.png")]
     assert {path.name for path in folder.iterdir()} == {f"{name}.{end}" for name in ALL for end in ("png", "pdf")}
     for name in ALL:
         pdf, png = folder / f"{name}.pdf", folder / f"{name}.png"
@@ -157,7 +160,7 @@ def test_images_of_ones_own(trained, tmp_path, capsys):
     assert subject.images.shape == (2, 8, 8, 3) and subject.texts == ("b.png", "turned.jpg")
     assert subject.images[1, :3].mean() > 200 and subject.images[1, 5:].mean() < 60
     found = told(capsys, trained.folder, "--images", tmp_path, "--out", tmp_path / "out")
-    left_out = {name for name, line in found.items() if line.startswith("none")}
+    left_out = {name for name, why in found.items() if isinstance(why, str)}
     assert left_out == {"augmented", "mistakes"} and "others were given" in found["mistakes"]
     sheet = figures.contact_sheet(subject).data["rows"][0]
     assert sheet[0]["text"].startswith("b.png\n→ ") and sheet[0]["color"] == figures.BLACK
@@ -168,7 +171,28 @@ def test_resnet18_has_no_attention_and_its_other_figures(tmp_path, capsys):
     found = told(capsys, "resnet18", *words)
     assert all("not available for timm's resnet18" in found[name] for name in ("attention", "rollout", "distance"))
     assert "no embedding" in found["positions"] and "alone" in found["contact-sheet"]
-    assert found["filters"].endswith("resnet18/filters.pdf .png") and (tmp_path / "resnet18" / "filters.png").exists()
+    assert found["filters"][1] == str(tmp_path / "resnet18" / "filters.png") and Path(found["filters"][1]).exists()
     assert look.main(["timm:deit_tiny_distilled_patch16_224", "--set", "variant.patch=4", *words]) == 0
     printed = capsys.readouterr().out
     assert printed.count(".pdf .png") == 5 and "pooling: none: it has no pooling weights" in printed
+
+
+def test_a_variant_s_title_says_what_was_set():
+    words = ["compact", "--set", "variant.depth=1", "variant.pool=mean", "--dataset", "digits"]
+    assert of_variant("compact", look.parser().parse_args(words)).title == "compact, depth=1, pool=mean, untrained"
+
+
+def test_a_long_title_stays_on_the_page(trained, monkeypatch):
+    """Above a confusion matrix, whose names of classes push it to the right."""
+    changes = (
+        "epochs=2",
+        "augment=crop,flip",
+        "attention_scale=learned",
+        "depth=3",
+        "mask_diagonal=true",
+        "tokenizer=shifted",
+    )
+    monkeypatch.setattr(figures, "name_of", lambda config: ("compact", "common", changes))
+    plan = figures.confusion(replace(subject_of(trained), classes=("a very long name of a class",) * 10))
+    with Image.open(io.BytesIO(drawn(plan, {})[1])) as image:
+        assert np.asarray(image.convert("L"))[:, -1].min() == 255

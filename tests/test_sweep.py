@@ -405,11 +405,27 @@ def test_what_is_seen_of_small_runs(monkeypatch, tty):
 
 
 def test_the_list_names_every_study_with_its_question(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        sweep.main(["--list"])
+    assert sweep.main(["--list"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert sweep.main(["--list", "--json"]) == 0
+    rows = {row["study"]: row for row in json.loads(capsys.readouterr().out)}
     for name, study in STUDIES.items():
         assert study.question in lines[name] and str(study.run_count) in lines[name]
+        assert rows[name]["question"] == study.question and rows[name]["runs"] == study.run_count
+
+
+def test_a_dry_run_as_json(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("harness.training.estimate.seconds_of", lambda config, *_: 2.0 if config.seed == 0 else None)
+    words = ["pooling", "--quick", "--track", "tensorboard", "--out", str(tmp_path), "--device", "cpu", "--json"]
+    assert sweep.main([*words, "--dry-run"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["study"], told["runs"], told["done"], told["to_train"]) == ("pooling", 6, 0, 6)
+    assert [(cell["number"], cell["to_train"], cell["seconds_of_a_seed"]) for cell in told["cells"]] == [
+        (number, 2, 2.0) for number in range(3)
+    ]
+    assert {cell["row"] for cell in told["cells"]} == {"pool=cls", "pool=mean", "pool=seq"} and not list(
+        tmp_path.iterdir()
+    )
 
 
 def test_a_run_s_number_stays_when_seeds_are_added():

@@ -379,3 +379,9 @@ def test_readers_of_records_see_no_run_in_it(out):
     assert len(load_runs([out])) == 2
     with pytest.raises(FileNotFoundError):
         read_run(out / "track")
+
+
+def test_where_a_run_is_shown_is_printed_once(kept, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(kept, "url", "https://example.org/run")
+    session(tmp_path, range(1, 4), goes_on=False)
+    assert capsys.readouterr().out == "a run: https://example.org/run\n"

@@ -1,6 +1,6 @@
 """Runs that start from weights: what they take over, that none is ever taken for one from scratch, what is refused."""
 
-import re
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from harness import run, verify
+from harness import run, sweep, verify
 from harness.commands import run_command
-from harness.config import plan_id, resolve, run_config_from_plain
+from harness.config import RunConfig, plan_id, resolve, run_config_from_plain
 from harness.data.load import load as load_data
 from harness.datasets import DATASETS
 from harness.evidence.cells import read_evidence
@@ -89,6 +89,11 @@ def moved(source, half, tmp_path_factory) -> Run:
 # --- what is taken over ----------------------------------------------------------------------------------------------
 
 
+def started_from(config: RunConfig, place: Path) -> RunConfig:
+    (started,) = starting_from([config], place)
+    return started
+
+
 def gain(moved: Run, scratch: Run) -> float:
     return moved.result["test_accuracy"] - scratch.result["test_accuracy"]
 
@@ -109,13 +114,13 @@ def test_at_another_image_size_too(source, half, tmp_path):
 def test_everything_but_the_head_is_taken_and_that_is_the_seed_s(source):
     config = resolve("compact", replace(DATASETS["digits"], num_classes=5), "quick", settings=TINY, seed=3)
     fresh = build_model(config, CPU).state_dict()
-    started = build_model(starting_from(config, source), CPU).state_dict()
+    started = build_model(started_from(config, source), CPU).state_dict()
     given = tensors_of(source)
     for name, value in started.items():
         expected = fresh[name] if name.startswith("head.") else given[name]
         assert torch.equal(value, expected), name
     same = replace(config, variant=replace(config.variant, num_classes=10))
-    assert torch.equal(build_model(starting_from(same, source), CPU).head.weight, given["head.weight"])  # type: ignore
+    assert torch.equal(build_model(started_from(same, source), CPU).head.weight, given["head.weight"])  # type: ignore
 
 
 @pytest.mark.parametrize("pool", ["cls", "mean"])
@@ -138,9 +143,25 @@ def test_positions_are_interpolated_and_the_class_token_keeps_its_own(pool, tmp_
     assert torch.equal(large.blocks[0].mlp.expand.weight, model.blocks[0].mlp.expand.weight)
 
 
+def test_relative_positions_are_interpolated_too(tmp_path):
+    small = replace(BASE, relative_bias=True, heads=1)
+    model: Any = small.module()
+    size, large_size = 2 * small.grid - 1, 2 * 8 - 1
+    rows = torch.arange(size) - size // 2.0  # how far below the other cell lies
+    with torch.no_grad():
+        model.blocks[0].attention.relative_bias.table[:] = rows[:, None].expand(size, size).reshape(1, -1)
+    file = written(tmp_path, model)
+    large: Any = replace(small, image_size=16).module()
+    start(large, file, digest_of(tensors_of(file)))
+    table = large.blocks[0].attention.relative_bias.table.detach().reshape(large_size, large_size)
+    assert torch.allclose(table, table[:, :1].expand_as(table), atol=1e-5) and table[7, 7].abs() < 1e-5
+    middle = table[5:10, 0]
+    assert torch.allclose(middle, torch.arange(-2.0, 3) * size / large_size, atol=0.05), "half the distance, half of it"
+
+
 def written(folder: Path, model: Any, **said: Any) -> Path:
     kind = "vit" if isinstance(model.config, ViTConfig) else "timm"
-    card = Card("mine", kind, asdict(model.config), "made up", tuple("abc"), (0.5,) * 3, (0.5,) * 3)
+    card = Card("mine", kind, asdict(model.config), "made up", tuple("abc"), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     path = folder / FILE
     path.write_bytes(to_bytes(model.state_dict(), replace(card, **said)))
     return path
@@ -214,15 +235,15 @@ def test_reports_show_it_as_another_row(moved, source, half, tmp_path):
 
 def test_the_same_tensors_are_the_same_start_wherever_they_lie(source, tmp_path):
     config = resolve("compact", DATASETS["digits"], "quick", settings=TINY)
-    first = starting_from(config, source)
+    first = started_from(config, source)
     model: Any = config.variant.module()
     model.load_state_dict(tensors_of(source))
     (tmp_path / "copy").mkdir()
     copy = written(tmp_path / "copy", model, accuracy=0.5)
-    assert starting_from(config, copy).run_id == first.run_id
+    assert started_from(config, copy).run_id == first.run_id
     with torch.no_grad():
         model.head.bias[0] += 1e-6
-    other = starting_from(config, written(tmp_path / "copy", model))
+    other = started_from(config, written(tmp_path / "copy", model))
     assert other.run_id != first.run_id
 
 
@@ -268,13 +289,6 @@ def test_what_does_not_shape_the_model_may_differ(tmp_path):
     start(BASE.module(), file, digest_of(tensors_of(file)))
 
 
-def test_relative_positions_of_another_size_are_refused(tmp_path):
-    biased = replace(BASE, relative_bias=True)
-    file = written(tmp_path, replace(biased, image_size=12).module())
-    with pytest.raises(UsageError, match=re.escape("relative_bias.table is (2, 121), not (2, 49)")):
-        start(biased.module(), file, digest_of(tensors_of(file)))
-
-
 def test_a_vit_does_not_start_from_a_timm_model_nor_from_a_foreign_file(tmp_path):
     file = written(tmp_path, config_of("timm:resnet10t", 32, 10).module())
     with pytest.raises(UsageError, match="class=TimmConfig instead of ViTConfig"):
@@ -284,9 +298,26 @@ def test_a_vit_does_not_start_from_a_timm_model_nor_from_a_foreign_file(tmp_path
         start(BASE.module(), file, digest_of(tensors_of(file)))
 
 
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    model: Any = BASE.module()
+    with torch.no_grad():
+        model.head.bias[1] = torch.nan
+    file = written(tmp_path, model)
+    with pytest.raises(UsageError, match=r"not a number \(NaN\): head.bias$"):
+        start(BASE.module(), file, digest_of(tensors_of(file)))
+
+
+def test_a_dry_run_finds_out_that_they_do_not_fit(source, tmp_path, capsys):
+    wide = words("digits", tmp_path, "variant.mlp_width=64", "--weights", str(source), "--dry-run")
+    wide.remove("variant.mlp_width=32")
+    with pytest.raises(UsageError, match="mlp_width=32 instead of 64"):
+        run.main(wide)
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
+        (["--weights", ""], "a path is needed"),
         (["--weights", "nosuch"], "there is no such file"),
         (["--weights", "."], "--no-weights"),
         (["--weights", "pickle.safetensors"], "no whole safetensors file"),
@@ -303,4 +334,23 @@ def test_a_start_from_nothing_usable_exits_2(more, told, tmp_path, monkeypatch, 
 def test_pretrained_and_weights_are_two_starts(source):
     config = resolve("timm:resnet10t", DATASETS["c10"], "s3", settings=["variant.pretrained=true"])
     with pytest.raises(UsageError, match="leave out that or --weights"):
-        starting_from(config, source)
+        started_from(config, source)
+
+
+# --- many ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_run_of_a_study_starts_from_the_same_weights(source, half, tmp_path, capsys):
+    """Each is the run that harness.run makes; they are told from those from scratch; what does not fit fails alone."""
+    out, few = ["--out", str(tmp_path), "--device", "cpu", "--no-weights"], ["--dataset", half, "--epochs", "1"]
+    asked = ["pooling", "--quick", *few, "--seeds", "1", *out]
+    wide = run.main(["--variant", "compact", "--recipe", "quick", *few[:2], "--epochs", "1", *out[:4], "--quiet"])
+    weights = next(path for path in tmp_path.glob(f"*/{FILE}"))
+    assert wide == 0 and sweep.main([*asked, "--weights", str(weights), "--jobs", "1"]) == 1
+    assert "pool=seq instead of cls" in capsys.readouterr().err
+    (started,) = (one for one in load_runs([tmp_path]) if one.config.get("weights_digest"))
+    assert started.config["variant_name"] == "compact" and started.config["weights"] == str(weights)
+    assert sweep.main([*asked, "--weights", str(weights), "--status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"]["done"] == 1
+    same = started_from(replace(run_config_from_plain(started.config), overrides=()), weights)
+    assert same.run_id == started.folder.name

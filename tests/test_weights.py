@@ -197,6 +197,14 @@ def of_a_class_of_somebodys_own(path: Path) -> None:
     rewritten(path, tensors_of(path), variant_type="Mine@0123456789abcdef")
 
 
+def with_a_mean_that_is_none(path: Path) -> None:
+    rewritten(path, tensors_of(path), mean="grey")
+
+
+def with_a_config_that_is_none(path: Path) -> None:
+    rewritten(path, tensors_of(path), variant=[1])
+
+
 def with_a_field_of_other_code(path: Path) -> None:
     rewritten(path, tensors_of(path), variant={"depht": 1})
 
@@ -209,6 +217,8 @@ SPOILT = {
     without_its_head: "another architecture: no head.weight; no head.bias$",
     of_a_class_of_somebodys_own: r"build it yourself, then load\(PATH, model\)",
     with_a_field_of_other_code: "did you mean depth",
+    with_a_mean_that_is_none: "was not written by this suite",
+    with_a_config_that_is_none: "was not written by this suite",
     Path.unlink: "there is no such file",
 }
 

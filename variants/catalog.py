@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from variants.compact import COMPACT, COMPACT_CLS
+from variants.config import ViTConfig
 from variants.fields import UsageError, first_line, near_matches
 from variants.neighbours import CCT, CVT, SMALL_P4, VIT_224, VIT_LITE
 from variants.patch2 import PATCH2, PATCH2_CONV
@@ -35,6 +36,9 @@ CATALOG: dict[str, Any] = {
     "small-p4": SMALL_P4,
     "resnet18": RESNET18,
 }
+
+# The suite's own classes, by what records and files of weights call them.
+TYPES = {"vit": ViTConfig, "timm": TimmConfig}
 
 
 def config_of(name: str, image_size: int = 32, num_classes: int = 10) -> Any:

@@ -16,12 +16,11 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from variants.as_timm import from_timm, obstacles
-from variants.config import ViTConfig
-from variants.fields import UsageError, first_line, from_plain
-from variants.timm_baseline import TimmConfig, from_scratch
+from variants.catalog import TYPES
+from variants.fields import UsageError, check_fields, first_line, from_plain
+from variants.timm_baseline import from_scratch
 
 FILE = "model.safetensors"
-TYPES = {"vit": ViTConfig, "timm": TimmConfig}
 Numbers = tuple[float, ...]
 
 
@@ -31,7 +30,7 @@ class Card:
 
     variant_name: str
     variant_type: str  # vit, timm, or the digest of the file that defines another class
-    variant: Mapping[str, Any]  # the fields of its config
+    variant: dict  # the fields of its config
     dataset: str
     classes: tuple[str, ...]
     mean: Numbers
@@ -39,6 +38,9 @@ class Card:
     run_id: str = ""
     split: str = "test"  # on which the accuracy was found
     accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def config(self) -> Any:
@@ -61,7 +63,7 @@ def path_of(place: Path | str) -> Path:
     path = Path(place)
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
-        why = "there is no such file"
+        why = "there is no such file; a run's folder or id is needed, or its model.safetensors"
         if path.is_dir():
             why = "it is no finished run, or one with --no-weights; harness.run --fresh trains it again"
         raise UsageError(f"{file}: no weights: {why}")
@@ -161,13 +163,22 @@ def adapted(name: str, given: torch.Tensor, own: torch.Tensor, config: Any) -> t
         return given
     if given.shape[1:] == own.shape[1:] and len(own) == config.num_classes:
         return own  # the head
-    is_position = name.endswith(("position.table", "pos_embed")) and given.ndim == own.ndim == 3
-    extra = [shape[1] - math.isqrt(shape[1]) ** 2 for shape in (given.shape, own.shape)] if is_position else [0, 1]
-    if extra[0] != extra[1] or given.shape[2] != own.shape[2]:
-        return given  # which does not fit
+    if name.endswith(("position.table", "pos_embed")) and given.ndim == own.ndim == 3:
+        return interpolated(given, own)
+    if name.endswith("relative_bias.table") and given.ndim == own.ndim == 2:  # heads x offsets, a grid of them too
+        return interpolated(given.T[None], own.T[None])[0].T
+    return given
+
+
+def interpolated(given_1ND: torch.Tensor, own_1ND: torch.Tensor) -> torch.Tensor:
+    """From one grid to another; what stands before the grid, as a class token's position, stays. As it is where the two
+    differ in more."""
+    extra, own_extra = (table.shape[1] - math.isqrt(table.shape[1]) ** 2 for table in (given_1ND, own_1ND))
+    if extra != own_extra or given_1ND.shape[::2] != own_1ND.shape[::2]:
+        return given_1ND
     from timm.layers import resample_abs_pos_embed  # type: ignore
 
-    return resample_abs_pos_embed(given, [math.isqrt(own.shape[1])] * 2, num_prefix_tokens=extra[0])
+    return resample_abs_pos_embed(given_1ND, [math.isqrt(own_1ND.shape[1])] * 2, num_prefix_tokens=extra)
 
 
 def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -197,4 +208,6 @@ def fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], origin: str) -> 
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UsageError(f"{origin} holds weights of another architecture: {'; '.join(wrong[:3])}{more}")
+    if broken := [name for name, value in tensors.items() if value.isnan().any()]:
+        raise UsageError(f"{origin} holds weights that are not a number (NaN): {', '.join(broken[:3])}")
     model.load_state_dict(dict(tensors))

@@ -21,8 +21,8 @@ from harness.statistics.paired import holm, paired
 from variants.fields import UsageError, near_matches
 
 COLUMNS = ("method", "seed", "accuracy")
+NEEDED = "method, seed and accuracy"
 SPLITTING = "dataset"  # accuracies of two data sets are never compared
-UNITS = ("percent", "shares")
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,8 @@ class Comparison:
                 if scores
             ],
             "comparisons": [
-                {
-                    **{"method": name, "against": self.base, **asdict(effect.difference), "holm_p": effect.holm_p},
-                    **{"verdict": effect.verdict, "seeds_to_resolve": effect.seeds_to_resolve},
-                }
+                {"method": name, "against": self.base, **asdict(effect.difference), "holm_p": effect.holm_p}
+                | {"verdict": effect.verdict, "seeds_to_resolve": effect.seeds_to_resolve}
                 for name, effect in self.effects.items()
             ],
         }
@@ -126,9 +124,9 @@ class Compared:
         return {**vars(self), "comparisons": [one.to_plain() for one in self.comparisons]}
 
 
-def compared(paths: Sequence[Path], base: str | None, by: Sequence[str] | None, unit: str | None) -> Compared:
-    """`base`: else the first method. `by`: columns to compare within; else the data set, where there is such a column.
-    `unit`: percent or shares; else percent, if any accuracy is above 1."""
+def compared(paths: Sequence[Path], base: str | None, by: Sequence[str] | None) -> Compared:
+    """`base`: else the first method. `by`: columns to compare within; else the data set, where there is such a
+    column."""
     results = [result for path in paths for result in read(path)]
     columns = dict.fromkeys(column for result in results for column in result.cells)
     by = [SPLITTING] * (SPLITTING in columns) if by is None else [column.lower() for column in by]
@@ -136,7 +134,7 @@ def compared(paths: Sequence[Path], base: str | None, by: Sequence[str] | None, 
         if lacking := [column for column in by if not result.cells.get(column)]:
             raise UsageError(f"{result.place}: no {lacking[0]}, within which results are compared")
     _check_once(results, by)
-    unit = unit or _unit(results)
+    unit = _unit(results)
     methods = dict.fromkeys(result.method for result in results)
     base = base or next(iter(methods))
     if base not in methods:
@@ -175,13 +173,13 @@ def _unit(results: Sequence[Result]) -> str:
         one, other = percent[0], shares[0]
         raise UsageError(
             f"{other.place}: {other.accuracy:g} looks like a share, and {one.accuracy:g} in {one.place} like percent: "
-            "write all the same way, or say what they are (--unit percent)"
+            f"write all the same way, percent with its sign ({other.accuracy:g}%)"
         )
     return "percent" if percent else "shares"
 
 
 def _percent(result: Result, unit: str) -> float:
-    value = result.accuracy if unit == "percent" or result.has_sign else 100 * result.accuracy
+    value = result.accuracy if unit == "percent" else 100 * result.accuracy
     if not 0 <= value <= 100:
         raise UsageError(f"{result.place}: an accuracy of {value:g}% is not possible")
     return value
@@ -198,18 +196,18 @@ def read(path: Path) -> list[Result]:
     reader, names, results = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), [], []
     try:
         for cells in reader:
-            place, cells = f"{path}, line {reader.line_num}", [cell.strip() for cell in cells]
+            place, cells = f"{path}, line {reader.line_num}", [" ".join(cell.split()) for cell in cells]
             if not any(cells):  # a spreadsheet leaves such lines
                 continue
             if names:
-                results.append(_result(place, names, cells, "," if delimiter != "," else ""))
+                results.append(_result(place, names, cells))
             else:
                 names = _header(place, cells)
     except csv.Error as error:
         raise UsageError(f"{path}, line {reader.line_num}: {error}") from None
     if not results:
         state = "a header and no result" if names else "nothing"
-        raise UsageError(f"{path} holds {state}: lines with {_listed(COLUMNS)} are needed")
+        raise UsageError(f"{path} holds {state}: lines with {NEEDED} are needed")
     return results
 
 
@@ -228,7 +226,7 @@ def _header(place: str, cells: Sequence[str]) -> list[str]:
     names = [cell.lower() for cell in cells]
     lacking = [name for name in COLUMNS if name not in names]
     if len(lacking) == len(COLUMNS):
-        raise UsageError(f"{place}: this is no header; the columns {_listed(COLUMNS)} are needed")
+        raise UsageError(f"{place}: this is no header; the columns {NEEDED} are needed")
     if lacking:
         raise UsageError(f"{place}: no column {lacking[0]!r}; {near_matches(lacking[0], filter(None, names))}")
     if twice := [name for name in names if name and names.count(name) > 1]:
@@ -236,14 +234,14 @@ def _header(place: str, cells: Sequence[str]) -> list[str]:
     return names
 
 
-def _result(place: str, names: Sequence[str], cells: Sequence[str], decimal: str) -> Result:
+def _result(place: str, names: Sequence[str], cells: Sequence[str]) -> Result:
     if any(cells[len(names) :]):
         raise UsageError(f"{place}: {len(cells)} cells, and the header has {len(names)} columns (a decimal comma?)")
     own = {name: text for name, text in zip(names, [*cells, *[""] * len(names)]) if name}
     for name in COLUMNS:
         if not own[name]:
             raise UsageError(f"{place}: no {name}")
-    text = own["accuracy"].replace(decimal, ".") if decimal else own["accuracy"]
+    text = own["accuracy"].replace(",", ".")  # a decimal comma: between semicolons, or in quotes
     return Result(
         place,
         own,
@@ -261,7 +259,3 @@ def _number(place: str, name: str, text: str, whole: bool = False) -> float:
     except (ValueError, OverflowError):
         pass
     raise UsageError(f"{place}: {name} {text!r} is no {'whole ' * whole}number")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from functools import cache
 from typing import Any
 
-from harness.config import OWN_TYPES, RATES, RunConfig, run_config_from_plain
+from harness.config import RATES, RunConfig, run_config_from_plain
 from harness.datasets import DATASETS, Dataset
 from harness.recipes import PUBLISHED, RECIPES, Recipe, fitted, shortened, with_policy
-from variants.catalog import CATALOG, config_of
+from variants.catalog import CATALOG, TYPES, config_of
 from variants.fields import UsageError, from_text, hints
 from variants.timm_baseline import TimmConfig
 
@@ -23,10 +23,10 @@ def name_of(config: Mapping[str, Any]) -> Name:
     """Of a record's config.json."""
     stored = tuple(map(str, config.get("overrides") or ()))
     try:
-        if config.get("variant_type") in OWN_TYPES:
+        if config.get("variant_type") in TYPES:
             return _nearest(run_config_from_plain(config), stored)
     except UsageError:  # it lacks fields, or has others than today's code
-        kinds = {"variant": OWN_TYPES[config["variant_type"]], "recipe": Recipe}
+        kinds = {"variant": TYPES[config["variant_type"]], "recipe": Recipe}
         fields = {part: (config.get(part) or {}).keys() - hints(kind).keys() for part, kind in kinds.items()}
         if unknown := [f"{part}.{name}" for part, names in fields.items() for name in sorted(names)]:
             stored = (*stored, f"other code's {', '.join(unknown)}")

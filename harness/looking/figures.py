@@ -14,7 +14,6 @@ import torch
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from harness.data.augment.mixing import mix_images
@@ -26,7 +25,7 @@ from harness.evidence.figures.cells import confusion_data, draw_confusion
 from harness.evidence.figures.drawing import BLACK, BLUE, COLUMN_IN, GRAY, PAGE_IN, VERMILION, Looks, Plan, shortened
 from harness.evidence.names import name_of
 from harness.evidence.quality import predictions_of
-from harness.looking.subject import SHOWN, Subject
+from harness.looking.subject import Subject
 from harness.records.write import write_atomically
 from harness.training.setup import data_generator
 from variants import maps
@@ -39,20 +38,21 @@ AUGMENTED, VIEWS, MISTAKES = 4, 8, 18
 SHIFTS = ["image", "right, down", "left, down", "right, up", "left, up"]
 
 
-def write_figures(subject: Subject, folder: Path) -> Iterator[tuple[str, str]]:
+def write_figures(subject: Subject, folder: Path) -> Iterator[tuple[str, list[str] | str]]:
     """Each figure's name with its files, or with why there is none. A block or head asked for must be there."""
     subject.check_choice()
     for make in FIGURES:
         try:
             plan = make(subject)
-            for suffix, content in zip(("pdf", "png"), drawing.drawn(plan, {})):
-                write_atomically(folder / f"{plan.name}.{suffix}", content)
-            line = f"{folder / plan.name}.pdf .png"
+            files = [folder / f"{plan.name}.{suffix}" for suffix in ("pdf", "png")]
+            for path, content in zip(files, drawing.drawn(plan, {})):
+                write_atomically(path, content)
+            told = list(map(str, files))
         except UsageError as error:
-            line = f"none: {error}"
+            told = str(error)
         except OSError as error:
             raise UsageError(f"cannot write {error.filename or folder}: {error.strerror or error}") from None
-        yield make.__name__.replace("_", "-"), line
+        yield make.__name__.replace("_", "-"), told
 
 
 # --- where it looks --------------------------------------------------------------------------------------------------
@@ -190,25 +190,19 @@ def mistakes(subject: Subject) -> Plan:
         raise UsageError("it made none")
     said = zip(*(found[part][wrong].tolist() for part in ("labels", "predicted", "confidence")))
     cells = [answered(subject, judged.images[i], subject.classes[k], *rest) for i, (k, *rest) in zip(wrong, said)]
-    told = (
-        f"Most confident of its {wrong_N.sum():,} mistakes on {len(judged):,} images: class, → prediction, confidence."
-    )
-    return pictures("mistakes", subject, told, in_rows(cells, 6))
+    of = f"its {wrong_N.sum():,} mistakes on {len(judged):,} images"
+    return pictures("mistakes", subject, f"Most confident of {of}: class, → prediction, confidence.", in_rows(cells, 6))
 
 
 def contact_sheet(subject: Subject) -> Plan:
     is_known = bool(subject.run) and not subject.asked.images  # else the texts are names of files
-    logits = subject.of("forward", subject.images[:SHOWN])
+    logits = subject.of("forward", subject.images)
     confidence, predicted = (of.tolist() for of in logits.softmax(-1).max(-1))
     said = zip(subject.images, subject.texts, predicted, confidence)
     cells = [answered(subject, *one, is_known) for one in said]
-    wrong = sum(one["color"] == VERMILION for one in cells)
-    told = (
-        f"class, → prediction, confidence; {wrong} of {len(cells)} wrong, coloured"
-        if is_known
-        else "file, → prediction"
-    )
-    return pictures("contact-sheet", subject, f"Images: {told}.", in_rows(cells, 6))
+    wrong = f"; {sum(one['color'] == VERMILION for one in cells)} of {len(cells)} wrong, coloured" if is_known else ""
+    told = f"Images: {'class' if is_known else 'file'}, → prediction, confidence{wrong}."
+    return pictures("contact-sheet", subject, told, in_rows(cells, 6))
 
 
 def answered(subject: Subject, image: np.ndarray, text: str, label: int, sure: float, is_known: bool = True) -> Data:
@@ -307,25 +301,14 @@ def captioned(data: Data, height_in: float) -> tuple[Figure, Any]:
 def draw_distance(data: Data, looks: Looks) -> Figure:
     figure, axes = captioned(data, 2.5)
     blocks = range(1, len(data["lines"]) + 1)
-    looks_of: dict[str, Data] = {
-        "head": {
-            "color": BLUE,
-            "marker": "o",
-            "markersize": 4,
-            "linestyle": "none",
-            "alpha": 0.6,
-            "markeredgewidth": 0,
-        },
-        "mean": {"color": BLACK, "linewidth": 0.8},
-        "uniform": {"color": GRAY, "linewidth": 0.8, "linestyle": "--"},
-    }
-    axes.plot(blocks, data["lines"], **looks_of["head"])
-    axes.plot(blocks, np.mean(data["lines"], axis=1), **looks_of["mean"])
-    axes.axhline(data["uniform"], **looks_of["uniform"])
+    points: Data = {"linestyle": "none", "marker": "o", "markersize": 4, "markeredgewidth": 0, "alpha": 0.6}
+    head, *_ = axes.plot(blocks, data["lines"], color=BLUE, **points)
+    (mean,) = axes.plot(blocks, np.mean(data["lines"], axis=1), color=BLACK, linewidth=0.8)
+    uniform = axes.axhline(data["uniform"], color=GRAY, linewidth=0.8, linestyle="--")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     most = max(data["uniform"], np.max(data["lines"]))
     axes.set(xlabel="block", ylabel="distance (pixels)", ylim=(0, 1.1 * most), xlim=(0.5, len(blocks) + 0.5))
-    drawing.add_legend(figure, [Line2D([], [], **look) for look in looks_of.values()], looks_of)
+    drawing.add_legend(figure, [head, mean, uniform], ["head", "mean", "uniform"])
     return figure
 
 
@@ -336,7 +319,7 @@ def draw_positions(data: Data, looks: Looks) -> Figure:
     fine = -(-24 // maps_RCgg.shape[-1])  # squares a patch, so that gaps are narrow
     padded = np.pad(np.kron(maps_RCgg, np.ones((fine, fine))), ((0, 0), (0, 0), (0, 3), (0, 3)), constant_values=np.nan)
     step = padded.shape[-1]
-    figure, axes = captioned(data, 3.5)
+    figure, axes = captioned(data, 3.2)
     mosaic = padded.swapaxes(1, 2).reshape(len(chosen) * step, -1)[:-3, :-3]
     limits = {"vmin": others.min(initial=1), "vmax": others.max(initial=-1)} if others.size else {}
     shown = axes.imshow(mosaic, cmap="viridis", interpolation="nearest", **limits)

@@ -68,11 +68,10 @@ class Subject:
 
     def check_choice(self) -> None:
         """Refuses a block or head that the model has not."""
-        chosen = {"block": self.asked.block, "head": self.asked.head}
-        for name, number in chosen.items():
-            most = (len(self.attention) if name == "block" else self.attention[0].shape[1]) if number else 0
-            if number and number > most:
-                raise UsageError(f"--{name} {number}: {self.title} has the {name}s 1 to {most}")
+        if self.asked.block or self.asked.head:
+            for name, most in (("block", len(self.attention)), ("head", self.attention[0].shape[1])):
+                if (number := getattr(self.asked, name) or 0) > most:
+                    raise UsageError(f"--{name} {number}: {self.title} has the {name}s 1 to {most}")
 
     @property
     def run(self) -> tuple[Run, RunConfig]:
@@ -121,7 +120,8 @@ def of_variant(name: str, args: Namespace) -> Subject:
     model, names = config.module().eval(), data.dataset.class_names if data else ()
     own = labelled(data.test, names) if data else photographs(size)
     images = of_files(args.images, size) if args.images else own
-    title = f"{name}, {'pretrained' if getattr(config, 'pretrained', False) else 'untrained'}"
+    start = "pretrained" if getattr(config, "pretrained", False) else "untrained"
+    title = without_owners(", ".join((name, *args.set, start)))
     return Subject(slug(name.rpartition("/")[2]), title, model, *images, names, scale, args)
 
 

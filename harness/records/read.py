@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
-from harness.config import OWN_TYPES, SEMANTICS, run_config_from_plain
+from harness.config import SEMANTICS, run_config_from_plain
 from harness.records.lock import holder
 from harness.records.schema import (
     CONFIG_FIELDS,
@@ -28,6 +28,7 @@ from harness.records.schema import (
     is_sealed,
     misfits,
 )
+from variants.catalog import TYPES
 from variants.fields import UsageError
 
 OWN_RUNS, REFERENCE_RUNS = Path("results/runs"), Path("results/reference")
@@ -145,7 +146,7 @@ def finished_under(folder: Path) -> list[Path]:
     return [path for path in found if not is_aside(path)]
 
 
-def named_run(name: str) -> Path:
+def named_run(name: str | Path) -> Path:
     """The place of that name, or the folder of the run with that id among a person's own or the reference runs."""
     places = (Path(name), OWN_RUNS / name, REFERENCE_RUNS / name)
     return next((place for place in places if place.exists()), Path(name))
@@ -215,7 +216,7 @@ def contradictions(run: Run) -> list[str]:
 
 def is_own_class(run: Run) -> bool:
     """Whether its variant is of a user's own class: to make its configuration again would run their file."""
-    return run.config.get("variant_type") not in OWN_TYPES
+    return run.config.get("variant_type") not in TYPES
 
 
 def _identity(run: Run) -> Iterator[str]:

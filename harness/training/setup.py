@@ -7,7 +7,7 @@ import copy
 import functools
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,14 @@ def data_generator(seed: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng(derive("data", seed, epoch))
 
 
-def starting_from(config: RunConfig, place: Path) -> RunConfig:
-    """The same run from weights on disk."""
-    if getattr(config.variant, "pretrained", False):
+def starting_from(configs: Sequence[RunConfig], place: Path) -> list[RunConfig]:
+    """The same runs from weights on disk."""
+    if any(getattr(config.variant, "pretrained", False) for config in configs):
         raise UsageError("variant.pretrained=true starts from timm's weights: leave out that or --weights")
     path = path_of(place)
-    config = replace(config, weights=str(path), weights_digest=digest_of(tensors_of(path)))
-    return replace(config, overrides=(*config.overrides, f"weights={config.origin}"))
+    start = {"weights": str(path), "weights_digest": digest_of(tensors_of(path))}
+    started = [replace(config, **start) for config in configs]
+    return [replace(config, overrides=(*config.overrides, f"weights={config.origin}")) for config in started]
 
 
 def build_model(config: RunConfig, device: torch.device) -> nn.Module:

@@ -22,9 +22,11 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from harness.records.write import write_json
+from variants.fields import first_line
 
 PROJECT = "small-vits"
 FOLDER = "track"  # in --out, beside the runs; without a result.json nobody takes it for one
+KEY_LIKE = r"[\w.~+=-]{20,}"
 RETRY_S = 600.0  # a tool that waits for a network before it fails must not do so for each of sixteen seeds
 
 
@@ -46,6 +48,7 @@ class Tracker(Protocol):
     where: str  # to look, with {} for the folder
     is_safe: bool = True  # what it was given outlives a process that is killed,
     is_resumed: bool = True  # and if not, it takes the same epochs again
+    url: str = ""  # where the run is shown online
 
     def __init__(self, run: Tracked): ...
 
@@ -93,8 +96,7 @@ class WeightsAndBiases(Tracker):
         resumed = {"id": run.id, "resume": "allow", "reinit": "create_new", "mode": "offline" if offline else None}
         self.run = wandb.init(name=run.title, config=run.config, settings=settings, **place, **resumed)
         self.is_resumed = self.run.settings.mode == "online"
-        if self.is_resumed:
-            print(f"{run.title}: {self.run.url}", flush=True)
+        self.url = self.run.url if self.is_resumed else ""  # offline it would warn
 
     def epoch(self, number: int, values: dict[str, float]) -> None:
         self.run.log(values, step=number)
@@ -127,9 +129,8 @@ class Comet(Tracker):
         config.set_global_experiment(None)  # else the next seed's would end it
         if not self.run.alive:
             raise ConnectionError("no run could be created")
-        self.is_safe = bool(self.run.url)  # offline, the archive is written at the end
-        if self.run.url:
-            print(f"{run.title}: {self.run.url}", flush=True)
+        self.url = self.run.url or ""
+        self.is_safe = bool(self.url)  # offline, the archive is written at the end
         self.run.log_parameters(run.config)
 
     def epoch(self, number: int, values: dict[str, float]) -> None:
@@ -161,12 +162,8 @@ class Trackio(Tracker):
             self.run.finish()
 
 
-TRACKERS: dict[str, type[Tracker]] = {
-    "tensorboard": TensorBoard,
-    "wandb": WeightsAndBiases,
-    "comet": Comet,
-    "trackio": Trackio,
-}
+TRACKERS: dict[str, type[Tracker]]
+TRACKERS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "comet": Comet, "trackio": Trackio}
 
 
 def tracker(name: str) -> str:
@@ -211,6 +208,8 @@ class Trackers:
                     self.runs[name] = replace(run, **self.noted.get(name, {"id": uuid4().hex}))
                     self.live[name] = TRACKERS[name](self.runs[name])
                     del self.asleep[name]
+                    if url := self.live[name].url:
+                        print(f"{run.title}: {url}", flush=True)
                     if self.live[name].is_resumed:
                         self._note(name)
         for line in lines:
@@ -246,12 +245,9 @@ class Trackers:
             yield
         except Exception as error:
             self.live.pop(name, None)
-            told = re.sub(r"[\w.~+=-]{20,}", "***", (str(error).strip().splitlines() or [""])[0])
-            print(
-                f"{self.title}: {name} failed {when}, training goes on without it ({type(error).__name__}: {told})",
-                file=sys.stderr,
-                flush=True,
-            )
+            told = f"{type(error).__name__}: {re.sub(KEY_LIKE, '***', first_line(error))}"
+            failed = f"{self.title}: {name} failed {when}, training goes on without it ({told})"
+            print(failed, file=sys.stderr, flush=True)
 
 
 def flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

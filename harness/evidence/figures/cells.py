@@ -148,11 +148,11 @@ def draw_reliability(data: dict[str, Any], looks: Looks) -> Figure:
 
 def _cell_panels(data: dict[str, Any], across: int, height_in: float, more_in: float) -> tuple[Figure, list[Axes]]:
     """A panel for each of the first cells, below its variant and recipe."""
-    shown, of = len(data["panels"]), data["of"]
+    shown, of, names = len(data["panels"]), data["of"], data.get("names")  # names of classes push a panel to the right
     size_in = PAGE_IN if across == 4 else COLUMN_IN, height_in * -(-shown // across) + more_in
     figure, grid = panels(shown, across, size_in, sharex=True, sharey=True)
     for place, (axes, panel) in enumerate(zip(grid, data["panels"])):
-        parts, width = (without_owners(part) for part in panel["row"]), 54 if across == 1 else 26
+        parts, width = (without_owners(part) for part in panel["row"]), 26 if across > 1 else 46 if names else 54
         name = [line for part in parts for line in wrap(part, width, max_lines=3, placeholder=" …")]
         axes.set_title("\n".join(name), fontsize=7)
         axes.tick_params(labelbottom=place + across >= shown)  # the last of its column, whatever stands below it

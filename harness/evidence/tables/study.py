@@ -253,7 +253,7 @@ def tested(effects: Sequence[Effect]) -> str:
     """The end of a sentence on effects: how they were tested. What has no p is no part of the family."""
     comparisons = sum(effect.holm_p is not None for effect in effects)
     if not comparisons:
-        return "in points. Nothing is tested: no two seeds are on both sides of any comparison."
+        return "in points. Nothing is tested: that takes two seeds on both sides, with differences that are not equal."
     family = "one comparison" if comparisons == 1 else f"{comparisons} comparisons"
     return (
         f"in points with their {LEVEL:.0%} t-interval. Holm p: paired t-test, adjusted for the {family} of this "
