@@ -44,7 +44,7 @@ RESULT_FIELDS: Mapping[str, Kinds] = {
     "peak_memory_bytes": NUMBER,  # of all tensors at once; the memory that a CUDA graph holds between steps is more
     "params": (int,),
     "macs": NUMBER,
-    "energy_joules": NUMBER,  # of the GPU from the first step to the last evaluation; null on a CPU
+    "energy_joules": NUMBER,  # of the GPU, first step to last evaluation; null on a CPU, of several
     "corruption_accuracy": (dict,),  # kind -> accuracy at five strengths; null for a run with a holdout
     "corruption_seconds": NUMBER,
     "shared_device": (bool,),  # another process used the device, or the run took two: its times enter no table

@@ -31,7 +31,7 @@ class Session:
         return {
             **self.facts,
             "compile_seconds": self.compile_seconds,
-            "energy_joules": self.meter.joules(),
+            "energy_joules": None if "world_size" in self.facts else self.meter.joules(),  # of one device among several
             "peak_memory_bytes": devices.peak_memory_bytes(self.device),
             "shared_device": self.shared,
         }
