@@ -168,7 +168,14 @@ def _in_world(rank: int, size: int, port: str, *words: str) -> None:
     from harness import run
     from harness.commands import run_command
 
-    own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    own = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": size,
+        "LOCAL_WORLD_SIZE": size,
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": port,
+    }
     os.environ |= {"TORCHELASTIC_RUN_ID": "none", **{name: str(value) for name, value in own.items()}}
     run_command(run.main, list(words))
 
@@ -219,7 +226,8 @@ def test_a_stopped_run_goes_on_with_as_many_processes_or_others(tmp_path, by_two
     for one in first:
         one.signal(signal.SIGTERM)
     assert first[0].ended() == 128 + signal.SIGTERM and "nothing is lost" in first[0].read("err")
-    assert first[1].ended() != 0
+    assert first[1].ended() == 128 + signal.SIGTERM and first[1].read("err") == ""
+    assert "torchrun --nproc-per-node 2 -m" in first[0].read("err")
     (tmp_path / "later").mkdir()
     rest = started(tmp_path / "later", later, *words)
     assert [one.ended() for one in rest] == [0] * later, rest[0].read("err")
