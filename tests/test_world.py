@@ -19,10 +19,12 @@ from torch import nn
 
 from harness.cell import check_batches
 from harness.config import RunConfig, resolve
-from harness.data.pipeline import WHOLE, Share, scaling, to_device, training_batches
+from harness.data.augment.steps import FLOAT_STEPS, UINT8_STEPS
+from harness.data.pipeline import WHOLE, DeviceSplit, Share, scaling, to_device, training_batches
 from harness.datasets import DATASETS
 from harness.records.read import Run, read_run
 from harness.timing.turns import made_up
+from harness.training.evaluate import judged
 from harness.training.loop import train_seeds
 from harness.training.setup import Stepping, Training, build_model, data_generator
 from harness.training.step import LossWatch
@@ -128,8 +130,8 @@ def test_so_do_those_of_several_seeds():
 # --- what the comparison would see -----------------------------------------------------------------------------------
 
 
-def first_batches(of: RunConfig, share: Share = WHOLE) -> list[Any]:
-    data = made_up(DATASETS["digits"], IMAGES, 7)
+def first_batches(of: RunConfig, share: Share = WHOLE, images: int = IMAGES) -> list[Any]:
+    data = made_up(DATASETS["digits"], images, 7)
     scale, split = scaling(data, of.recipe, CPU), to_device(data.train, CPU)
     return list(training_batches(split, of.recipe, scale, data_generator(0, 1), share=share))
 
@@ -145,6 +147,26 @@ def test_each_image_is_in_one_process_with_the_partner_that_it_has_alone():
         assert torch.equal(torch.cat([part.images[1:] for part in counted]), batch.images)
         assert torch.equal(torch.cat([part.images[:-1] for part in counted]), batch.images.roll(1, 0))
     assert sum(not part.weight for part in (parts[-1] for parts in of_ranks)) == 1, "3 images for 4 processes"
+
+
+@pytest.mark.parametrize("name", [*UINT8_STEPS, *FLOAT_STEPS])
+def test_an_image_is_augmented_as_alone(name):
+    """Two images in two processes are both in each, once in the other order."""
+    of, images = config(f"recipe.augment={name}", "recipe.erase_prob=1"), SIZE + 2
+    of_ranks = [first_batches(of, Share(rank, 2), images) for rank in range(2)]
+    for batch, *parts in zip(first_batches(of, images=images), *of_ranks, strict=True):
+        assert torch.equal(torch.cat([part.images[1:] for part in parts]), batch.images)
+        assert torch.equal(torch.cat([part.images[:-1] for part in parts]), batch.images.roll(1, 0))
+
+
+def test_fewer_images_to_judge_than_processes(monkeypatch):
+    one, given = training(config(), Stepping()), []
+    split = DeviceSplit(one.eval_split.images[:3], one.eval_split.labels[:3])
+    monkeypatch.setattr(World, "sum", lambda self, tensor: given.append(tensor) or tensor)
+    for rank in range(4):
+        judged(one.model, one.model, split, one.scale, "fp32", World(rank, 4))
+    with torch.no_grad():
+        assert torch.allclose(sum(given), one.model.eval()(one.scale(split.images)).float())
 
 
 # --- commands --------------------------------------------------------------------------------------------------------

@@ -67,11 +67,12 @@ def judged(
     own = world.span(len(split))
     device, size, logits = split.labels.device, batch_size(split, forward is not model), []
     with autocast(device, precision):
-        for start in range(own.start, own.stop, size):
-            images = scale(split.images[start : min(start + size, own.stop)])
+        stop = max(own.stop, own.start + 1)  # without an image of its own it says how wide its logits are
+        for start in range(own.start, stop, size):
+            images = scale(split.images[start : min(start + size, stop)])
             logits.append((forward if len(images) == size else model)(images).float())
     model.train(was_training)
-    logits_SNK = world.joined(torch.cat(logits, dim=-2), len(split))
+    logits_SNK = world.gathered(torch.cat(logits, dim=-2), len(split))
     return [_judged(logits_NK, split.labels) for logits_NK in logits_SNK.view(-1, *logits_SNK.shape[-2:])]
 
 

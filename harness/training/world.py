@@ -48,12 +48,12 @@ class World:
         """This process's part of so many."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
-    def joined(self, rows: torch.Tensor, count: int) -> torch.Tensor:
-        """... x count x columns, of which this process has its part."""
+    def gathered(self, rows: torch.Tensor, count: int) -> torch.Tensor:
+        """... x count x columns, of which this process has its span in front of what it gives."""
         if self.size == 1:
             return rows
-        whole = rows.new_zeros(*rows.shape[:-2], count, rows.shape[-1])
-        whole[..., self.span(count), :] = rows
+        whole, own = rows.new_zeros(*rows.shape[:-2], count, rows.shape[-1]), self.span(count)
+        whole[..., own, :] = rows[..., : own.stop - own.start, :]
         return self.sum(whole)
 
     def told(self, value: Any) -> Any:

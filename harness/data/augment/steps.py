@@ -243,7 +243,7 @@ def erase(images: Tensor, erasure: Erasure, fill: str | Tensor) -> Tensor:
     # The one draw made on the device: its boxes are the same everywhere, its values are the device's own.
     generator = torch.Generator(images.device).manual_seed(erasure.noise_seed)
     noise = torch.randn(erasure.of, *images.shape[1:], generator=generator, device=images.device, dtype=images.dtype)
-    return torch.where(inside, noise if len(images) == erasure.of else noise[erasure.places], images)
+    return torch.where(inside, noise.index_select(0, erasure.places), images)
 
 
 # --- crop-paste ------------------------------------------------------------------------------------------------------
