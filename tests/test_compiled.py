@@ -16,9 +16,10 @@ from harness.data.pipeline import DeviceSplit, Scaling, scaling, to_device
 from harness.datasets import DATASETS
 from harness.experiment import run_cell
 from harness.recipes import PUBLISHED
+from harness.timing.turns import made_up
 from harness.training.evaluate import batch_size, judged, read
 from harness.training.loop import train
-from harness.training.setup import Training, forget_compiled_for_others, warm_up
+from harness.training.setup import Stepping, Training, forget_compiled_for_others, prepared, warm_up
 from tests.copies import random_split
 from variants.catalog import CATALOG
 from variants.config import ViTConfig
@@ -119,6 +120,16 @@ def test_a_long_sweep_goes_on_compiling(graphs):
         assert warm == before + 2, "a whole batch and the evaluation; the last batch, of 8 images, is not compiled for"
         list(train(training))
         assert len(graphs) == warm, "nothing is compiled once the clock runs"
+
+
+def test_parts_of_a_short_batch_are_compiled_with_those_of_a_whole_one(graphs):
+    """Where they have as many images: what they count in their batch is another number."""
+    config, data = small(2), made_up(DATASETS["digits"], 2 * 32 - 1, 8)
+    training = prepared(config, config.variant.module(), data, (data.train, data.test), Stepping(accumulate=4))
+    warm_up(training)
+    assert len(graphs) == 2
+    list(train(training))
+    assert len(graphs) == 2
 
 
 def test_seeds_of_one_cell_are_compiled_once(tmp_path, graphs):

@@ -102,7 +102,7 @@ class OverError(Exception):
 
 
 def train_on_fake_cuda(
-    config: RunConfig, model: nn.Module, monkeypatch: pytest.MonkeyPatch, graph: bool = True
+    config: RunConfig, model: nn.Module, monkeypatch: pytest.MonkeyPatch, graph: bool = True, parts: int = 1
 ) -> list[Batch]:
     """One epoch of the real loop, strictly from its first batch to its last."""
     real, seen = setup.training_batches, []
@@ -117,7 +117,7 @@ def train_on_fake_cuda(
     monkeypatch.setattr(setup, "training_batches", strictly)
     with fake_cuda() as gpu:
         split, scale = to_device(SPLIT, GPU), scaling(DATA, config.recipe, GPU)
-        training = Training(config, moved(model), split, split, scale, Stepping(graph))
+        training = Training(config, moved(model), split, split, scale, Stepping(graph, parts))
         with pytest.raises(OverError):
             next(loop.train(training))
     return seen
@@ -145,6 +145,12 @@ def test_no_variant_s_step_waits(monkeypatch, name):
 def test_a_step_without_graph_does_not_wait_either(monkeypatch, name):
     config = a_step(name, "common")
     assert len(train_on_fake_cuda(config, config.variant.module(), monkeypatch, graph=False)) == 2
+
+
+def test_the_parts_of_a_batch_do_not_wait_either(monkeypatch):
+    config = a_step("compact", "common")
+    assert config.recipe.mix != "none"
+    assert len(train_on_fake_cuda(config, config.variant.module(), monkeypatch, parts=3)) == 2
 
 
 def test_a_scaled_step_of_fp16_does_not_wait_either(monkeypatch):

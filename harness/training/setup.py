@@ -99,7 +99,7 @@ class Training:
         self.scaler = gradient_scaler(self.device, config.precision)
         self.steps_per_epoch = -(-len(train_split) // config.recipe.batch_size)
         self.whole_batch = min(config.recipe.batch_size, len(train_split))
-        self.share = Share(self.world.rank, self.world.size)
+        self.share, self.pieces = Share(self.world.rank, self.world.size), self.world.size * stepping.accumulate
         can = self.world.size == 1 and takes_graph(self.device, config.precision)
         self.is_graph = stepping.graph and can  # the whole step, on a GPU
         self.graph_seconds: float | None = None  # of recording it
@@ -108,15 +108,20 @@ class Training:
         self.compiled_loss: Any = None
         if config.compile:
             # Where the whole step is no graph, on a GPU the loss is: a small ViT's is hundreds of short kernels. The
-            # next step overwrites what it returns, so it is read at once; evaluation keeps its results: no graph.
-            mode = "reduce-overhead" if self.device.type == "cuda" and not self.is_graph else "default"
+            # next call overwrites what it returns, gradients too, so it is read at once; a batch's parts add up their
+            # gradients, and evaluation keeps its results: no graph.
+            is_alone = self.device.type == "cuda" and not self.is_graph and self.pieces == 1
+            mode = "reduce-overhead" if is_alone else "default"
             self.compiled_loss = torch.compile(seeds_loss, dynamic=False, mode=mode)
 
     def loss_of(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """One short batch an epoch is not worth a compilation."""
-        is_short = len(batch) < self.whole_batch // (self.world.size * self.stepping.accumulate)
-        loss = seeds_loss if self.compiled_loss is None or is_short else self.compiled_loss
-        return loss(self.averaging, replace(batch, images=self.scale(batch.images)), self.config.recipe)
+        is_short = len(batch) < self.whole_batch // self.pieces
+        compute = seeds_loss if self.compiled_loss is None or is_short else self.compiled_loss
+        loss, sums = compute(self.averaging, replace(batch, images=self.scale(batch.images)), self.config.recipe)
+        if batch.weight == 1:
+            return loss, sums
+        return loss * batch.weight, sums * (batch.weight > 0)  # here: each weight would be compiled for
 
     def parts(self, batch: Batch) -> Iterator[tuple[Batch, contextlib.AbstractContextManager[Any]]]:
         """What of a batch is computed at once, each part inside of what it comes with: gradients are averaged over the
@@ -160,7 +165,7 @@ def seeds_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[torch.Te
         return batch_loss(model, batch, recipe)
 
     def of_seed(own: Any, images: torch.Tensor, labels: torch.Tensor, *mix: torch.Tensor) -> Any:
-        return batch_loss(own, replace(batch, images=images, labels=labels, mix=Mix(*mix) if mix else None), recipe)
+        return batch_loss(own, Batch(images, labels, Mix(*mix) if mix else None, batch.partners), recipe)
 
     return model.each(of_seed, batch.images, batch.labels, *(batch.mix or ()))
 
@@ -182,7 +187,7 @@ def batch_loss(model: Any, batch: Batch, recipe: Recipe) -> tuple[torch.Tensor, 
         losses = share * losses + (1 - share) * other_losses
         correct = share * correct + (1 - share) * (guess == other).double()
     counted = losses.detach().double().sum(), correct.sum()
-    return losses.mean() * batch.weight, torch.stack(counted) * (batch.weight > 0)
+    return losses.mean(), torch.stack(counted)
 
 
 def smoothing_of(recipe: Recipe, classes: int) -> float:
