@@ -36,18 +36,24 @@ def splits_of(config: RunConfig, data: ImageData) -> tuple[Split, Split]:
 def check_batches(model: nn.Module, images: int, batch_size: int, stepping: Stepping = PLAIN) -> None:
     """A batch norm cannot train on one image, and none is dropped; nor on parts of a batch."""
     normed, parts = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()), stepping.accumulate
-    if normed and images % batch_size == 1:
+    size, last = stepping.world.size, images % batch_size
+    if normed and last == 1:
         raise UsageError(f"--batch-size {batch_size} leaves a last batch of 1 image, on which batch norm cannot train")
     if normed and parts > 1:
         raise UsageError(
             f"--accumulate {parts}: batch norm takes its statistics over the batch, and would see parts of it"
         )
-    if normed and stepping.world.size > 1 and next(model.parameters()).device.type == "cpu":
+    if normed and size > 1 and next(model.parameters()).device.type == "cpu":
         raise UsageError(
             "on CPUs several processes cannot train a model with batch norm, whose statistics PyTorch "
             "gathers over a batch on GPUs only: one process, or GPUs"
         )
-    if batch_size < (pieces := stepping.world.size * parts):
+    if normed and 0 < last < size:
+        raise UsageError(
+            f"--batch-size {batch_size} leaves a last batch of {last} images for {size} processes: one without images "
+            "would add to batch norm's statistics"
+        )
+    if batch_size < (pieces := size * parts):
         raise UsageError(f"a batch of {batch_size} images cannot be cut into {pieces} parts, one a process and part")
 
 

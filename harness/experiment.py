@@ -256,7 +256,7 @@ def train_group(
     except DivergenceError as error:
         reasons = error.reasons
     except (RuntimeError, MemoryError) as error:
-        if not devices.is_out_of_memory(error):
+        if not devices.is_out_of_memory(error) or options.stepping.world.size > 1:  # the others are inside of a step
             raise
         can_go_on = True  # once others have left the device
         reasons = dict.fromkeys(range(len(group)), out_of_memory(config, device, len(group)))
@@ -450,6 +450,10 @@ def explained(config: RunConfig, folder: Path, device: torch.device) -> Iterator
             raise UsageError(f"{config.run_id} cannot be trained with --deterministic: {first_line}") from error
         if config.precision == "fp16" and "not implemented for 'Half'" in str(error):
             raise UsageError(f"{config.run_id} cannot be trained in fp16 on {device.type}: {error}") from error
+        if "finished reduction" in str(error):  # DistributedDataParallel, of weights without gradient
+            raise UsageError(
+                f"{config.run_id} has weights that take no part in its loss: only one process can train it"
+            ) from error
         raise
 
 

@@ -5,6 +5,7 @@ import copy
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -88,8 +89,10 @@ def equal(some: Sequence[Any], others: Sequence[Any]) -> bool:
     return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
-@pytest.mark.parametrize("variant", ["compact", "vit-lite-7-4", "resnet18"])
-@pytest.mark.parametrize(("seeds", "parts"), [((0,), 1), ((0, 1, 2), 1), ((0, 1), 3)])
+@pytest.mark.parametrize(
+    ("variant", "seeds", "parts"),
+    [*product(["compact", "vit-lite-7-4", "resnet18"], [(0,), (0, 1, 2)], [1]), ("compact", (0, 1), 3)],
+)
 def test_a_recorded_step_is_the_step(variant, seeds, parts):
     """To the last bit, short batches between the others, dropout's numbers and a batch norm's statistics included."""
     with graphs():

@@ -275,6 +275,53 @@ def test_a_lost_process_ends_the_run_which_goes_on_from_its_checkpoint(tmp_path)
     assert again.ended() == 128 + signal.SIGTERM
 
 
+def test_a_process_says_what_is_wrong_with_it_alone_before_the_first_sees_it_gone(tmp_path):
+    port, words = free_port(), [*WORDS, "30", "--out", str(tmp_path / "runs")]
+    first = in_world(tmp_path / "log0", 0, 2, port, *words)
+    second = in_world(tmp_path / "log1", 1, 2, port, *words, "--deterministic")
+    assert (first.ended(), second.ended()) == (2, 2)
+    assert second.read("err") == "process 1 has another deterministic than the first one\n"
+    assert "another process of this run has ended" in first.read("err")
+    times = [(tmp_path / f"log{rank}.err").stat().st_mtime_ns for rank in range(2)]
+    assert times[1] < times[0], "else torchrun would have ended it by then"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"), [("full", "out of memory on cpu at batch size 32"), ("unused", "take no part in its loss")]
+)
+def test_an_error_in_a_step_of_the_first_ends_the_run(tmp_path, trouble, told):
+    """It is no record, which the others would not know of, and no traceback."""
+    port, words = free_port(), [*WORDS, "30", "--out", str(tmp_path / "runs")]
+    one, other = (Process(tmp_path / f"log{rank}", _in_trouble, trouble, rank, 2, port, *words) for rank in range(2))
+    assert (one.ended(), other.ended()) == (2, 2)
+    assert told in one.read("err") and "Traceback" not in one.read("err")
+    (folder,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    assert not (folder / "result.json").exists()
+
+
+def _in_trouble(trouble: str, rank: int, size: int, port: str, *words: str) -> None:
+    from harness import experiment
+    from harness.training import step
+
+    real, built = step.learning_rate, experiment.build_model
+
+    def full(recipe: Any, number: int, steps: int) -> float:
+        if number == 10 and rank == 0:
+            raise MemoryError
+        return real(recipe, number, steps)
+
+    def unused(*given: Any) -> nn.Module:
+        model = built(*given)
+        model.unused = nn.Parameter(torch.zeros(1))
+        return model
+
+    if trouble == "full":
+        step.learning_rate = full
+    else:
+        experiment.build_model = unused
+    _in_world(rank, size, port, *words)
+
+
 def test_torchrun_itself(tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     words = [*launch, "-m", "harness.run", *WORDS, "1", "--out", str(tmp_path)]
@@ -294,6 +341,11 @@ def test_batches_that_cannot_be_cut():
         check_batches(nn.BatchNorm2d(3), 100, 10, Stepping(accumulate=2))
     with pytest.raises(UsageError, match="on CPUs several processes cannot train a model with batch norm"):
         check_batches(nn.BatchNorm2d(3), 100, 10, two)
+    on_gpus, four = nn.BatchNorm2d(3, device="meta"), Stepping(world=World(0, 4))
+    with pytest.raises(UsageError, match="a last batch of 3 images for 4 processes"):
+        check_batches(on_gpus, 103, 10, four)
+    check_batches(on_gpus, 104, 10, four)
+    check_batches(on_gpus, 100, 10, four)
     check_batches(nn.Linear(1, 1), 100, 4, replace(two, accumulate=2))
 
 

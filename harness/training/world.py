@@ -101,8 +101,9 @@ def joined(device: torch.device) -> Iterator[World]:
             f"another process of this run has ended or does not answer ({first_line(error)}): the same command goes on "
             "from the last checkpoint, with as many processes or others"
         ) from error
-    finally:
-        dist.destroy_process_group()
+    # Not after an error: NCCL would wait for processes that wait for this one. When it has said what is wrong and is
+    # gone, they notice, or torchrun ends them.
+    dist.destroy_process_group()
 
 
 def is_lost(error: BaseException) -> bool:
