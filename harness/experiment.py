@@ -36,7 +36,6 @@ from harness.training.signals import Stop, StoppedError, listening
 from harness.training.step import DivergenceError
 from harness.training.together import stack_models, unstack
 from harness.training.track import FOLDER, Tracked, Trackers, flat
-from harness.training.world import World
 from variants.fields import UsageError
 from variants.weights import Card, to_bytes
 
@@ -94,7 +93,7 @@ def run_seeds(
             splits = splits_of(config, data)
             check_batches(models[0], len(splits[0]), config.recipe.batch_size, options.stepping)
             cost, env = counted(config, models[0]), environment(devices.describe(device), data.digest)
-            env |= in_world(options.stepping.world)
+            env |= as_stepped(options.stepping)
             size, own_models = sum(p.numel() for p in models[0].parameters()), dict(zip(todo, models))
             del models
             for seed in todo:
@@ -237,7 +236,7 @@ def train_group(
             print(f"{name}: goes on after epoch {done}", flush=True)
     facts = {fact: first.env[fact] for fact in ("device_name", "torch", "commit")} | {"after_epochs": done}
     together = {"seeds": numbers} if len(group) > 1 else {}
-    session = Session(device, facts | together | in_world(options.stepping.world))
+    session = Session(device, facts | together | as_stepped(options.stepping))
     for seed in group:
         seed.begin(session)
 
@@ -383,11 +382,12 @@ def trained_again(
     session: Mapping[str, Any] = MappingProxyType({}),
 ) -> Generator[Epoch, None, None]:
     """The first epochs of the same run once more, without a record, as in that session of it: with the seeds that were
-    trained together, as a graph if they were. To be closed by whoever asks for fewer."""
+    trained together, as a graph and in parts if they were. To be closed by whoever asks for fewer."""
     seeds = session.get("seeds") or [config.seed]
     model = stack_models([build_model(replace(config, seed=seed), device) for seed in seeds], seeds)
     data = load(config.dataset, data_dir)
-    training = prepared(config, model, data, splits_of(config, data), Stepping(bool(session.get("graph"))))
+    stepping = Stepping(bool(session.get("graph")), session.get("accumulate", 1))
+    training = prepared(config, model, data, splits_of(config, data), stepping)
     warm_up(training)
     progress = Progress(title(config, seeds), first, len(training.train_split), quiet)
     with contextlib.closing(progress):
@@ -395,9 +395,10 @@ def trained_again(
             yield epoch[seeds.index(config.seed)]
 
 
-def in_world(world: World) -> dict[str, int]:
-    """For records; those of one process do not say so."""
-    return {"world_size": world.size} if world.size > 1 else {}
+def as_stepped(stepping: Stepping) -> dict[str, int]:
+    """For records; those of one process and of whole batches do not say so."""
+    facts = {"world_size": stepping.world.size, "accumulate": stepping.accumulate}
+    return {name: count for name, count in facts.items() if count > 1}
 
 
 # --- going on --------------------------------------------------------------------------------------------------------

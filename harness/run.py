@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     dataset = dataset_facts(args.dataset)
     config, device = configure(args, dataset)
     if args.dry_run:
-        known = planned(config, dataset, device)
+        known = planned(config, dataset, device, args.accumulate)
         print(json.dumps(known, indent=1, allow_nan=False)) if args.json else describe(known)
         return 0
     from harness.training.world import joined
@@ -167,9 +167,9 @@ def conclude(run: Run) -> int:
     return 0
 
 
-def planned(config: RunConfig, dataset: Dataset, device: "torch.device") -> dict[str, Any]:
+def planned(config: RunConfig, dataset: Dataset, device: "torch.device", accumulate: int = 1) -> dict[str, Any]:
     """What is known before the run: `config` and `cost` as its record will have them, a learning rate for each epoch
-    (that of its first step), and a guess of the time from a few uncompiled steps."""
+    (that of its first step), and a guess of the time from a few uncompiled steps with a batch or a part of one."""
     from harness.cell import counted
     from harness.data.pipeline import held_out_count
     from harness.training.estimate import FAILURES, measured_seconds
@@ -184,7 +184,9 @@ def planned(config: RunConfig, dataset: Dataset, device: "torch.device") -> dict
     if config.weights_digest:
         start(model, config.weights, config.weights_digest)  # those that do not fit are refused here too
     try:
-        guess: dict[str, Any] = {"seconds": measured_seconds(config, dataset, device), "reason": None}
+        part = replace(recipe, batch_size=max(1, recipe.batch_size // accumulate))
+        seconds = measured_seconds(replace(config, recipe=part), dataset, device)
+        guess: dict[str, Any] = {"seconds": seconds, "reason": None}
     except FAILURES as error:
         guess = {"seconds": None, "reason": f"a step fails: {type(error).__name__}: {error}"}
     return {

@@ -185,11 +185,12 @@ def verify(run: Run, config: RunConfig, args: Namespace) -> dict[str, Any]:
 
 
 def first_session(run: Run) -> tuple[dict[str, Any], int | None]:
-    """With its seeds, if several were trained together, and whether a step was one graph; and the epochs after which
-    that was otherwise: from there on nobody can repeat it."""
+    """With its seeds, if several were trained together, and how steps were computed; and the epochs after which that
+    was otherwise: from there on nobody can repeat it."""
     sessions = run.result.get("sessions") or [{}]
-    ways = [(session.get("seeds") or [], bool(session.get("graph"))) for session in sessions]
-    seeds, _ = ways[0]
+    names = ("seeds", "graph", "accumulate", "world_size")
+    ways = [[session.get(name) or None for name in names] for session in sessions]
+    seeds = ways[0][0]
     if seeds and (run.config["seed"] not in seeds or not all(type(seed) is int for seed in seeds)):
         raise UsageError(f"{run.folder} cannot be trained again: it names the seeds {seeds}, and is none of them")
     changed = next((session.get("after_epochs") for session, own in zip(sessions, ways) if own != ways[0]), None)

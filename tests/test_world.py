@@ -1,5 +1,6 @@
 """One run on several devices, or in parts of a batch: the same batches, the same losses; one process writes."""
 
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,17 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from harness import run, verify
 from harness.cell import check_batches
 from harness.config import RunConfig, resolve
 from harness.data.augment.steps import FLOAT_STEPS, UINT8_STEPS
 from harness.data.pipeline import WHOLE, DeviceSplit, Share, scaling, to_device, training_batches
 from harness.datasets import DATASETS
+from harness.evidence.tables.costs import trained_together
+from harness.experiment import Options, run_cell
 from harness.records.read import Run, read_run
 from harness.timing.turns import made_up
+from harness.training import estimate
 from harness.training.evaluate import judged
 from harness.training.loop import train_seeds
 from harness.training.setup import Stepping, Training, build_model, data_generator
@@ -166,7 +172,7 @@ def test_fewer_images_to_judge_than_processes(monkeypatch):
     for rank in range(4):
         judged(one.model, one.model, split, one.scale, "fp32", World(rank, 4))
     with torch.no_grad():
-        assert torch.allclose(sum(given), one.model.eval()(one.scale(split.images)).float())
+        assert torch.allclose(torch.stack(given).sum(0), one.model.eval()(one.scale(split.images)).float())
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
@@ -187,7 +193,6 @@ def in_world(log: Path, rank: int, size: int, port: str, *words: str) -> Process
 
 def _in_world(rank: int, size: int, port: str, *words: str) -> None:
     """What torchrun does for each process."""
-    from harness import run
     from harness.commands import run_command
 
     own = {
@@ -222,10 +227,10 @@ def by_two(tmp_path_factory) -> tuple[Path, list[Process]]:
 
 def test_one_process_writes_and_prints(by_two):
     folder, (first, second) = by_two
-    run = only_run(folder / "runs")
-    assert run.ok and run.env["world_size"] == 2 and run.result["sessions"][0]["world_size"] == 2
+    done = only_run(folder / "runs")
+    assert done.ok and done.env["world_size"] == 2 and done.result["sessions"][0]["world_size"] == 2
     assert "3/3" in first.read() and second.read() + second.read("err") == ""
-    assert run.result["images_seen"] == 3 * DATASETS["digits"].train_count
+    assert done.result["images_seen"] == 3 * DATASETS["digits"].train_count
 
 
 def test_its_times_enter_no_table_of_single_devices(by_two):
@@ -328,6 +333,35 @@ def test_torchrun_itself(tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert only_run(tmp_path).env["world_size"] == 2
+
+
+# --- what is recorded ------------------------------------------------------------------------------------------------
+
+
+def test_a_record_names_its_parts_and_verify_repeats_them(tmp_path, capsys):
+    settings = ["variant.depth=1", "recipe.dropout=0.1"]
+    own = resolve("compact", DATASETS["digits"], "quick", epochs=1, settings=settings)
+    done = run_cell(own, Path("data"), tmp_path, CPU, True, Options(stepping=Stepping(accumulate=3)))
+    (session,) = done.result["sessions"]
+    assert session["accumulate"] == 3 and "world_size" not in session
+    assert done.result["shared_device"] is True, "its times are not those of whole batches"
+    assert trained_together(replace(done, result={"sessions": [{**session, "seeds": [0, 1]}]})) == ()
+    assert verify.main([str(done.folder), "--quiet"]) == 0
+    assert "equal to the last bit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("way", ["world_size", "accumulate"])
+def test_verify_compares_up_to_where_the_way_of_training_changed(way):
+    sessions = [{"after_epochs": 0}, {"after_epochs": 0}, {"after_epochs": 2, way: 2}]
+    record: Any = SimpleNamespace(result={"sessions": sessions}, config={"seed": 0}, folder=Path("run"))
+    assert verify.first_session(record) == (sessions[0], 2)
+
+
+def test_the_guess_of_a_dry_run_is_of_a_part(monkeypatch, capsys):
+    sizes = []
+    monkeypatch.setattr(estimate, "measured_seconds", lambda config, *_: sizes.append(config.recipe.batch_size) or 1.0)
+    assert run.main([*WORDS, "1", "--batch-size", "30", "--accumulate", "4", "--dry-run", "--json"]) == 0
+    assert sizes == [7] and json.loads(capsys.readouterr().out)["config"]["recipe"]["batch_size"] == 30
 
 
 # --- what cannot be done ---------------------------------------------------------------------------------------------
