@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.config import PRECISIONS
+from harness.records.environment import is_launched
 from harness.training.signals import StoppedError
 from harness.training.track import TRACKERS, tracker
 from variants.fields import UsageError
 
 SCRIPT = "small-vits"  # what pip installs; see harness/__main__.py
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk answers
-OTHERS_WAIT_S = 1.0  # torchrun ends them meanwhile
+OTHERS_WAIT_S = 3.0  # torchrun ends them meanwhile
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how OpenMP's idle threads wait: any, GNU's, Intel's
 
 
@@ -166,7 +167,8 @@ def run_command(main: Callable[[list[str] | None], int], arguments: list[str] | 
     except UsageError as error:
         code = _failed(as_typed(str(error)), 2)
     except StoppedError as stopped:
-        code = _failed(f"{stopped}; the same command goes on: {_typed(main, arguments)}", stopped.exit_code)
+        text = f"{stopped}; the same command goes on: {_typed(main, arguments)}"
+        code = stopped.exit_code if is_other() else _failed(text, stopped.exit_code)
     except KeyboardInterrupt:
         code = _failed("interrupted", 130)
     except BrokenPipeError:  # `| head` has seen enough
@@ -195,8 +197,8 @@ def _failed(text: str, code: int) -> int:
 
 
 def is_other() -> bool:
-    """Whether torchrun has started this process and it is not the first one."""
-    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
+    """Whether this process is not the first of those that torchrun started."""
+    return is_launched() and os.environ.get("RANK") != "0"
 
 
 def let_the_first_speak() -> None:
@@ -214,7 +216,10 @@ def _typed(main: Callable[..., int], arguments: list[str] | None) -> str:
     """What a user types to run it; a module run by -m is called __main__ and has its name in its spec."""
     spec = getattr(sys.modules.get(main.__module__), "__spec__", None)
     words = sys.argv[1:] if arguments is None else arguments
-    return as_typed(shlex.join(["python", "-m", spec.name if spec else main.__module__, *words]))
+    launcher = (
+        ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1")] if is_launched() else ["python"]
+    )
+    return as_typed(shlex.join([*launcher, "-m", spec.name if spec else main.__module__, *words]))
 
 
 def _silence_stdout() -> None:

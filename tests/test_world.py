@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,9 +23,10 @@ from harness.data.pipeline import WHOLE, Share, scaling, to_device, training_bat
 from harness.datasets import DATASETS
 from harness.records.read import Run, read_run
 from harness.timing.turns import made_up
-from harness.training.loop import train
+from harness.training.loop import train_seeds
 from harness.training.setup import Stepping, Training, build_model, data_generator
 from harness.training.step import LossWatch
+from harness.training.together import stack_models
 from harness.training.world import World, own_device
 from tests.processes import Process, command
 from tests.test_resume import CPU
@@ -47,15 +49,15 @@ def config(*settings: str) -> RunConfig:
     return resolve("compact", DATASETS["digits"], "quick", epochs=1, batch_size=SIZE, settings=[*own.values()])
 
 
-def training(of: RunConfig, stepping: Stepping) -> Training:
+def training(of: RunConfig, stepping: Stepping, seeds: Sequence[int] = (0,)) -> Training:
     """In float64, where two orders of a sum differ too little to matter."""
     data = made_up(DATASETS["digits"], IMAGES, 7)
     scale, split = Exact(**vars(scaling(data, of.recipe, CPU))), to_device(data.train, CPU)
-    model = build_model(of, CPU).double()
+    model = stack_models([build_model(replace(of, seed=seed), CPU).double() for seed in seeds], seeds)
     return Training(of, model, split, to_device(data.test, CPU), scale, stepping)
 
 
-def seen(of: RunConfig, stepping: Stepping) -> dict[str, Any]:
+def seen(of: RunConfig, stepping: Stepping, seeds: Sequence[int] = (0,)) -> dict[str, Any]:
     """Of each step what the watch is shown: the loss over the whole batch and the gradient's norm in one number; and
     what is left at the end."""
     shown, see = [], LossWatch.see
@@ -66,8 +68,8 @@ def seen(of: RunConfig, stepping: Stepping) -> dict[str, Any]:
 
     LossWatch.see = spy  # type: ignore[method-assign]
     try:
-        one = training(of, stepping)
-        (epoch,) = train(one)
+        one = training(of, stepping, seeds)
+        ((epoch, *_),) = train_seeds(one)
     finally:
         LossWatch.see = see  # type: ignore[method-assign]
     weights = torch.cat([p.detach().flatten() for p in (*one.model.parameters(), *one.judged.parameters())])
@@ -95,7 +97,7 @@ def seen_by_all(size: int, folder: Path, of: RunConfig, accumulate: int = 1) -> 
 
 
 def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert found["steps"].shape == (STEPS, 1)
+    assert found["steps"].shape == expected["steps"].shape and len(found["steps"]) == STEPS
     assert torch.allclose(found["steps"], expected["steps"], rtol=1e-8, atol=0)
     assert torch.allclose(found["weights"], expected["weights"], rtol=1e-6, atol=1e-9)
     assert found["line"] == pytest.approx(expected["line"], rel=1e-8)
@@ -117,6 +119,10 @@ def test_processes_take_the_steps_of_one(tmp_path, alone, size, accumulate):
 @pytest.mark.parametrize("accumulate", [2, 5, SIZE])
 def test_the_parts_of_a_batch_add_up_to_it(alone, accumulate):
     assert_equal(seen(config(), Stepping(accumulate=accumulate)), alone)
+
+
+def test_so_do_those_of_several_seeds():
+    assert_equal(*(seen(config(), Stepping(accumulate=parts), seeds=(0, 1)) for parts in (3, 1)))
 
 
 # --- what the comparison would see -----------------------------------------------------------------------------------
@@ -162,7 +168,14 @@ def _in_world(rank: int, size: int, port: str, *words: str) -> None:
     from harness import run
     from harness.commands import run_command
 
-    own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    own = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": size,
+        "LOCAL_WORLD_SIZE": size,
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": port,
+    }
     os.environ |= {"TORCHELASTIC_RUN_ID": "none", **{name: str(value) for name, value in own.items()}}
     run_command(run.main, list(words))
 
@@ -213,7 +226,8 @@ def test_a_stopped_run_goes_on_with_as_many_processes_or_others(tmp_path, by_two
     for one in first:
         one.signal(signal.SIGTERM)
     assert first[0].ended() == 128 + signal.SIGTERM and "nothing is lost" in first[0].read("err")
-    assert first[1].ended() != 0
+    assert first[1].ended() == 128 + signal.SIGTERM and first[1].read("err") == ""
+    assert "torchrun --nproc-per-node 2 -m" in first[0].read("err")
     (tmp_path / "later").mkdir()
     rest = started(tmp_path / "later", later, *words)
     assert [one.ended() for one in rest] == [0] * later, rest[0].read("err")

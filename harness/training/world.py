@@ -15,15 +15,11 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from harness.records.environment import is_launched
 from variants.fields import UsageError, first_line
 
 PATIENCE = timedelta(hours=12)  # while the first process evaluates or writes; one that is gone is noticed at once
 LOST = ("connection closed", "connection reset", "connection was", "broken pipe", "nccl", "gloo", "timed out")
-
-
-def is_launched() -> bool:
-    """By torchrun."""
-    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def own_device(name: str) -> str:
