@@ -18,10 +18,9 @@ from harness.datasets import CORRUPTION_NAMES, CORRUPTION_STRENGTHS, DATASETS
 from harness.recipes import AUGMENTATIONS, PUBLISHED, RECIPES, Recipe, fitted
 from harness.training import loop, setup, step
 from harness.training.setup import Stepping, Training, data_generator
-from tests.copies import random_split
+from tests.copies import of_one_block, random_split
 from tests.fake_cuda import GPU, WaitsError, fake_cuda, moved
 from variants.catalog import CATALOG
-from variants.config import ViTConfig
 
 C10 = DATASETS["c10"]
 SPLIT = random_split(10)
@@ -124,11 +123,7 @@ def train_on_fake_cuda(
 
 
 def a_step(name: str, recipe: str) -> RunConfig:
-    """Of few images and, where the depth is ours to set, of one block: each further one is like it."""
-    changes = ["recipe.ema=0.9"]
-    changes += ["variant.resize=32"] if name == "vit-224" else []
-    changes += ["variant.depth=1"] if isinstance(CATALOG[name], ViTConfig) else []
-    return resolve(name, C10, recipe, epochs=1, batch_size=8, settings=changes)
+    return resolve(name, C10, recipe, epochs=1, batch_size=8, settings=["recipe.ema=0.9", *of_one_block(name)])
 
 
 @pytest.mark.parametrize("name", CATALOG)
