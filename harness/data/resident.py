@@ -2,7 +2,7 @@
 as they are needed. What is asked for next is read while the device computes; no result depends on it."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class HostImages:
     def __getitem__(self, rows: slice | np.ndarray) -> torch.Tensor:
         return next(self.in_turn([rows]))
 
-    def in_turn(self, wanted: Iterable[slice | np.ndarray]) -> Iterator[torch.Tensor]:
+    def in_turn(self, wanted: Iterable[slice | np.ndarray]) -> Generator[torch.Tensor, None, None]:
         """The images of these rows, then of those."""
         begun, waiting = map(self._begun, wanted), deque()
         try:
