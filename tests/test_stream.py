@@ -2,12 +2,13 @@
 files that are broken, changed or gone."""
 
 import hashlib
+import json
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,19 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as F
 
-from harness import run
+from harness import bench, run
 from harness.commands import run_command
 from harness.config import RunConfig, resolve
 from harness.data import folder, index, pipeline, resident
 from harness.data.augment.steps import draw_resized_crops
-from harness.data.load import ImageData, Split, channel_statistics, dataset_facts, load
+from harness.data.load import ImageData, channel_statistics, dataset_facts, load
 from harness.data.pipeline import Share, scaling, to_device, training_batches
 from harness.data.resident import HostImages, residency
 from harness.experiment import Options, run_cell
 from harness.recipes import Recipe
+from harness.records.benchmarks import Comparison
 from harness.records.read import Run
+from harness.timing import streaming
 from harness.training.setup import Stepping, data_generator
 from harness.training.signals import StoppedError
 from tests.copies import image_folder, random_split
@@ -37,7 +40,7 @@ from variants.fields import UsageError
 
 COUNTS = {"train": 30, "val": 9}
 SIDE = 16
-WHOLE_CHUNK = pipeline.CHUNK_BYTES
+CHUNK = pipeline.CHUNK_BYTES
 WAYS = ("device", "host", "stream")
 
 
@@ -144,7 +147,7 @@ def test_two_processes_have_the_losses_of_one(name, tmp_path, monkeypatch):
     both = started(tmp_path, 2, *words, "--resident", "stream", "--out", str(tmp_path / "two"))
     assert [one.ended() for one in both] == [0, 0], both[0].read("err")
     assert len(list((tmp_path / index.PLACE).glob("*.npz"))) == 1
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", WHOLE_CHUNK)  # which shapes the draws, in other processes too
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", CHUNK)  # which shapes the draws, in other processes too
     assert run.main([*words, "--out", str(tmp_path / "one"), "--quiet"]) == 0
     for mine, theirs in zip(only_run(tmp_path / "two").epochs(), only_run(tmp_path / "one").epochs(), strict=True):
         names = mine.keys() - set(TIMES)
@@ -164,6 +167,22 @@ def test_resized_crops_of_streamed_images_are_torchvision_s(tmp_path):
             assert torch.equal(ours, theirs), window
             at += 1
     assert at == 12
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_what_is_done_is_not_decoded_again(name, tmp_path, monkeypatch, decodings, batches):
+    """But drawn: what is left is as it was."""
+    data, recipe = load(name, tmp_path), config(name).recipe
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", batches * 8 * SIDE**2 * 3)
+    split, scale = to_device(data.train, CPU, "stream"), scaling(data, recipe, CPU)
+    whole = list(training_batches(split, recipe, scale, data_generator(0, 1)))
+    for done in range(5):
+        decodings.clear()
+        rest = list(training_batches(split, recipe, scale, data_generator(0, 1), done=done))
+        assert len(decodings) == max(0, 30 - done // batches * batches * 8)
+        for mine, theirs in zip(rest, whole[done:], strict=True):
+            assert torch.equal(mine.images, theirs.images) and torch.equal(mine.labels, theirs.labels)
+            assert mine.mix and theirs.mix and all(map(torch.equal, mine.mix, theirs.mix))
 
 
 # --- order, digest and scaling from the index -------------------------------------------------------------------------
@@ -346,7 +365,7 @@ def test_a_file_that_breaks_within_an_epoch(name, on_device, tmp_path, monkeypat
         stopping_after(patch, 2)
         with pytest.raises(StoppedError):
             cell(config(name), out, "stream")
-    data = load(name, tmp_path)
+    data = load(name, tmp_path, False)
     file = Path(os.fsdecode(bytes(data.train.images.paths[0])))
     content, facts = file.read_bytes(), file.stat()
     spoil, words = SPOIL[kind]
@@ -360,6 +379,19 @@ def test_a_file_that_breaks_within_an_epoch(name, on_device, tmp_path, monkeypat
     found = cell(config(name), out, "stream")
     assert len(found.result["sessions"]) > 1 and found.env["data_digest"] == on_device[0.0].env["data_digest"]
     assert [line["train_loss"] for line in found.epochs()] == [line["train_loss"] for line in on_device[0.0].epochs()]
+
+
+def test_what_came_before_it_is_not_lost(tmp_path):
+    """The run is saved where it ended, although no checkpoint was due."""
+    name, out = f"{jpegs(tmp_path / 'set', COUNTS)}@{SIDE}", tmp_path / "runs"
+    own = config(name)
+    own = replace(own, recipe=replace(own.recipe, train_share=1.0))
+    of_last_batch = data_generator(0, 1).permutation(30)[-2]
+    Path(os.fsdecode(bytes(load(name, tmp_path, False).train.images.paths[of_last_batch]))).unlink()
+    with pytest.raises(UsageError, match="No such file"):
+        cell(own, out, "stream")
+    (kept,) = out.glob("*/checkpoint-*")
+    assert kept.name.startswith("checkpoint-000001-00000003-")
 
 
 # --- where they are kept ---------------------------------------------------------------------------------------------
@@ -445,12 +477,36 @@ def test_large_jpegs_are_decoded_at_a_smaller_size_and_look_the_same(tmp_path):
     assert np.abs(small.astype(int) - expected).max() < 12
 
 
-def test_a_signal_ends_reading(name, tmp_path, monkeypatch):
-    """What was asked for and not begun is given up, so that a process ends at once."""
-    split = Split(load(name, tmp_path).train.images, np.zeros(30, np.int64))
-    with monkeypatch.context() as patch:
-        stopping_after(patch, 1)
-        with pytest.raises(StoppedError) as stopped:
-            cell(config(name), tmp_path / "runs", "stream")
-    assert stopped.value.exit_code == 128 + signal.SIGTERM and len(split) == 30
-    assert not index.readers()._work_queue.qsize()
+# --- rate and memory --------------------------------------------------------------------------------------------------
+
+
+def streams(*words: str) -> Comparison:
+    (one,) = streaming.compare_streams(bench.parser().parse_args(["stream", *words]))
+    return one
+
+
+def test_the_benchmark_takes_the_same_images(monkeypatch, capsys):
+    """What it starts for the memory is done here."""
+
+    def run_here(command: list[str], **_: Any) -> Any:
+        streaming.epoch(*json.loads(command[-1]))
+        return SimpleNamespace(stdout=capsys.readouterr().out.splitlines()[-1])
+
+    monkeypatch.setattr(streaming.subprocess, "run", run_here)
+    one = streams("--images", "24", "--size", "16", "--workers", "1", "--batch-size", "8", "--rounds", "1")
+    assert one.name == "stream s1 at 16, batch 8" and min(one.ours, one.baseline) > 0 and one.facts["images"] == 24
+    assert {"epoch_memory_bytes stream", "epoch_memory_bytes host"} < one.facts.keys()
+
+
+@pytest.mark.long
+def test_twenty_thousand_jpegs(monkeypatch):
+    """An epoch takes no more memory than what is read ahead, and is faster than the usual loop."""
+    for place, what, value in (
+        (pipeline, "CHUNK_BYTES", CHUNK),
+        (resident, "AHEAD_BYTES", CHUNK),
+        (resident, "BLOCK", 16),
+    ):
+        monkeypatch.setattr(place, what, value)
+    one = streams("--images", "20000", "--workers", "2", "--rounds", "2")
+    assert one.facts["epoch_memory_bytes stream"] < 200e6 < 20_000 * 64**2 * 3 < one.facts["epoch_memory_bytes host"]
+    assert one.ratio >= 1.5

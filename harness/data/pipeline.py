@@ -4,7 +4,7 @@ the host, in a fixed order, from the generator that is given."""
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -182,12 +182,24 @@ def shown_more_often(train: Split, share: float) -> Split:
 
 
 def training_batches(
-    split: DeviceSplit, recipe: Recipe, scale: Scaling, *rngs: np.random.Generator, share: Share = WHOLE
+    split: DeviceSplit, recipe: Recipe, scale: Scaling, *rngs: np.random.Generator, share: Share = WHOLE, done: int = 0
 ) -> Iterator[Batch]:
     """One epoch: every image once, the last batch as short as it comes out. With a generator for each of several seeds
-    batches are stacked: each seed's part is the batch that it has by itself."""
+    batches are stacked: each seed's part is the batch that it has by itself. The first `done` batches are left out."""
     steps = float_steps(recipe.augment)
-    for chunks in zip(*(_chunks(split, recipe, steps, rng, share) for rng in rngs), strict=True):
+    chunks_done, rest = divmod(done, batches_a_chunk(split, recipe))
+    of_seeds = (_chunks(split, recipe, steps, rng, share, chunks_done) for rng in rngs)
+    return islice(_batches(zip(*of_seeds, strict=True), steps, recipe, scale), rest, None)
+
+
+def batches_a_chunk(split: DeviceSplit, recipe: Recipe) -> int:
+    return max(1, CHUNK_BYTES // math.prod(split.images.shape[1:]) // recipe.batch_size)
+
+
+def _batches(
+    of_seeds: "Iterable[tuple[_Chunk, ...]]", steps: Sequence[Step], recipe: Recipe, scale: Scaling
+) -> Iterator[Batch]:
+    for chunks in of_seeds:
         end = 0
         for i, part in enumerate(chunks[0].parts):
             own = slice(end, end := end + len(part.rows))
@@ -212,15 +224,18 @@ class _Chunk(NamedTuple):
 
 
 def _chunks(
-    split: DeviceSplit, recipe: Recipe, steps: Sequence[Step], rng: np.random.Generator, share: Share
+    split: DeviceSplit, recipe: Recipe, steps: Sequence[Step], rng: np.random.Generator, share: Share, done: int
 ) -> Iterator[_Chunk]:
-    """Of one seed's epoch. Every process draws for all images and augments its own."""
+    """Of one seed's epoch, without those that are done. Every process draws for all images and augments its own."""
     order = rng.permutation(len(split))
-    size, device = recipe.batch_size, split.labels.device
-    chunk = max(1, CHUNK_BYTES // math.prod(split.images.shape[1:]) // size) * size
-    of_chunks = [_parts(min(chunk, len(order) - start), recipe, share) for start in range(0, len(order), chunk)]
-    wanted = [order[start:][rows] for start, (_, rows) in zip(range(0, len(order), chunk), of_chunks)]
-    for (parts, rows), chosen, images in zip(of_chunks, wanted, split.in_turn(wanted)):
+    chunk, device = batches_a_chunk(split, recipe) * recipe.batch_size, split.labels.device
+    starts = range(0, len(order), chunk)
+    of_chunks = [_parts(min(chunk, len(order) - start), recipe, share) for start in starts]
+    for parts, rows in of_chunks[:done]:  # for the draws' sake
+        augment_uint8_(split.images[:0], recipe.augment, recipe, rng, rows[:0], sum(part.whole for part in parts))
+        draw_batches(parts, steps, recipe, split, rng)
+    wanted = [order[start:][rows] for start, (_, rows) in zip(starts, of_chunks)][done:]
+    for (parts, rows), chosen, images in zip(of_chunks[done:], wanted, split.in_turn(wanted)):
         count = sum(part.whole for part in parts)
         images = augment_uint8_(images, recipe.augment, recipe, rng, rows, count)
         drawn, mix = draw_batches(parts, steps, recipe, split, rng)

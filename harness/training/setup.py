@@ -128,10 +128,10 @@ class Training:
             alone = self.world.size == 1 or part is parts[-1]
             yield part, contextlib.nullcontext() if alone else self.averaging.no_sync()
 
-    def batches(self, split: DeviceSplit, epoch: int) -> Iterator[Batch]:
-        """Each seed has its own order, augmentation and mixing."""
+    def batches(self, split: DeviceSplit, epoch: int, done: int = 0) -> Iterator[Batch]:
+        """Each seed has its own order, augmentation and mixing; the first ones are left out where they are done."""
         drawn = (data_generator(seed, epoch) for seed in self.seeds)
-        return training_batches(split, self.config.recipe, self.scale, *drawn, share=self.share)
+        return training_batches(split, self.config.recipe, self.scale, *drawn, share=self.share, done=done)
 
     def whole_example(self) -> Batch:
         """A whole batch, to warm up with."""
