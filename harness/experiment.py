@@ -250,7 +250,10 @@ def train_group(
         options.stepping.world.told({"maker": dict(first.checkpoints.maker), "state": first.checkpoints.state})
         training = prepared(config, stack_models(models, numbers), data, splits, options.stepping)
         session.facts["graph"] = training.is_graph
-        tell_residency(training, options.stepping.resident, session)
+        if (resident := training.stepping.resident) != "device":
+            session.facts["resident"] = resident
+            if options.stepping.resident == "auto":
+                print(f"--resident {resident}: half of the memory that is left does not hold the images", flush=True)
         labels, evaluations = splits[1].labels.astype("uint16"), train_and_evaluate(training, group, progress)
         predictions = [{"labels": labels, "predicted": e.predicted, "confidence": e.confidence} for e in evaluations]
         if options.weights:
@@ -395,14 +398,6 @@ def trained_again(
     with contextlib.closing(progress):
         for epoch in islice(train_seeds(training, progress), first):
             yield epoch[seeds.index(config.seed)]
-
-
-def tell_residency(training: Training, asked: str, session: Session) -> None:
-    found = training.stepping.resident
-    if found != "device":
-        session.facts["resident"] = found
-    if found == "stream" != asked:
-        print("the images do not fit in half of the memory that is left: decoded as they are needed", flush=True)
 
 
 def in_world(world: World) -> dict[str, int]:

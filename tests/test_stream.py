@@ -417,7 +417,7 @@ def test_a_run_says_that_it_streams_for_want_of_memory(name, tmp_path, monkeypat
     monkeypatch.setattr(resident, "available_bytes", lambda: 0)
     found = cell(replace(config(name), recipe=replace(config(name).recipe, epochs=1)), tmp_path / "runs", "auto")
     assert found.result["sessions"][0]["resident"] == "stream"
-    assert "the images do not fit" in capsys.readouterr().out
+    assert "--resident stream: half of the memory" in capsys.readouterr().out
 
 
 def test_arrays_have_no_files_to_stream():

@@ -231,11 +231,9 @@ def _read(place: Path, key: str, count: int, path: Path) -> Index | None:
 def _write(place: Path, key: str, index: Index) -> None:
     file = io.BytesIO()
     np.savez(file, key=np.array(key), **vars(index))
-    half = place.with_name(f".{place.name}.{os.getpid()}")
+    half = place.with_name(f".{place.name}")  # whoever writes it holds the lock
     try:
         half.write_bytes(file.getbuffer())
         half.replace(place)
     except OSError as error:
         print(f"{place} could not be written: {error.strerror}", file=sys.stderr, flush=True)
-        with contextlib.suppress(OSError):
-            half.unlink(missing_ok=True)

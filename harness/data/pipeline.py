@@ -14,7 +14,7 @@ from harness.data.augment import transfer
 from harness.data.augment.mixing import Mix, draw_mix_values, mix_of
 from harness.data.augment.steps import Step, augment_uint8_, drawn_for, float_steps
 from harness.data.load import ImageData, Split
-from harness.data.resident import HostImages, on_host
+from harness.data.resident import HostImages
 from harness.recipes import Recipe
 from variants.fields import UsageError
 
@@ -143,8 +143,8 @@ def to_device(split: Split, device: torch.device, resident: str = "device") -> D
         labels = torch.from_numpy(split.labels).to(device)
         if resident != "device":
             return DeviceSplit(HostImages(split.images, device, is_stream=resident == "stream"), labels)
-        images = torch.from_numpy(on_host(split.images)).to(device)
-        return DeviceSplit(images.permute(0, 3, 1, 2).contiguous(), labels)
+        images = torch.from_numpy(np.asarray(split.images)).to(device).permute(0, 3, 1, 2).contiguous()
+        return DeviceSplit(images, labels)
     except (torch.OutOfMemoryError, MemoryError):
         raise UsageError(
             f"too little memory on {device} for the data set: {len(split):,} images take "

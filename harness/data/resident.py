@@ -3,6 +3,7 @@ as they are needed. What is asked for next is read while the device computes; no
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,18 +30,15 @@ def residency(splits: Sequence[Split], device: torch.device, asked: str = "auto"
     return "host" if device.type == "cuda" and whole > torch.cuda.mem_get_info(device)[0] / 2 else "device"
 
 
-def on_host(images: np.ndarray | ImageFiles) -> np.ndarray:
-    """All of them, as N x H x W x 3."""
-    return np.asarray(images) if isinstance(images, ImageFiles) else np.ascontiguousarray(images)
-
-
 class HostImages:
     """Images B x 3 x H x W (uint8) that are brought to the device when they are asked for."""
 
     def __init__(self, images: np.ndarray | ImageFiles, device: torch.device, is_stream: bool):
         count, height, width, channels = images.shape
         self.shape, self.device = torch.Size((count, channels, height, width)), device
-        self._read = images.read if is_stream and isinstance(images, ImageFiles) else gathering(on_host(images))
+        self._read: Callable[..., None] = partial(gather, images)
+        if isinstance(images, ImageFiles):
+            self._read = images.read if is_stream else partial(gather, np.asarray(images))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -74,8 +72,5 @@ class HostImages:
         return images, [readers().submit(self._read, rows[part], images[part]) for part in parts]
 
 
-def gathering(source_NHWC: np.ndarray) -> Callable[[np.ndarray, np.ndarray], None]:
-    def read(rows: np.ndarray, into_NCHW: np.ndarray) -> None:
-        into_NCHW[:] = source_NHWC[rows].transpose(0, 3, 1, 2)
-
-    return read
+def gather(images_NHWC: np.ndarray, rows: np.ndarray, into_NCHW: np.ndarray) -> None:
+    into_NCHW[:] = images_NHWC[rows].transpose(0, 3, 1, 2)

@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from harness.config import resolve
-from harness.data.index import in_blocks, readers
+from harness.data.index import in_blocks
 from harness.data.load import dataset_facts, load
 from harness.data.pipeline import scaling, to_device
 from harness.records.benchmarks import Comparison
@@ -47,7 +48,7 @@ def compare_streams(args: Namespace) -> Iterator[Comparison]:
             baseline: timed(lambda: deque(theirs, maxlen=0), device, count),
         }
         timings = take_turns(ways, args.rounds)
-        facts = {"images": count, "size": args.size, "readers": readers()._max_workers, "augment": [*recipe.augment]}
+        facts: dict[str, Any] = {"images": count, "size": args.size, "augment": [*recipe.augment]}
         for way in ("stream", "host"):
             command = [sys.executable, "-c", AN_EPOCH, json.dumps([name, place, args.recipe, args.set, way])]
             told = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
