@@ -4,6 +4,7 @@ as they are needed. What is asked for next is read while the device computes; no
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,5 +73,5 @@ class HostImages:
         return images, [readers().submit(self._read, rows[part], images[part]) for part in parts]
 
 
-def gather(images_NHWC: np.ndarray, rows: np.ndarray, into_NCHW: np.ndarray) -> None:
+def gather(images_NHWC: Any, rows: np.ndarray, into_NCHW: np.ndarray) -> None:
     into_NCHW[:] = images_NHWC[rows].transpose(0, 3, 1, 2)
