@@ -5,7 +5,7 @@ time there.
 
 examples:
   python -m harness.bench pipeline
-  python -m harness.bench stream --images 20000 --size 64 --workers 2
+  python -m harness.bench stream --size 64 --workers 2
   python -m harness.bench train --variant compact --recipe s2 --batch-size 256 --steps 20
   python -m harness.bench train --variant vanilla patch2 timm:resnet18 --recipe common
   python -m harness.bench infer --variant compact --batch-sizes 1 64 512 --json
@@ -60,7 +60,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dataset": {"choices": list(DATASETS), "default": "c10", "help": "whose shape (default: c10)"},
     "batch-size": {"type": whole, "help": "(default: the recipe's; of body and attention 64)"},
     "batch-sizes": {"type": whole, "nargs": "+", "default": [1, 64, 512], "help": "(default: 1 64 512)"},
-    "images": {"type": whole, "default": EPOCH, "help": f"of one epoch (default: {EPOCH})"},
+    "images": {"type": whole, "default": EPOCH, "help": f"of one epoch (default: {EPOCH}; of stream 20000)"},
     "size": {"type": whole, "default": 64, "help": "of the images, in pixels (default: 64)"},
     "steps": {"type": whole, "help": f"of one epoch (default: {EPOCH} images on CUDA, 20 steps on the CPU)"},
     "workers": {"type": whole, "help": "of the DataLoader (default: as many as there are cores)"},
@@ -141,6 +141,7 @@ BENCHMARKS = {
 # What an option is where a benchmark has another default than OPTIONS, or no such option.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "pipeline": {"precision": None, "compile": None, "set": []},
+    "stream": {"images": 20_000},
     "infer": {"recipe": "common", "batch_size": None},
     "body": {"recipe": "common", "batch_size": 64},
     "attention": {"recipe": "common", "batch_size": 64},
