@@ -98,7 +98,7 @@ def seconds(text: str) -> float:
 
 
 # Options of several commands.
-DEVICE_OPTIONS = ("device", "precision", "compile", "graph", "accumulate", "deterministic")
+DEVICE_OPTIONS = ("device", "precision", "compile", "graph", "accumulate", "deterministic", "resident", "broken")
 SHARED: dict[str, dict[str, Any]] = {
     "device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, ... (default: auto)"},
     "precision": {
@@ -118,6 +118,17 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "compute each batch in K parts, for a card that does not hold it whole: the same result (default: 1)",
     },
     "deterministic": {"action": "store_true", "help": "the same bits each time on a GPU too; slower"},
+    "resident": {
+        "choices": ("auto", "device", "host", "stream"),
+        "default": "auto",
+        "help": "where images are kept: on the device, in the host's memory or, of a folder, in their files, decoded "
+        "as they are needed; the results are the same (default: the first that has room)",
+    },
+    "broken": {
+        "choices": ("refuse", "skip"),
+        "default": "refuse",
+        "help": "images of a folder that cannot be decoded: skip trains without them, and names them (default: refuse)",
+    },
     "set": {
         "nargs": "+",
         "action": "extend",

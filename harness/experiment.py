@@ -49,6 +49,7 @@ class Options:
     stepping: Stepping = PLAIN
     weights: bool = True  # are kept
     track: tuple[str, ...] = ()  # names of trackers
+    skip_broken: bool = False  # images of a folder
 
 
 def run_cell(
@@ -89,7 +90,7 @@ def run_seeds(
             devices.keep_freed_memory(device)
             devices.forget_peak_memory(device)
             models = [build_model(seed.config, device) for seed in todo]  # before the data: what cannot be built fails
-            data = load(config.dataset, data_dir)
+            data = load(config.dataset, data_dir, options.skip_broken)
             splits = splits_of(config, data)
             check_batches(models[0], len(splits[0]), config.recipe.batch_size, options.stepping)
             cost, env = counted(config, models[0]), environment(devices.describe(device), data.digest)
@@ -248,6 +249,10 @@ def train_group(
         options.stepping.world.told({"maker": dict(first.checkpoints.maker), "state": first.checkpoints.state})
         training = prepared(config, stack_models(models, numbers), data, splits, options.stepping)
         session.facts["graph"] = training.is_graph
+        if (resident := training.stepping.resident) != "device":
+            session.facts["resident"] = resident
+            if options.stepping.resident == "auto":
+                print(f"--resident {resident}: half of the memory that is left does not hold the images", flush=True)
         labels, evaluations = splits[1].labels.astype("uint16"), train_and_evaluate(training, group, progress)
         predictions = [{"labels": labels, "predicted": e.predicted, "confidence": e.confidence} for e in evaluations]
         if options.weights:
@@ -282,7 +287,7 @@ def follow(config: RunConfig, data_dir: Path, device: torch.device, options: Opt
     stepping = options.stepping
     with explained(config, data_dir, device), listening(), own_threads():  # the first one says when to stop
         devices.keep_freed_memory(device)
-        model, data = build_model(config, device), load(config.dataset, data_dir)
+        model, data = build_model(config, device), load(config.dataset, data_dir, options.skip_broken)
         splits = splits_of(config, data)
         check_batches(model, len(splits[0]), config.recipe.batch_size, stepping)
         first = stepping.world.told(None)
@@ -385,7 +390,7 @@ def trained_again(
     trained together, as a graph and in parts if they were. To be closed by whoever asks for fewer."""
     seeds = session.get("seeds") or [config.seed]
     model = stack_models([build_model(replace(config, seed=seed), device) for seed in seeds], seeds)
-    data = load(config.dataset, data_dir)
+    data = load(config.dataset, data_dir, skip_broken=True)  # as it may have been; the digest tells
     stepping = Stepping(bool(session.get("graph")), session.get("accumulate", 1))
     training = prepared(config, model, data, splits_of(config, data), stepping)
     warm_up(training)

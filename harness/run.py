@@ -125,7 +125,8 @@ def follow_first(config: RunConfig, device: "torch.device", args: Namespace, wor
     from harness.experiment import Options, follow
     from harness.training.setup import Stepping
 
-    follow(config, args.data_dir, device, Options(stepping=Stepping(accumulate=args.accumulate, world=world)))
+    stepping = Stepping(accumulate=args.accumulate, resident=args.resident, world=world)
+    follow(config, args.data_dir, device, Options(stepping=stepping, skip_broken=args.broken == "skip"))
     return 0
 
 
@@ -136,8 +137,9 @@ def train(config: RunConfig, device: "torch.device", args: Namespace, world: "Wo
     from harness.training.setup import Stepping
 
     print("" if args.quiet else places(args.track, args.out), end="", flush=True)
-    is_announced, stepping = False, Stepping(args.graph == "on", args.accumulate, world)
-    options = Options(args.fresh, args.save_every, stepping, not args.no_weights, tuple(args.track))
+    is_announced, stepping = False, Stepping(args.graph == "on", args.accumulate, args.resident, world)
+    kept, skips = (not args.no_weights, tuple(args.track)), args.broken == "skip"
+    options = Options(args.fresh, args.save_every, stepping, *kept, skips)
     while True:
         try:
             return run_cell(config, args.data_dir, args.out, device, args.quiet, options)

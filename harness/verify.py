@@ -162,7 +162,7 @@ def verify(run: Run, config: RunConfig, args: Namespace) -> dict[str, Any]:
         threads = old.get("threads")
         if threads and old.get("device") == "cpu" and takes_threads(device, threads):
             note(f"with {threads} thread{'s' * (threads > 1)}, as it was trained")
-        now = environment(devices.describe(device), load(config.dataset, args.data_dir).digest)
+        now = environment(devices.describe(device), load(config.dataset, args.data_dir, True).digest)
         for name in ("device_name", "threads", "torch", "source_digest", "data_digest"):
             if old.get(name) != now[name]:
                 note(f"{name} was {old.get(name)}, is {now[name]}")

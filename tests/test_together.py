@@ -293,7 +293,7 @@ def test_more_seeds_are_no_more_operators(name):
         config = steady(name, "common", ["recipe.clip=1"])
         of = training(config, range(seeds), config.recipe.batch_size, exact=False)
         batch = next(of.batches(of.train_split, 1))
-        of.batches = lambda split, epoch: iter([batch])  # type: ignore[method-assign]
+        of.batches = lambda split, epoch, done=0: iter([batch])  # type: ignore[method-assign]
         of.eval_split = DeviceSplit(of.eval_split.images[:1], of.eval_split.labels[:1])
         with Counting() as counting, pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, "judged", lambda *_: [])

@@ -1,9 +1,10 @@
 """From a data set to batches ready for the model: onto the device, shuffled, augmented, scaled, mixed. All is drawn on
 the host, in a fixed order, from the generator that is given."""
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from harness.data.augment import transfer
 from harness.data.augment.mixing import Mix, draw_mix_values, mix_of
 from harness.data.augment.steps import Step, augment_uint8_, drawn_for, float_steps
 from harness.data.load import ImageData, Split
+from harness.data.resident import HostImages
 from harness.recipes import Recipe
 from variants.fields import UsageError
 
@@ -21,13 +23,24 @@ CHUNK_BYTES = 24 * 2**20  # augmented at once: 8192 images of 32 pixels; a fixed
 
 @dataclass(frozen=True)
 class DeviceSplit:
-    """One split as one tensor each on the device: images B x 3 x H x W uint8, labels int64."""
+    """One split as the device has it: images B x 3 x H x W uint8, or those that the host keeps for it; labels int64."""
 
-    images: torch.Tensor
+    images: Any  # a tensor, or HostImages
     labels: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def in_turn(self, wanted: Iterable[slice | np.ndarray]) -> Iterator[torch.Tensor]:
+        """The images of these rows, then of those; what the host keeps is read ahead."""
+        if isinstance(self.images, HostImages):
+            yield from self.images.in_turn(wanted)
+            return
+        for rows in wanted:
+            if isinstance(rows, slice):
+                yield self.images[rows]
+            else:
+                yield self.images.index_select(0, transfer.to_device(rows, self.labels.device))
 
 
 @dataclass(frozen=True)
@@ -124,15 +137,20 @@ def scaling(data: ImageData, recipe: Recipe, device: torch.device) -> Scaling:
     return Scaling(*(x.to(device) for x in (*whole, colour)))
 
 
-def to_device(split: Split, device: torch.device) -> DeviceSplit:
+def to_device(split: Split, device: torch.device, resident: str = "device") -> DeviceSplit:
+    """`resident`: where the images are kept; see `residency`."""
     try:
-        images = torch.from_numpy(np.ascontiguousarray(split.images)).to(device).permute(0, 3, 1, 2).contiguous()
-        return DeviceSplit(images, torch.from_numpy(split.labels).to(device))
-    except torch.OutOfMemoryError:
+        labels = torch.from_numpy(split.labels).to(device)
+        if resident != "device":
+            return DeviceSplit(HostImages(split.images, device, is_stream=resident == "stream"), labels)
+        images = torch.from_numpy(np.asarray(split.images)).to(device).permute(0, 3, 1, 2).contiguous()
+        return DeviceSplit(images, labels)
+    except (torch.OutOfMemoryError, MemoryError):
         raise UsageError(
             f"too little memory on {device} for the data set: {len(split):,} images take "
             f"{split.images.nbytes / 1e9:.2f} GB, twice for a while\n"
-            f"end what else runs there, or try smaller images (folder:PATH@32) or --device cpu"
+            f"end what else runs there, or try --resident host, --resident stream for a folder, smaller images "
+            f"(folder:PATH@32) or --device cpu"
         ) from None
 
 
@@ -164,12 +182,24 @@ def shown_more_often(train: Split, share: float) -> Split:
 
 
 def training_batches(
-    split: DeviceSplit, recipe: Recipe, scale: Scaling, *rngs: np.random.Generator, share: Share = WHOLE
+    split: DeviceSplit, recipe: Recipe, scale: Scaling, *rngs: np.random.Generator, share: Share = WHOLE, done: int = 0
 ) -> Iterator[Batch]:
     """One epoch: every image once, the last batch as short as it comes out. With a generator for each of several seeds
-    batches are stacked: each seed's part is the batch that it has by itself."""
+    batches are stacked: each seed's part is the batch that it has by itself. The first `done` batches are left out."""
     steps = float_steps(recipe.augment)
-    for chunks in zip(*(_chunks(split, recipe, steps, rng, share) for rng in rngs), strict=True):
+    chunks_done, rest = divmod(done, batches_a_chunk(split, recipe))
+    of_seeds = (_chunks(split, recipe, steps, rng, share, chunks_done) for rng in rngs)
+    return islice(_batches(zip(*of_seeds, strict=True), steps, recipe, scale), rest, None)
+
+
+def batches_a_chunk(split: DeviceSplit, recipe: Recipe) -> int:
+    return max(1, CHUNK_BYTES // math.prod(split.images.shape[1:]) // recipe.batch_size)
+
+
+def _batches(
+    of_seeds: "Iterable[tuple[_Chunk, ...]]", steps: Sequence[Step], recipe: Recipe, scale: Scaling
+) -> Iterator[Batch]:
+    for chunks in of_seeds:
         end = 0
         for i, part in enumerate(chunks[0].parts):
             own = slice(end, end := end + len(part.rows))
@@ -194,21 +224,30 @@ class _Chunk(NamedTuple):
 
 
 def _chunks(
-    split: DeviceSplit, recipe: Recipe, steps: Sequence[Step], rng: np.random.Generator, share: Share
+    split: DeviceSplit, recipe: Recipe, steps: Sequence[Step], rng: np.random.Generator, share: Share, done: int
 ) -> Iterator[_Chunk]:
-    """Of one seed's epoch. Every process draws for all images and augments its own."""
+    """Of one seed's epoch, without those that are done. Every process draws for all images and augments its own."""
     order = rng.permutation(len(split))
-    size, device = recipe.batch_size, split.labels.device
-    chunk = max(1, CHUNK_BYTES // split.images[0].numel() // size) * size
-    for start in range(0, len(order), chunk):
-        chosen = order[start : start + chunk]
-        firsts = range(0, len(chosen), size)
-        parts = [share.part(min(size, len(chosen) - first), recipe.mix != "none") for first in firsts]
-        rows = np.concatenate([first + part.rows for first, part in zip(firsts, parts)])
-        index = transfer.to_device(chosen[rows], device)
-        images = augment_uint8_(split.images.index_select(0, index), recipe.augment, recipe, rng, rows, len(chosen))
+    chunk, device = batches_a_chunk(split, recipe) * recipe.batch_size, split.labels.device
+    starts = range(0, len(order), chunk)
+    of_chunks = [_parts(min(chunk, len(order) - start), recipe, share) for start in starts]
+    for parts, rows in of_chunks[:done]:  # for the draws' sake
+        augment_uint8_(split.images[:0], recipe.augment, recipe, rng, rows[:0], sum(part.whole for part in parts))
+        draw_batches(parts, steps, recipe, split, rng)
+    wanted = [order[start:][rows] for start, (_, rows) in zip(starts, of_chunks)][done:]
+    for (parts, rows), chosen, images in zip(of_chunks[done:], wanted, split.in_turn(wanted)):
+        count = sum(part.whole for part in parts)
+        images = augment_uint8_(images, recipe.augment, recipe, rng, rows, count)
         drawn, mix = draw_batches(parts, steps, recipe, split, rng)
-        yield _Chunk(parts, images, split.labels.index_select(0, index), drawn, mix)
+        labels = split.labels.index_select(0, transfer.to_device(chosen, device))
+        yield _Chunk(parts, images, labels, drawn, mix)
+
+
+def _parts(count: int, recipe: Recipe, share: Share) -> tuple[list[Part], np.ndarray]:
+    """This process's part of each batch of a chunk, and which of its images these are."""
+    firsts = range(0, count, recipe.batch_size)
+    parts = [share.part(min(recipe.batch_size, count - first), recipe.mix != "none") for first in firsts]
+    return parts, np.concatenate([first + part.rows for first, part in zip(firsts, parts)])
 
 
 def _joined(of_seeds: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -66,10 +66,10 @@ def judged(
     model.eval()
     own = world.span(len(split))
     device, size, logits = split.labels.device, batch_size(split, forward is not model), []
+    stop = max(own.stop, own.start + 1)  # without an image of its own it says how wide its logits are
+    wanted = [slice(start, min(start + size, stop)) for start in range(own.start, stop, size)]
     with autocast(device, precision):
-        stop = max(own.stop, own.start + 1)  # without an image of its own it says how wide its logits are
-        for start in range(own.start, stop, size):
-            images = scale(split.images[start : min(start + size, stop)])
+        for images in map(scale, split.in_turn(wanted)):
             logits.append((forward if len(images) == size else model)(images).float())
     model.train(was_training)
     logits_SNK = world.gathered(torch.cat(logits, dim=-2), len(split))
@@ -104,16 +104,18 @@ def evaluate_corrupted(given: Given, tell: Callable[[int], None]) -> list[dict[s
     device, size, corruptions = split.labels.device, batch_size(split, forward is not model), Corruptions()
     none = torch.zeros((), dtype=torch.int64, device=device)
     correct = {kind: [none] * CORRUPTION_STRENGTHS for kind in CORRUPTION_NAMES}
-    for nth, start in enumerate(range(0, len(split), size)):
-        labels = split.labels[start : start + size]
+    batches = [slice(start, start + size) for start in range(0, len(split), size)]
+    own = split.in_turn(batches[world.rank :: world.size])
+    for nth, rows in enumerate(batches):
+        labels = split.labels[rows]
         if nth % world.size != world.rank:
-            corruptions.skip(split.images[start : start + size])
+            corruptions.skip((len(labels), *split.images.shape[1:]))
             continue
-        for kind, strength, images in corruptions.of(split.images[start : start + size]):
+        for kind, strength, images in corruptions.of(next(own)):
             with autocast(device, precision):
                 logits = (forward if len(images) == size else model)(scale(images))
             correct[kind][strength] = correct[kind][strength] + (logits.argmax(dim=-1) == labels).sum(dim=-1)
-        tell(start + len(labels))
+        tell(rows.start + len(labels))
     model.train(was_training)
     counted = {kind: world.sum(torch.stack(counts)) for kind, counts in correct.items()}
     by_kind = {kind: counts.view(CORRUPTION_STRENGTHS, -1).T.tolist() for kind, counts in counted.items()}

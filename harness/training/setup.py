@@ -21,6 +21,7 @@ from harness.config import RunConfig
 from harness.data.augment.mixing import Mix, mix_images
 from harness.data.load import ImageData, Split
 from harness.data.pipeline import Batch, DeviceSplit, Scaling, Share, scaling, to_device, training_batches
+from harness.data.resident import residency
 from harness.recipes import Recipe
 from harness.training.device import autocast, gradient_scaler, synchronise, takes_graph
 from harness.training.evaluate import Given, judged
@@ -69,6 +70,7 @@ class Stepping:
 
     graph: bool = True  # a GPU's step as one CUDA graph
     accumulate: int = 1  # parts of a batch, one after the other
+    resident: str = "auto"  # where the images are kept; see harness/data/resident.py
     world: World = ALONE
 
 
@@ -131,10 +133,10 @@ class Training:
             alone = self.world.size == 1 or part is parts[-1]
             yield part, contextlib.nullcontext() if alone else self.averaging.no_sync()
 
-    def batches(self, split: DeviceSplit, epoch: int) -> Iterator[Batch]:
-        """Each seed has its own order, augmentation and mixing."""
+    def batches(self, split: DeviceSplit, epoch: int, done: int = 0) -> Iterator[Batch]:
+        """Each seed has its own order, augmentation and mixing; the first ones are left out where they are done."""
         drawn = (data_generator(seed, epoch) for seed in self.seeds)
-        return training_batches(split, self.config.recipe, self.scale, *drawn, share=self.share)
+        return training_batches(split, self.config.recipe, self.scale, *drawn, share=self.share, done=done)
 
     def whole_example(self) -> Batch:
         """A whole batch, to warm up with."""
@@ -153,9 +155,10 @@ class Training:
 def prepared(
     config: RunConfig, model: nn.Module, data: ImageData, splits: tuple[Split, Split], stepping: Stepping = PLAIN
 ) -> Training:
-    """`splits`: trained on, evaluated on; brought to the model's device."""
+    """`splits`: trained on, evaluated on; brought to the model's device, or kept for it."""
     device = next(model.parameters()).device
-    train_split, eval_split = (to_device(split, device) for split in splits)
+    stepping = replace(stepping, resident=residency(splits, device, stepping.resident))
+    train_split, eval_split = (to_device(split, device, stepping.resident) for split in splits)
     return Training(config, model, train_split, eval_split, scaling(data, config.recipe, device), stepping)
 
 

@@ -47,7 +47,8 @@ def augment_uint8_(
         if name not in FLOAT_STEPS:
             step = UINT8_STEPS[name]
             drawn = step.draw(n if rows is None else of, height, width, recipe, rng)
-            images = step.apply(images, drawn if rows is None else drawn_for(rows, drawn), recipe)
+            if n:
+                images = step.apply(images, drawn if rows is None else drawn_for(rows, drawn), recipe)
     return images
 
 
