@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -79,6 +78,8 @@ class World:
         device = next(model.parameters()).device
         if device.type == "cpu":
             return DistributedDataParallel(model)
+        from timm.layers import convert_sync_batchnorm  # a slow import, and knows timm's own batch norms
+
         return DistributedDataParallel(convert_sync_batchnorm(model), device_ids=[device])  # changes it in place
 
 
