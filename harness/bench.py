@@ -5,6 +5,7 @@ time there.
 
 examples:
   python -m harness.bench pipeline
+  python -m harness.bench stream --size 64 --workers 2
   python -m harness.bench train --variant compact --recipe s2 --batch-size 256 --steps 20
   python -m harness.bench train --variant vanilla patch2 timm:resnet18 --recipe common
   python -m harness.bench infer --variant compact --batch-sizes 1 64 512 --json
@@ -38,6 +39,7 @@ EPOCH = DATASETS["c10"].train_count  # images
 # as missed: a goal is not lowered to what was measured.
 GOALS = {
     ("cpu", "pipeline s1"): 25.0,
+    ("cpu", "stream s1 at 64"): 1.5,
     ("cpu", "loop compact s2 batch 256"): 1 / 1.03,  # an epoch takes at most 1.03 of the same steps on staged tensors
     ("cpu", "body patch2 batch 64"): 1.0,
     ("cuda", "body patch2 batch 64"): 1.0,
@@ -58,7 +60,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dataset": {"choices": list(DATASETS), "default": "c10", "help": "whose shape (default: c10)"},
     "batch-size": {"type": whole, "help": "(default: the recipe's; of body and attention 64)"},
     "batch-sizes": {"type": whole, "nargs": "+", "default": [1, 64, 512], "help": "(default: 1 64 512)"},
-    "images": {"type": whole, "default": EPOCH, "help": f"of one epoch (default: {EPOCH})"},
+    "images": {"type": whole, "default": EPOCH, "help": f"of one epoch (default: {EPOCH}; of stream 20000)"},
+    "size": {"type": whole, "default": 64, "help": "of the images, in pixels (default: 64)"},
     "steps": {"type": whole, "help": f"of one epoch (default: {EPOCH} images on CUDA, 20 steps on the CPU)"},
     "workers": {"type": whole, "help": "of the DataLoader (default: as many as there are cores)"},
     **{name: SHARED[name] for name in ("device", "precision", "compile", "graph", "set")},
@@ -91,6 +94,11 @@ BENCHMARKS = {
         "training.compare_pipelines",
         "a recipe's input pipeline against torchvision's transforms of PIL images in a DataLoader",
         ("recipe", "dataset", "batch-size", "images", "workers", "device", *LATER),
+    ),
+    "stream": (
+        "streaming.compare_streams",
+        "images decoded from their files as they are needed against torchvision's ImageFolder in a DataLoader",
+        ("recipe", "batch-size", "images", "size", "workers", "device", "set", *LATER),
     ),
     "train": (
         "training.compare_training",
@@ -133,6 +141,7 @@ BENCHMARKS = {
 # What an option is where a benchmark has another default than OPTIONS, or no such option.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "pipeline": {"precision": None, "compile": None, "set": []},
+    "stream": {"images": 20_000},
     "infer": {"recipe": "common", "batch_size": None},
     "body": {"recipe": "common", "batch_size": 64},
     "attention": {"recipe": "common", "batch_size": 64},

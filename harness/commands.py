@@ -9,18 +9,21 @@ import math
 import os
 import shlex
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.config import PRECISIONS
+from harness.records.environment import is_launched
 from harness.training.signals import StoppedError
 from harness.training.track import TRACKERS, tracker
 from variants.fields import UsageError
 
 SCRIPT = "small-vits"  # what pip installs; see harness/__main__.py
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk answers
+OTHERS_WAIT_S = 3.0  # torchrun ends them meanwhile
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how OpenMP's idle threads wait: any, GNU's, Intel's
 
 
@@ -45,6 +48,7 @@ class Parser(argparse.ArgumentParser):
             self.add_argument(f"--{name}", **SHARED[name])
 
     def error(self, message: str) -> NoReturn:
+        let_the_first_speak()
         self.exit(2, f"{self.prog}: {message}\nsee {self.prog} --help\n")
 
 
@@ -94,7 +98,7 @@ def seconds(text: str) -> float:
 
 
 # Options of several commands.
-DEVICE_OPTIONS = ("device", "precision", "compile", "graph", "deterministic")
+DEVICE_OPTIONS = ("device", "precision", "compile", "graph", "accumulate", "deterministic", "resident", "broken")
 SHARED: dict[str, dict[str, Any]] = {
     "device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, ... (default: auto)"},
     "precision": {
@@ -107,7 +111,24 @@ SHARED: dict[str, dict[str, Any]] = {
         "default": "on",
         "help": "a training step as one CUDA graph (default: on; never on the CPU or in fp16)",
     },
+    "accumulate": {
+        "type": whole,
+        "default": 1,
+        "metavar": "K",
+        "help": "compute each batch in K parts, for a card that does not hold it whole: the same result (default: 1)",
+    },
     "deterministic": {"action": "store_true", "help": "the same bits each time on a GPU too; slower"},
+    "resident": {
+        "choices": ("auto", "device", "host", "stream"),
+        "default": "auto",
+        "help": "where images are kept: on the device, in the host's memory or, of a folder, in their files, decoded "
+        "as they are needed; the results are the same (default: the first that has room)",
+    },
+    "broken": {
+        "choices": ("refuse", "skip"),
+        "default": "refuse",
+        "help": "images of a folder that cannot be decoded: skip trains without them, and names them (default: refuse)",
+    },
     "set": {
         "nargs": "+",
         "action": "extend",
@@ -157,7 +178,8 @@ def run_command(main: Callable[[list[str] | None], int], arguments: list[str] | 
     except UsageError as error:
         code = _failed(as_typed(str(error)), 2)
     except StoppedError as stopped:
-        code = _failed(f"{stopped}; the same command goes on: {_typed(main, arguments)}", stopped.exit_code)
+        text = f"{stopped}; the same command goes on: {_typed(main, arguments)}"
+        code = stopped.exit_code if is_other() else _failed(text, stopped.exit_code)
     except KeyboardInterrupt:
         code = _failed("interrupted", 130)
     except BrokenPipeError:  # `| head` has seen enough
@@ -179,16 +201,36 @@ def _code(main: Callable[[list[str] | None], int], arguments: list[str] | None) 
 
 
 def _failed(text: str, code: int) -> int:
+    let_the_first_speak()
     with contextlib.suppress(OSError):  # standard error may be on the same full disk
         print(text, file=sys.stderr, flush=True)
     return code
+
+
+def is_other() -> bool:
+    """Whether this process is not the first of those that torchrun started."""
+    return is_launched() and os.environ.get("RANK") != "0"
+
+
+def let_the_first_speak() -> None:
+    """What is wrong for all processes is told once."""
+    if is_other():
+        time.sleep(OTHERS_WAIT_S)
+
+
+def silence_others() -> None:
+    if is_other():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # to the end of the process
 
 
 def _typed(main: Callable[..., int], arguments: list[str] | None) -> str:
     """What a user types to run it; a module run by -m is called __main__ and has its name in its spec."""
     spec = getattr(sys.modules.get(main.__module__), "__spec__", None)
     words = sys.argv[1:] if arguments is None else arguments
-    return as_typed(shlex.join(["python", "-m", spec.name if spec else main.__module__, *words]))
+    launcher = (
+        ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1")] if is_launched() else ["python"]
+    )
+    return as_typed(shlex.join([*launcher, "-m", spec.name if spec else main.__module__, *words]))
 
 
 def _silence_stdout() -> None:

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from harness.cell import check_batches, counted, split_name, splits_of, title
 from harness.config import RunConfig, variant_type
-from harness.counting.cost import Cost, cost_of
+from harness.counting.cost import Cost
 from harness.data.load import ImageData, Split, load
-from harness.data.pipeline import held_out, mean_and_std, scaling, shown_more_often, to_device
+from harness.data.pipeline import mean_and_std
 from harness.records.environment import environment
 from harness.records.lock import BusyError, Lock, owned
 from harness.records.read import Run, check_images, done_run, whole_run
@@ -30,7 +31,7 @@ from harness.training.evaluate import Evaluation, evaluate_corrupted, judged, re
 from harness.training.history import History, Session
 from harness.training.loop import Epoch, train_seeds
 from harness.training.progress import Progress
-from harness.training.setup import Training, build_model, warm_up
+from harness.training.setup import PLAIN, Stepping, Training, build_model, prepared, warm_up
 from harness.training.signals import Stop, StoppedError, listening
 from harness.training.step import DivergenceError
 from harness.training.together import stack_models, unstack
@@ -45,9 +46,10 @@ class Options:
 
     fresh: bool = False  # trains again what is done; what --fresh itself began goes on
     save_every_s: float = EVERY_S
-    graph: bool = True  # a GPU's step as one CUDA graph
+    stepping: Stepping = PLAIN
     weights: bool = True  # are kept
     track: tuple[str, ...] = ()  # names of trackers
+    skip_broken: bool = False  # images of a folder
 
 
 def run_cell(
@@ -82,14 +84,17 @@ def run_seeds(
     with explained(config, out / config.run_id, device), listening() as stop, contextlib.ExitStack() as locks:
         seeds = owned_seeds(configs, out, locks)
         todo = [seed for seed in seeds if options.fresh or not seed.is_done(data_dir)]
-        if todo:
+        if not todo:
+            options.stepping.world.told(None)
+        else:
             devices.keep_freed_memory(device)
             devices.forget_peak_memory(device)
             models = [build_model(seed.config, device) for seed in todo]  # before the data: what cannot be built fails
-            data = load(config.dataset, data_dir)
+            data = load(config.dataset, data_dir, options.skip_broken)
             splits = splits_of(config, data)
-            check_batches(models[0], len(splits[0]), config.recipe.batch_size)
+            check_batches(models[0], len(splits[0]), config.recipe.batch_size, options.stepping)
             cost, env = counted(config, models[0]), environment(devices.describe(device), data.digest)
+            env |= as_stepped(options.stepping)
             size, own_models = sum(p.numel() for p in models[0].parameters()), dict(zip(todo, models))
             del models
             for seed in todo:
@@ -143,6 +148,7 @@ class Seed:
         self.trackers = Trackers(options.track)
         maker = maker_of(self.config, env)
         self.checkpoints = Checkpoints(self.folder, maker, self.history, stop, options.save_every_s)
+        self.checkpoints.world = options.stepping.world
         carried = self.checkpoints.find()
         if carried and options.fresh and not (carried.get("fresh") and done_run(self.folder) is None):
             clear(self.folder)  # --fresh goes on only with what --fresh began and did not finish
@@ -230,7 +236,8 @@ def train_group(
         if not quiet:
             print(f"{name}: goes on after epoch {done}", flush=True)
     facts = {fact: first.env[fact] for fact in ("device_name", "torch", "commit")} | {"after_epochs": done}
-    session = Session(device, facts | ({"seeds": numbers} if len(group) > 1 else {}))
+    together = {"seeds": numbers} if len(group) > 1 else {}
+    session = Session(device, facts | together | as_stepped(options.stepping))
     for seed in group:
         seed.begin(session)
 
@@ -239,10 +246,13 @@ def train_group(
     kept: Sequence[bytes | None] = [None] * len(group)
     reasons, can_go_on = {}, False
     try:
-        train_split, eval_split = (to_device(split, device) for split in splits)
-        model = stack_models(models, numbers)
-        training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device), options.graph)
+        options.stepping.world.told({"maker": dict(first.checkpoints.maker), "state": first.checkpoints.state})
+        training = prepared(config, stack_models(models, numbers), data, splits, options.stepping)
         session.facts["graph"] = training.is_graph
+        if (resident := training.stepping.resident) != "device":
+            session.facts["resident"] = resident
+            if options.stepping.resident == "auto":
+                print(f"--resident {resident}: half of the memory that is left does not hold the images", flush=True)
         labels, evaluations = splits[1].labels.astype("uint16"), train_and_evaluate(training, group, progress)
         predictions = [{"labels": labels, "predicted": e.predicted, "confidence": e.confidence} for e in evaluations]
         if options.weights:
@@ -250,7 +260,7 @@ def train_group(
     except DivergenceError as error:
         reasons = error.reasons
     except (RuntimeError, MemoryError) as error:
-        if not devices.is_out_of_memory(error):
+        if not devices.is_out_of_memory(error) or options.stepping.world.size > 1:  # the others are inside of a step
             raise
         can_go_on = True  # once others have left the device
         reasons = dict.fromkeys(range(len(group)), out_of_memory(config, device, len(group)))
@@ -260,7 +270,42 @@ def train_group(
             clear(seed.folder)
 
 
-def train_and_evaluate(training: Training, group: Sequence[Seed], progress: Progress) -> list[Evaluation]:
+class Follower:
+    """In the place of a Seed, where another process writes its record."""
+
+    def __init__(self, config: RunConfig, checkpoints: Checkpoints, session: Session):
+        self.config, self.checkpoints, self.is_recorded = config, checkpoints, True
+        self.history = checkpoints.history
+        self.history.session = session
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        self.history.lines.append(line)
+
+
+def follow(config: RunConfig, data_dir: Path, device: torch.device, options: Options) -> None:
+    """What all processes but the first do: the same steps, and no record."""
+    stepping = options.stepping
+    with explained(config, data_dir, device), listening(), own_threads():  # the first one says when to stop
+        devices.keep_freed_memory(device)
+        model, data = build_model(config, device), load(config.dataset, data_dir, options.skip_broken)
+        splits = splits_of(config, data)
+        check_batches(model, len(splits[0]), config.recipe.batch_size, stepping)
+        first = stepping.world.told(None)
+        if first is None:
+            return
+        maker = maker_of(config, environment(devices.describe(device), data.digest))
+        if differing := [name for name in maker if maker[name] != first["maker"][name]]:
+            raise UsageError(f"process {stepping.world.rank} has another {' and '.join(differing)} than the first one")
+        if first["state"]:
+            takes_threads(device, first["state"]["carried"]["threads"])
+        checkpoints = Checkpoints(Path(), maker, state=first["state"], world=stepping.world)
+        follower = Follower(config, checkpoints, Session(device, {}))
+        training = prepared(config, model, data, splits, stepping)
+        with contextlib.suppress(DivergenceError):  # the first one tells it
+            train_and_evaluate(training, [follower], Progress("", config.recipe.epochs, len(splits[0]), quiet=True))
+
+
+def train_and_evaluate(training: Training, group: Sequence[Seed | Follower], progress: Progress) -> list[Evaluation]:
     """Every epoch goes into the records as it ends, and so does a failure. The last epoch's evaluations."""
     checkpoints, session, evaluations = [seed.checkpoints for seed in group], group[0].history.session, None
     assert session is not None
@@ -285,7 +330,7 @@ def train_and_evaluate(training: Training, group: Sequence[Seed], progress: Prog
     if not training.config.holdout:  # a run with a holdout is for choosing, and never looks at the test set
         start_s = time.perf_counter()
         tell = progress.judging("under corruptions", len(training.eval_split), checkpoints[0].check)
-        for seed, accuracy in zip(group, evaluate_corrupted(*training.evaluated_with, tell)):
+        for seed, accuracy in zip(group, evaluate_corrupted(training.evaluated_with, tell)):
             seed.history.corruption_accuracy = accuracy
             seed.history.corruption_seconds = time.perf_counter() - start_s
         progress.close()
@@ -311,7 +356,7 @@ def weights_of(training: Training, index: int, seed: Seed, data: ImageData) -> b
     return to_bytes(unstack(state, index) if len(training.seeds) > 1 else state, card)
 
 
-def record_failures(training: Training, group: Sequence[Seed]) -> None:
+def record_failures(training: Training, group: Sequence[Any]) -> None:
     for index, reason in training.failures.items():
         if not group[index].is_recorded:
             print(f"{title(group[index].config)} failed: {reason}", file=sys.stderr, flush=True)
@@ -342,18 +387,23 @@ def trained_again(
     session: Mapping[str, Any] = MappingProxyType({}),
 ) -> Generator[Epoch, None, None]:
     """The first epochs of the same run once more, without a record, as in that session of it: with the seeds that were
-    trained together, as a graph if they were. To be closed by whoever asks for fewer."""
+    trained together, as a graph and in parts if they were. To be closed by whoever asks for fewer."""
     seeds = session.get("seeds") or [config.seed]
     model = stack_models([build_model(replace(config, seed=seed), device) for seed in seeds], seeds)
-    data = load(config.dataset, data_dir)
-    train_split, eval_split = (to_device(split, device) for split in splits_of(config, data))
-    graph = bool(session.get("graph"))
-    training = Training(config, model, train_split, eval_split, scaling(data, config.recipe, device), graph)
+    data = load(config.dataset, data_dir, skip_broken=True)  # as it may have been; the digest tells
+    stepping = Stepping(bool(session.get("graph")), session.get("accumulate", 1))
+    training = prepared(config, model, data, splits_of(config, data), stepping)
     warm_up(training)
-    progress = Progress(title(config, seeds), first, len(train_split), quiet)
+    progress = Progress(title(config, seeds), first, len(training.train_split), quiet)
     with contextlib.closing(progress):
         for epoch in islice(train_seeds(training, progress), first):
             yield epoch[seeds.index(config.seed)]
+
+
+def as_stepped(stepping: Stepping) -> dict[str, int]:
+    """For records; those of one process and of whole batches do not say so."""
+    facts = {"world_size": stepping.world.size, "accumulate": stepping.accumulate}
+    return {name: count for name, count in facts.items() if count > 1}
 
 
 # --- going on --------------------------------------------------------------------------------------------------------
@@ -384,44 +434,6 @@ def takes_threads(device: torch.device, threads: int) -> bool:
     return True
 
 
-# --- what is trained -------------------------------------------------------------------------------------------------
-
-
-def title(config: RunConfig, seeds: Sequence[int] = ()) -> str:
-    name = f"{config.variant_name} {config.dataset_name} {config.recipe_name}"
-    if len(seeds) < 2:
-        return f"{name} seed {config.seed}"
-    in_row = len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
-    return f"{name} seeds {f'{seeds[0]} to {seeds[-1]}' if in_row else ', '.join(map(str, seeds))}"
-
-
-def split_name(config: RunConfig) -> str:
-    return "val" if config.holdout else "test"
-
-
-def splits_of(config: RunConfig, data: ImageData) -> tuple[Split, Split]:
-    """(trained on, evaluated on)"""
-    train_split, judged = held_out(data.train, config.holdout) if config.holdout else (data.train, data.test)
-    return shown_more_often(train_split, config.recipe.train_share), judged
-
-
-def check_batches(model: nn.Module, images: int, batch_size: int) -> None:
-    """A batch norm cannot train on one image, and none is dropped."""
-    normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
-    if normed and images % batch_size == 1:
-        raise UsageError(f"--batch-size {batch_size} leaves a last batch of 1 image, on which batch norm cannot train")
-
-
-def counted(config: RunConfig, model: nn.Module) -> Cost:
-    """A model that cannot be counted can still be trained; its MACs are then unknown."""
-    try:
-        return cost_of(config.variant_name, config.variant, config.dataset_name, check=False)
-    except Exception as error:
-        print(f"{config.variant_name} cannot be counted: {type(error).__name__}: {error}", file=sys.stderr)
-        params = sum(p.numel() for p in model.parameters())
-        return Cost(config.variant_name, config.dataset_name, params)
-
-
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
@@ -444,13 +456,17 @@ def explained(config: RunConfig, folder: Path, device: torch.device) -> Iterator
             raise UsageError(f"{config.run_id} cannot be trained with --deterministic: {first_line}") from error
         if config.precision == "fp16" and "not implemented for 'Half'" in str(error):
             raise UsageError(f"{config.run_id} cannot be trained in fp16 on {device.type}: {error}") from error
+        if "finished reduction" in str(error):  # DistributedDataParallel, of weights without gradient
+            raise UsageError(
+                f"{config.run_id} has weights that take no part in its loss: only one process can train it"
+            ) from error
         raise
 
 
 def out_of_memory(config: RunConfig, device: torch.device, seeds: int = 1) -> str:
     size = config.recipe.batch_size
     ways = [f"--seeds-at-once {seeds // 2}"] if seeds > 1 else []
-    ways.append(f"--batch-size {max(1, size // 2)}")
+    ways += ["--accumulate 2", f"--batch-size {max(1, size // 2)}"]
     if config.precision == "fp32":
         ways.append(f"--precision {'bf16' if devices.has_bf16() else 'fp16'}")
     if device.type == "cuda":

@@ -8,6 +8,7 @@ examples:
   python -m harness.run --variant timm:resnet18 --dataset folder:data/tiny-imagenet --epochs 20 --dry-run
   python -m harness.run --variant compact --dataset c10 --weights RUN_ID           (goes on from another run's weights)
   python -m harness.run --variant patch2-conv --dataset c10 --recipe published --dry-run --json
+  torchrun --nproc-per-node 4 -m harness.run --variant vanilla --dataset c10       (the same batches on four devices)
 """
 
 import json
@@ -16,7 +17,7 @@ from argparse import Namespace
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.commands import DEVICE_OPTIONS, Parser, asked_for, run_command, seconds
+from harness.commands import DEVICE_OPTIONS, Parser, asked_for, run_command, seconds, silence_others
 from harness.config import RunConfig, resolve
 from harness.data.load import dataset_facts
 from harness.datasets import DATASETS, Dataset
@@ -31,6 +32,8 @@ from variants.timm_baseline import from_scratch
 
 if TYPE_CHECKING:
     import torch
+
+    from harness.training.world import World
 
 WAIT_S = 1.0
 HOLDOUT_HELP = "judge on this share cut from train instead of test: for choosing anything"
@@ -74,10 +77,11 @@ def configure(args: Namespace, dataset: Dataset) -> tuple[RunConfig, "torch.devi
     )
     check_known(args.variant)
     from harness.training import device as devices
+    from harness.training.world import own_device
 
     if args.deterministic:
         devices.make_deterministic()
-    device = devices.choose(args.device)
+    device = devices.choose(own_device(args.device))
     precision, compiles = asked_for(args, *devices.defaults(device))
     config = replace(config, precision=precision, compile=compiles)
     if args.weights:
@@ -88,32 +92,54 @@ def configure(args: Namespace, dataset: Dataset) -> tuple[RunConfig, "torch.devi
 
 
 def main(arguments: list[str] | None = None) -> int:
+    silence_others()
     args = parser().parse_args(arguments)
     if args.json and not args.dry_run:
         raise UsageError("--json prints what --dry-run finds out: add --dry-run")
     dataset = dataset_facts(args.dataset)
     config, device = configure(args, dataset)
     if args.dry_run:
-        known = planned(config, dataset, device)
+        known = planned(config, dataset, device, args.accumulate)
         print(json.dumps(known, indent=1, allow_nan=False)) if args.json else describe(known)
         return 0
+    from harness.training.world import joined
+
+    with joined(device) as world:
+        if world.rank:
+            return follow_first(config, device, args, world)
+        return conclude(done_already(config, args, world) or train(config, device, args, world))
+
+
+def done_already(config: RunConfig, args: Namespace, world: "World") -> Run | None:
     folder = args.out / config.run_id
-    if run_state(folder) == "done" and not args.fresh:
-        run = read_run(folder)
-        check_images(run, config.dataset, args.data_dir)
-        print("this run is done already; --fresh trains it again")
-        return conclude(run)
-    return conclude(train(config, device, args))
+    if run_state(folder) != "done" or args.fresh:
+        return None
+    run = read_run(folder)
+    check_images(run, config.dataset, args.data_dir)
+    print("this run is done already; --fresh trains it again")
+    world.told(None)
+    return run
+
+
+def follow_first(config: RunConfig, device: "torch.device", args: Namespace, world: "World") -> int:
+    from harness.experiment import Options, follow
+    from harness.training.setup import Stepping
+
+    stepping = Stepping(accumulate=args.accumulate, resident=args.resident, world=world)
+    follow(config, args.data_dir, device, Options(stepping=stepping, skip_broken=args.broken == "skip"))
+    return 0
 
 
 @listening()
-def train(config: RunConfig, device: "torch.device", args: Namespace) -> Run:
+def train(config: RunConfig, device: "torch.device", args: Namespace, world: "World") -> Run:
     """Waits where another process trains the same run: what that one leaves is the answer."""
     from harness.experiment import Options, run_cell
+    from harness.training.setup import Stepping
 
     print("" if args.quiet else places(args.track, args.out), end="", flush=True)
-    is_announced = False
-    options = Options(args.fresh, args.save_every, args.graph == "on", not args.no_weights, tuple(args.track))
+    is_announced, stepping = False, Stepping(args.graph == "on", args.accumulate, args.resident, world)
+    kept, skips = (not args.no_weights, tuple(args.track)), args.broken == "skip"
+    options = Options(args.fresh, args.save_every, stepping, *kept, skips)
     while True:
         try:
             return run_cell(config, args.data_dir, args.out, device, args.quiet, options)
@@ -143,11 +169,11 @@ def conclude(run: Run) -> int:
     return 0
 
 
-def planned(config: RunConfig, dataset: Dataset, device: "torch.device") -> dict[str, Any]:
+def planned(config: RunConfig, dataset: Dataset, device: "torch.device", accumulate: int = 1) -> dict[str, Any]:
     """What is known before the run: `config` and `cost` as its record will have them, a learning rate for each epoch
-    (that of its first step), and a guess of the time from a few uncompiled steps."""
+    (that of its first step), and a guess of the time from a few uncompiled steps with a batch or a part of one."""
+    from harness.cell import counted
     from harness.data.pipeline import held_out_count
-    from harness.experiment import counted
     from harness.training.estimate import FAILURES, measured_seconds
     from harness.training.optimiser import learning_rate
     from variants.weights import start
@@ -160,7 +186,9 @@ def planned(config: RunConfig, dataset: Dataset, device: "torch.device") -> dict
     if config.weights_digest:
         start(model, config.weights, config.weights_digest)  # those that do not fit are refused here too
     try:
-        guess: dict[str, Any] = {"seconds": measured_seconds(config, dataset, device), "reason": None}
+        part = replace(recipe, batch_size=max(1, recipe.batch_size // accumulate))
+        seconds = measured_seconds(replace(config, recipe=part), dataset, device)
+        guess: dict[str, Any] = {"seconds": seconds, "reason": None}
     except FAILURES as error:
         guess = {"seconds": None, "reason": f"a step fails: {type(error).__name__}: {error}"}
     return {

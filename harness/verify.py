@@ -162,11 +162,13 @@ def verify(run: Run, config: RunConfig, args: Namespace) -> dict[str, Any]:
         threads = old.get("threads")
         if threads and old.get("device") == "cpu" and takes_threads(device, threads):
             note(f"with {threads} thread{'s' * (threads > 1)}, as it was trained")
-        now = environment(devices.describe(device), load(config.dataset, args.data_dir).digest)
+        now = environment(devices.describe(device), load(config.dataset, args.data_dir, True).digest)
         for name in ("device_name", "threads", "torch", "source_digest", "data_digest"):
             if old.get(name) != now[name]:
                 note(f"{name} was {old.get(name)}, is {now[name]}")
         session, changed = first_session(run)
+        if size := session.get("world_size"):
+            raise UsageError(f"{run.folder} was trained by {size} processes: it can be trained again, but not compared")
         if seeds := session.get("seeds"):
             note(f"together with seeds {', '.join(map(str, seeds))}, as it was trained")
         if changed is not None and changed < first:
@@ -183,11 +185,12 @@ def verify(run: Run, config: RunConfig, args: Namespace) -> dict[str, Any]:
 
 
 def first_session(run: Run) -> tuple[dict[str, Any], int | None]:
-    """With its seeds, if several were trained together, and whether a step was one graph; and the epochs after which
-    that was otherwise: from there on nobody can repeat it."""
+    """With its seeds, if several were trained together, and how steps were computed; and the epochs after which that
+    was otherwise: from there on nobody can repeat it."""
     sessions = run.result.get("sessions") or [{}]
-    ways = [(session.get("seeds") or [], bool(session.get("graph"))) for session in sessions]
-    seeds, _ = ways[0]
+    names = ("seeds", "graph", "accumulate", "world_size")
+    ways = [[session.get(name) or None for name in names] for session in sessions]
+    seeds = ways[0][0]
     if seeds and (run.config["seed"] not in seeds or not all(type(seed) is int for seed in seeds)):
         raise UsageError(f"{run.folder} cannot be trained again: it names the seeds {seeds}, and is none of them")
     changed = next((session.get("after_epochs") for session, own in zip(sessions, ways) if own != ways[0]), None)

@@ -1,4 +1,4 @@
-"""Made-up images as several test files need them: in memory, as plain arrays, as image folders."""
+"""What several test files need: made-up images, in memory, as plain arrays or as folders, and variants cut short."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,17 @@ import numpy as np
 from PIL import Image
 
 from harness.data.load import Split
+from variants.catalog import CATALOG
+from variants.config import ViTConfig
+
+
+def of_one_block(name: str, pixels: int = 32) -> list[str]:
+    """Settings for a variant of one block, where the depth is ours to set: each further one is like it. It is resized
+    to few pixels if at all, and no wider than most."""
+    config = CATALOG[name]
+    changes = [f"variant.resize={pixels}"] if config.resize else []
+    changes += ["variant.depth=1"] if isinstance(config, ViTConfig) else []
+    return changes + (["variant.width=192", "variant.mlp_width=384"] if getattr(config, "width", 0) > 384 else [])
 
 
 def random_split(count: int, size: int = 32, classes: int = 10, seed: int = 0) -> Split:

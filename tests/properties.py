@@ -42,7 +42,7 @@ def attempt(one: Property, number: int) -> int:
 
 
 def breaking(one: Property, number: int) -> int:
-    """How many of so many examples break the property."""
+    """How many of so many examples break the property; one that cannot even be drawn does."""
     found = 0
 
     def look(example: Any) -> None:
@@ -52,7 +52,10 @@ def breaking(one: Property, number: int) -> int:
         except Exception:
             found += 1
 
-    _tried(one, look, number, (Phase.generate,))
+    try:
+        _tried(one, look, number, (Phase.generate,))
+    except Exception:
+        found += 1
     return found
 
 

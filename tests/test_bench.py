@@ -29,10 +29,10 @@ from harness.timing.commands import BUSY, busy, spent
 from harness.timing.conventional import Loop, conventional_batches, transforms
 from harness.timing.models import BODY, timms
 from harness.timing.synthetic import cells, write_records
-from harness.timing.training import Staged, prepared, step_bytes, step_flops
+from harness.timing.training import Staged, step_bytes, step_flops
 from harness.timing.turns import Rounds, Way, made_up, take_turns
 from harness.training.loop import train
-from harness.training.setup import build_model
+from harness.training.setup import build_model, prepared
 from tests.mutations import NOT_FINITE, OTHER_VALUES
 from variants.catalog import CATALOG, build
 from variants.config import ViTConfig
@@ -244,7 +244,8 @@ def test_the_staged_steps_are_those_of_the_real_loop(precision):
     rest: dict[str, Any] = {"epochs": 2, "batch_size": 8, "settings": settings, "precision": precision}
     config, weights = resolve("compact", DATASETS["digits"], "quick", **rest), []
     for staged in (False, True):
-        of = prepared(config, build_model(config, CPU), made_up(DATASETS["digits"], 20), graph=False)
+        data = made_up(DATASETS["digits"], 20)
+        of = prepared(config, build_model(config, CPU), data, (data.train, data.test))
         if staged:
             Staged(of).steps()
         else:

@@ -190,7 +190,7 @@ def test_a_model_that_cannot_be_counted_can_be_trained(tmp_path, monkeypatch, ca
     def broken(*args, **named):
         raise RuntimeError("no such operator")
 
-    monkeypatch.setattr("harness.experiment.cost_of", broken)
+    monkeypatch.setattr("harness.cell.cost_of", broken)
     assert run.main(["--variant", "compact", *TINIEST, "--out", str(tmp_path), "--quiet"]) == 0
     (record,) = load_runs([tmp_path])
     assert record.result["macs"] is None and record.result["params"] == 116_171

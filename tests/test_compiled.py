@@ -5,6 +5,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,22 +17,19 @@ from harness.data.pipeline import DeviceSplit, Scaling, scaling, to_device
 from harness.datasets import DATASETS
 from harness.experiment import run_cell
 from harness.recipes import PUBLISHED
+from harness.timing.turns import made_up
 from harness.training.evaluate import batch_size, judged, read
 from harness.training.loop import train
-from harness.training.setup import Training, forget_compiled_for_others, warm_up
-from tests.copies import random_split
+from harness.training.setup import Stepping, Training, forget_compiled_for_others, prepared, warm_up
+from tests.copies import of_one_block, random_split
 from variants.catalog import CATALOG
-from variants.config import ViTConfig
 
 CPU = torch.device("cpu")
 
 
-def of_one_block(name: str, recipe: str) -> RunConfig:
-    changes = ["variant.resize=32"] if name == "vit-224" else []
-    changes += ["variant.depth=1"] if isinstance(CATALOG[name], ViTConfig) else []
-    return resolve(
-        name, DATASETS["c10"], recipe, epochs=1, batch_size=4, precision="bf16", compile=True, settings=changes
-    )
+def a_short_epoch(name: str, recipe: str) -> RunConfig:
+    how: Any = {"epochs": 1, "batch_size": 4, "precision": "bf16", "compile": True}
+    return resolve(name, DATASETS["c10"], recipe, settings=of_one_block(name), **how)
 
 
 def without_asking(module: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable:
@@ -63,7 +61,7 @@ def trained_in_whole_graphs(config: RunConfig, model: nn.Module, monkeypatch: py
 @pytest.mark.parametrize("name", CATALOG)
 def test_every_variant_trains_in_whole_graphs_that_the_warm_up_made(monkeypatch, name):
     """Under bf16 autocast; those that no recipe was published for are mixed image by image."""
-    config = of_one_block(name, "published" if name in PUBLISHED else "common")
+    config = a_short_epoch(name, "published" if name in PUBLISHED else "common")
     forget_compiled_for_others.cache_clear()
     warm, in_all = trained_in_whole_graphs(config, config.variant.module(), monkeypatch)
     assert warm == in_all == 2, "a step and the evaluation"
@@ -79,7 +77,7 @@ class Asking(nn.Module):
 
 
 def test_what_a_gpu_would_be_waited_for_is_found(monkeypatch):
-    config = of_one_block("compact", "quick")
+    config = a_short_epoch("compact", "quick")
     forget_compiled_for_others.cache_clear()
     with pytest.raises(Exception, match=r"\['item'\] in the graph"):
         trained_in_whole_graphs(config, Asking(config.variant.module()), monkeypatch)
@@ -119,6 +117,16 @@ def test_a_long_sweep_goes_on_compiling(graphs):
         assert warm == before + 2, "a whole batch and the evaluation; the last batch, of 8 images, is not compiled for"
         list(train(training))
         assert len(graphs) == warm, "nothing is compiled once the clock runs"
+
+
+def test_parts_of_a_short_batch_are_compiled_with_those_of_a_whole_one(graphs):
+    """Where they have as many images: what they count in their batch is another number."""
+    config, data = small(2), made_up(DATASETS["digits"], 2 * 32 - 1, 8)
+    training = prepared(config, config.variant.module(), data, (data.train, data.test), Stepping(accumulate=4))
+    warm_up(training)
+    assert len(graphs) == 2
+    list(train(training))
+    assert len(graphs) == 2
 
 
 def test_seeds_of_one_cell_are_compiled_once(tmp_path, graphs):

@@ -14,7 +14,7 @@ from harness.data import corrupt
 from harness.data.corrupt import Corruptions, blurred, brightened, jpeg, occluded, pixelated
 from harness.data.pipeline import DeviceSplit, Scaling
 from harness.datasets import CORRUPTION_NAMES
-from harness.training.evaluate import evaluate_corrupted
+from harness.training.evaluate import Given, evaluate_corrupted
 from tests.test_augment_steps import Calls
 
 
@@ -140,7 +140,7 @@ def test_accuracy_is_counted_over_all_images_for_each_strength():
     one = torch.full((3, 8, 8), 1 / 255)
     model, told = Brightness().train(), []
     scale = Scaling(one, torch.zeros(3, 8, 8), torch.zeros(3, 1, 1))
-    (found,) = evaluate_corrupted(model, model, split, scale, "fp32", told.append)
+    (found,) = evaluate_corrupted(Given(model, model, split, scale, "fp32"), told.append)
     assert found["brightness"] == [1.0, 1.0, 0.4, 0.4, 0.4], "100 + 38 is over a half, 30 + 76 is not"
     assert found["contrast"] == [1.0] * 5 and set(found) == set(CORRUPTION_NAMES)
     assert model.training and told[-1] == 100

@@ -410,7 +410,7 @@ def test_too_little_memory(tmp_path, monkeypatch):
     image_folder(tmp_path)
     facts = dataset_facts(f"folder:{tmp_path}")
     monkeypatch.setattr(loading, "dataset_facts", lambda _: facts)
-    for place in (Image.Image, "convert"), (loading, "canonical"), (loading, "channel_statistics"):
+    for place in (Image.Image, "convert"), (loading, "canonical"), (loading, "statistics_of"):
         with monkeypatch.context() as patch:
             patch.setattr(*place, full)
             with pytest.raises(UsageError, match=r"^too little memory for .*: 18 images of 12 x 12 x 3 take 0\.00 GB"):

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # The flow inside harness/: a file imports only what stands before it, or files of its own room.
 FLOW = (
     "datasets", "recipes", "config", "study", "studies", "data", "counting", "records", "training", "commands",
-    "statistics", "evidence", "experiment", "looking", "timing", "sweeping", "cost", "run", "sweep", "bench", "compare",
-    "look", "simulate", "verify", "predict", "export", "report", "reproduce", "__main__",
+    "statistics", "evidence", "cell", "experiment", "looking", "timing", "sweeping", "cost", "run", "sweep", "bench",
+    "compare", "look", "simulate", "verify", "predict", "export", "report", "reproduce", "__main__",
 )  # fmt: skip
 
 # The same inside the largest room.

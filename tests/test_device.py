@@ -138,7 +138,8 @@ def test_out_of_memory_in_training_is_recorded_with_what_to_try(tmp_path, monkey
     assert all(map(devices.is_out_of_memory, OUT_OF_MEMORY.values()))
     monkeypatch.setattr(setup, "batch_loss", failing(OUT_OF_MEMORY["cublas"]))
     assert cell(tmp_path).result["reason"] == (
-        "out of memory on cpu at batch size 32: end what else runs there, or try --batch-size 16 or --precision bf16"
+        "out of memory on cpu at batch size 32: end what else runs there, or try --accumulate 2 or --batch-size 16 or "
+        "--precision bf16"
     )
 
 

@@ -24,10 +24,10 @@ from harness.training.optimiser import learning_rate
 from harness.training.setup import Training, build_model
 from harness.training.signals import StoppedError
 from harness.training.step import DivergenceError, LossWatch
+from tests.copies import of_one_block
 from tests.test_resume import CPU, assert_same, stopping_after
 from tests.test_resume import SETTINGS as WITH_STATE
 from variants.catalog import CATALOG
-from variants.config import ViTConfig
 
 GradScaler = torch.amp.GradScaler
 
@@ -72,9 +72,7 @@ def test_fp16_learns_as_fp32_does_and_says_so(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in CATALOG if name != "resnet18"])  # 20 s a step, in float16 on a CPU
 def test_every_variant_has_what_fp16_needs_on_a_cpu(name):
-    changes = ["variant.resize=32"] if name == "vit-224" else []
-    changes += ["variant.depth=1"] if isinstance(CATALOG[name], ViTConfig) else []
-    recipe = resolve(name, DATASETS["c10"], "common", batch_size=4, settings=changes)
+    recipe = resolve(name, DATASETS["c10"], "common", batch_size=4, settings=of_one_block(name))
     model, batch = recipe.variant.module().train(), blank_batch(32, 4, recipe.recipe, CPU)
     with torch.autocast("cpu", torch.float16):
         loss, _ = setup.batch_loss(model, batch, recipe.recipe)

@@ -21,7 +21,7 @@ from variants.timm_baseline import TimmConfig
 from variants.weights import Card, card_of, load, tensors_of, to_bytes
 
 CLASSES = ("ant", "bee", "cow")
-IN_TIMM = {"compact-cls", "patch2", "timm", "vit-224", "small-p4"}
+IN_TIMM = {"compact-cls", "patch2", "timm", "vit-224", "small-p4", "vit-base-224"}
 QUICK = {"compact-cls", "cct-7-3x1"}  # whose export takes about a second
 
 

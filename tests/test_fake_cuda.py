@@ -17,11 +17,10 @@ from harness.data.pipeline import Batch, Scaling, scaling, to_device, training_b
 from harness.datasets import CORRUPTION_NAMES, CORRUPTION_STRENGTHS, DATASETS
 from harness.recipes import AUGMENTATIONS, PUBLISHED, RECIPES, Recipe, fitted
 from harness.training import loop, setup, step
-from harness.training.setup import Training, data_generator
-from tests.copies import random_split
+from harness.training.setup import Stepping, Training, data_generator
+from tests.copies import of_one_block, random_split
 from tests.fake_cuda import GPU, WaitsError, fake_cuda, moved
 from variants.catalog import CATALOG
-from variants.config import ViTConfig
 
 C10 = DATASETS["c10"]
 SPLIT = random_split(10)
@@ -102,14 +101,14 @@ class OverError(Exception):
 
 
 def train_on_fake_cuda(
-    config: RunConfig, model: nn.Module, monkeypatch: pytest.MonkeyPatch, graph: bool = True
+    config: RunConfig, model: nn.Module, monkeypatch: pytest.MonkeyPatch, graph: bool = True, parts: int = 1
 ) -> list[Batch]:
     """One epoch of the real loop, strictly from its first batch to its last."""
     real, seen = setup.training_batches, []
 
-    def strictly(*args):
+    def strictly(*args, **rest):
         with gpu.strict():
-            for batch in real(*args):
+            for batch in real(*args, **rest):
                 yield batch
                 seen.append(batch)
         raise OverError
@@ -117,18 +116,14 @@ def train_on_fake_cuda(
     monkeypatch.setattr(setup, "training_batches", strictly)
     with fake_cuda() as gpu:
         split, scale = to_device(SPLIT, GPU), scaling(DATA, config.recipe, GPU)
-        training = Training(config, moved(model), split, split, scale, graph)
+        training = Training(config, moved(model), split, split, scale, Stepping(graph, parts))
         with pytest.raises(OverError):
             next(loop.train(training))
     return seen
 
 
 def a_step(name: str, recipe: str) -> RunConfig:
-    """Of few images and, where the depth is ours to set, of one block: each further one is like it."""
-    changes = ["recipe.ema=0.9"]
-    changes += ["variant.resize=32"] if name == "vit-224" else []
-    changes += ["variant.depth=1"] if isinstance(CATALOG[name], ViTConfig) else []
-    return resolve(name, C10, recipe, epochs=1, batch_size=8, settings=changes)
+    return resolve(name, C10, recipe, epochs=1, batch_size=8, settings=["recipe.ema=0.9", *of_one_block(name)])
 
 
 @pytest.mark.parametrize("name", CATALOG)
@@ -145,6 +140,12 @@ def test_no_variant_s_step_waits(monkeypatch, name):
 def test_a_step_without_graph_does_not_wait_either(monkeypatch, name):
     config = a_step(name, "common")
     assert len(train_on_fake_cuda(config, config.variant.module(), monkeypatch, graph=False)) == 2
+
+
+def test_the_parts_of_a_batch_do_not_wait_either(monkeypatch):
+    config = a_step("compact", "common")
+    assert config.recipe.mix != "none"
+    assert len(train_on_fake_cuda(config, config.variant.module(), monkeypatch, parts=3)) == 2
 
 
 def test_a_scaled_step_of_fp16_does_not_wait_either(monkeypatch):

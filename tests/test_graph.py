@@ -5,6 +5,7 @@ import copy
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ from harness.timing.turns import made_up
 from harness.training import device as devices
 from harness.training import loop, setup, step
 from harness.training.loop import train_seeds
-from harness.training.setup import Average, Training, build_model
+from harness.training.setup import Average, Stepping, Training, build_model
 from harness.training.signals import StoppedError
 from harness.training.together import stack_models
 from tests.fake_cuda import GPU, fake_cuda, moved
@@ -64,17 +65,18 @@ def config_of(variant: str = "compact", *settings: str) -> RunConfig:
     return resolve(variant, DATASETS["digits"], "quick", epochs=2, batch_size=32, settings=own)
 
 
-def training(config: RunConfig, seeds: Sequence[int] = (0,), images: int = 80) -> Training:
+def training(config: RunConfig, seeds: Sequence[int] = (0,), images: int = 80, parts: int = 1) -> Training:
     """80 images are two whole batches and a short one."""
     data = made_up(DATASETS["digits"], images, 8)
     split, models = to_device(data.train, CPU), [build_model(replace(config, seed=seed), CPU) for seed in seeds]
     few = DeviceSplit(split.images[:8], split.labels[:8])
-    return Training(config, stack_models(models, seeds), split, few, scaling(data, config.recipe, CPU))
+    scale, stepping = scaling(data, config.recipe, CPU), Stepping(accumulate=parts)
+    return Training(config, stack_models(models, seeds), split, few, scale, stepping)
 
 
-def trained(config: RunConfig, seeds: Sequence[int] = (0,)) -> list[Any]:
+def trained(config: RunConfig, seeds: Sequence[int] = (0,), parts: int = 1) -> list[Any]:
     """All numbers that came of it: losses, accuracies, weights, averages, moments."""
-    of, found = training(config, seeds), []
+    of, found = training(config, seeds, parts=parts), []
     for epochs in train_seeds(of):
         found += [epoch.line[name] for epoch in epochs for name in ("train_loss", "train_accuracy", "test_loss")]
     tensors = [*of.model.state_dict().values(), *of.judged.state_dict().values()]
@@ -87,14 +89,16 @@ def equal(some: Sequence[Any], others: Sequence[Any]) -> bool:
     return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
-@pytest.mark.parametrize("variant", ["compact", "vit-lite-7-4", "resnet18"])
-@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
-def test_a_recorded_step_is_the_step(variant, seeds):
+@pytest.mark.parametrize(
+    ("variant", "seeds", "parts"),
+    [*product(["compact", "vit-lite-7-4", "resnet18"], [(0,), (0, 1, 2)], [1]), ("compact", (0, 1), 3)],
+)
+def test_a_recorded_step_is_the_step(variant, seeds, parts):
     """To the last bit, short batches between the others, dropout's numbers and a batch norm's statistics included."""
     with graphs():
-        found = trained(config_of(variant), seeds)
+        found = trained(config_of(variant), seeds, parts)
     with graphs(eager):
-        assert equal(found, trained(config_of(variant), seeds))
+        assert equal(found, trained(config_of(variant), seeds, parts))
 
 
 def test_numbers_on_the_device_train_as_numbers_of_the_host():
@@ -308,8 +312,9 @@ def test_recording_leaves_no_trace_and_readies_the_optimiser():
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
-@pytest.mark.parametrize("graph", [True, False])
-def test_the_loss_is_a_graph_of_its_own_only_where_the_step_is_none(monkeypatch, kind, graph):
+@pytest.mark.parametrize(("graph", "parts"), [(True, 1), (False, 1), (True, 2), (False, 2)])
+def test_the_loss_is_a_graph_of_its_own_only_where_the_step_is_none(monkeypatch, kind, graph, parts):
+    """Nor where the gradients of several parts, which the next one's graph would overwrite, are added up."""
     modes: list[str] = []
 
     def compiled(function: Any, mode: str = "", **rest: Any) -> Any:
@@ -322,9 +327,9 @@ def test_the_loss_is_a_graph_of_its_own_only_where_the_step_is_none(monkeypatch,
         place = GPU if kind == "cuda" else CPU
         model, split = build_model(config, CPU), to_device(data.train, place)
         model = moved(model) if kind == "cuda" else model
-        of = Training(config, model, split, split, scaling(data, config.recipe, place), graph)
+        of = Training(config, model, split, split, scaling(data, config.recipe, place), Stepping(graph, parts))
     assert of.is_graph == (graph and kind == "cuda")
-    assert modes[-1] == ("reduce-overhead" if kind == "cuda" and not graph else "default")
+    assert modes[-1] == ("reduce-overhead" if kind == "cuda" and not graph and parts == 1 else "default")
 
 
 def test_verify_repeats_a_graph_as_one(tmp_path, capsys):
@@ -361,8 +366,8 @@ def test_a_gpu_has_the_next_epoch_s_first_batch_before_its_evaluation_is_read(mo
         events.append(f"step {number}")
         real_call(self, batch, number)
 
-    def batches(self, split, epoch):
-        for nth, batch in enumerate(real_batches(self, split, epoch)):
+    def batches(self, split, epoch, done=0):
+        for nth, batch in enumerate(real_batches(self, split, epoch, done)):
             events.append(f"batch {nth} of epoch {epoch}")
             yield batch
 
@@ -416,7 +421,7 @@ def test_on_cuda_a_graph_trains_as_no_graph(monkeypatch, compiled, seeds):
     for graph in (True, False):
         split = to_device(data.train, device)
         model = stack_models([build_model(replace(config, seed=seed), device) for seed in seeds], seeds)
-        of = Training(config, model, split, split, scaling(data, config.recipe, device), graph)
+        of = Training(config, model, split, split, scaling(data, config.recipe, device), Stepping(graph))
         assert of.is_graph is graph
         setup.warm_up(of)
         lines.append([one.line for epochs in train_seeds(of) for one in epochs])

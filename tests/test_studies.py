@@ -153,7 +153,8 @@ def test_every_published_number_is_planned():
     study = STUDIES["published"]
     planned = {(row.name, dataset) for dataset in study.datasets for row in study.rows}
     assert {((number.variant, number.recipe), number.dataset) for number in PUBLISHED_NUMBERS} <= planned
-    assert {row.variant for row in study.rows if row.recipe == "published"} == set(PUBLISHED)
+    on_imagenet = {"vit-base-224"}  # which no study is made on
+    assert {row.variant for row in study.rows if row.recipe == "published"} == set(PUBLISHED) - on_imagenet
     assert {row.recipe for row in study.rows} == {"published", "s3"}
 
 

@@ -31,9 +31,9 @@ from harness.training.loop import train_seeds
 from harness.training.setup import Training, build_model
 from harness.training.signals import StoppedError
 from harness.training.together import StackedSeeds, stack, stack_models, unstack
+from tests.copies import of_one_block
 from tests.test_resume import CPU, SETTINGS, assert_same, stopping_after
 from variants.catalog import CATALOG
-from variants.config import ViTConfig
 from variants.fields import UsageError
 
 SEEDS = (0, 1, 2)
@@ -52,7 +52,7 @@ class Exact(Scaling):
 def steady(name: str, recipe: str, settings: Sequence[str] = (), whole: bool = False) -> RunConfig:
     """Without random numbers in the model, unless the settings bring some."""
     chosen = {text.partition("=")[0] for text in settings}
-    shallow = ["variant.depth=1"] if type(CATALOG[name]) is ViTConfig and not whole else []
+    shallow = [] if whole else of_one_block(name, pixels=64)
     return resolve(
         name,
         DATASETS["c10"],
@@ -120,7 +120,7 @@ def test_each_seed_is_trained_as_by_itself(name, one_thread):
 
 @pytest.mark.long
 @pytest.mark.parametrize("recipe", ["own", "common"])
-@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("name", [name for name in CATALOG if name != "vit-base-224"])  # 3 x 86 M in float64: 14 GB
 def test_whole_models_are_trained_as_each_by_itself(name, recipe):
     assert not differing(steady(name, own_recipe(name) if recipe == "own" else recipe, whole=True), 20)
 
@@ -293,7 +293,7 @@ def test_more_seeds_are_no_more_operators(name):
         config = steady(name, "common", ["recipe.clip=1"])
         of = training(config, range(seeds), config.recipe.batch_size, exact=False)
         batch = next(of.batches(of.train_split, 1))
-        of.batches = lambda split, epoch: iter([batch])  # type: ignore[method-assign]
+        of.batches = lambda split, epoch, done=0: iter([batch])  # type: ignore[method-assign]
         of.eval_split = DeviceSplit(of.eval_split.images[:1], of.eval_split.labels[:1])
         with Counting() as counting, pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, "judged", lambda *_: [])

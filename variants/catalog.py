@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from variants.compact import COMPACT, COMPACT_CLS
 from variants.config import ViTConfig
 from variants.fields import UsageError, first_line, near_matches
-from variants.neighbours import CCT, CVT, SMALL_P4, VIT_224, VIT_LITE
+from variants.neighbours import CCT, CVT, SMALL_P4, VIT_224, VIT_BASE_224, VIT_LITE
 from variants.patch2 import PATCH2, PATCH2_CONV
 from variants.timm_baseline import RESNET18, TIMM_TINY, TimmConfig
 from variants.vanilla import VANILLA
@@ -34,6 +34,7 @@ CATALOG: dict[str, Any] = {
     "cvt-7-4": CVT,
     "cct-7-3x1": CCT,
     "small-p4": SMALL_P4,
+    "vit-base-224": VIT_BASE_224,
     "resnet18": RESNET18,
 }
 

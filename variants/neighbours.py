@@ -4,7 +4,8 @@ ViT-Lite, CVT and CCT are Compact Transformers (arXiv:2104.05704): no qkv bias, 
 positions from a wide normal. SMALL_P4 is the base model of Lee et al. (arXiv:2112.13492): 2,692,426 parameters with 10
 classes at 32 pixels; the printed 2.8 M fits Tiny-ImageNet. VIT_224 is the ImageNet-shaped ViT of
 HarshTomar1234/vision_transformer-ViT- (S3), small images resized to 224 pixels. S3's README prints "~22M" parameters
-beside an example of this shape; that is a 12-layer ViT-Small, and these 6 layers have half of that.
+beside an example of this shape; that is a 12-layer ViT-Small, and these 6 layers have half of that. VIT_BASE_224 is
+S3's model for ImageNet itself, a ViT-Base; with `variant.pool=mean` it is what S3 calls pooling="avg".
 """
 
 from dataclasses import replace
@@ -55,3 +56,5 @@ VIT_224 = ViTConfig(
     dropout=0.1,
     attention_dropout=0.1,
 )
+
+VIT_BASE_224 = ViTConfig(resize=224, patch=16, width=768, depth=12, heads=12, mlp_width=3072, pool="cls")

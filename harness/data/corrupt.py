@@ -9,7 +9,7 @@ what is measured cannot be compared digit by digit with that data set.
 import functools
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -43,8 +43,7 @@ class Corruptions:
         """Every kind at every strength (0 to 4) of B x 3 x H x W uint8 images, as uint8 images."""
         pixels = images.float()
         # One draw for the five strengths: a stronger one adds to what a weaker one did.
-        noise = to_device(self._noise.standard_normal(tuple(images.shape), np.float32), images.device)
-        places = to_device(self._places.random((len(images), 2), np.float32), images.device)
+        noise, places = (to_device(drawn, images.device) for drawn in self._draw(images.shape))
         kinds: dict[str, Callable[[int], torch.Tensor]] = {
             "noise": lambda i: pixels + noise * (255 * NOISE_STD[i]),
             "blur": lambda i: blurred(pixels, BLUR_SIDES[i] * pixels.shape[-1]),
@@ -57,6 +56,13 @@ class Corruptions:
         for kind, disturb in kinds.items():
             for strength in range(CORRUPTION_STRENGTHS):
                 yield kind, strength, disturb(strength).round_().clamp_(0, 255).to(torch.uint8)
+
+    def skip(self, shape: Sequence[int]) -> None:
+        """Of a batch that another process disturbs."""
+        self._draw(shape)
+
+    def _draw(self, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        return self._noise.standard_normal(tuple(shape), np.float32), self._places.random((shape[0], 2), np.float32)
 
 
 def blurred(pixels: torch.Tensor, std: float) -> torch.Tensor:

@@ -1,6 +1,8 @@
-"""Image folders as data sets: PATH/train/CLASS/... and PATH/test/CLASS/... (or PATH/val), decoded once into arrays."""
+"""Image folders as data sets: PATH/train/CLASS/... and PATH/test/CLASS/... (or PATH/val): which files they hold, and
+how one of them becomes pixels."""
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,6 @@ from harness.datasets import Dataset
 from variants.fields import UsageError, first_line
 
 ANNOTATIONS = "val_annotations.txt"
-Arrays = tuple[np.ndarray, np.ndarray]  # images N x H x W x 3 (uint8) and their labels N (int64)
 Files = list[tuple[Path, int]]  # every image with its label
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff"}
 
@@ -29,19 +30,21 @@ def parse(name: str) -> tuple[Path, int]:
 def facts(name: str) -> Dataset:
     """What a folder says of itself without decoding it all."""
     path, size = parse(name)
-    train, test = _listed(path)
-    side, classes = size or open_image(train[0][0]).size[0], tuple(_class_names(path / "train"))
+    train, test = listed(path)
+    side, classes = size or _first_side(train), tuple(_class_names(path / "train"))
     counts = len(train), len(test)
     return Dataset(name, path.name, side, len(classes), True, "cifar", *counts, classes=classes)
 
 
-def read(dataset: Dataset) -> list[Arrays]:
-    """Train and test."""
-    path, size = parse(dataset.name)
-    return [_decode(files, dataset.image_size, bool(size)) for files in _listed(path)]
+def _first_side(files: Files) -> int:
+    """The width of the first image that is none of the broken ones, which are named later."""
+    for path, _ in files:
+        with contextlib.suppress(BrokenImageError), opened(path) as image:
+            return image.width
+    raise UsageError(f"none of the {len(files):,} training images, {files[0][0]} the first, can be decoded")
 
 
-def _listed(path: Path) -> list[Files]:
+def listed(path: Path) -> list[Files]:
     """The files of train and test."""
     classes = _class_names(path / "train")
     if not classes:
@@ -93,24 +96,32 @@ def _annotated_files(folder: Path, classes: list[str]) -> Files:
     return [(folder / "images" / line[0], classes.index(line[1])) for line in lines]
 
 
-def _decode(files: Files, side: int, resize: bool) -> Arrays:
-    images = np.empty((len(files), side, side, 3), np.uint8)
-    for i, (path, _) in enumerate(files):
-        image = open_image(path)
+class BrokenImageError(UsageError):
+    """A file that is no image, or none whose pixels can be had whole."""
+
+
+def decoded(path: Path, side: int, resize: bool) -> np.ndarray:
+    """side x side x 3."""
+    with opened(path) as image:
         if image.size != (side, side) and not resize:
             raise UsageError(
                 f"{path} is {image.width} x {image.height}, the first image {side} pixels wide; all must be square and "
                 f"equal\nor give a size: folder:PATH@{side} crops and resizes while decoding"
             )
-        images[i] = np.asarray(image if image.size == (side, side) else square(image, side))
-    return images, np.array([label for _, label in files], np.int64)
+        # A JPEG that is far larger is decoded at half, quarter or eighth size, which is faster; what is left is at
+        # least twice as large as needed, as in Pillow's own thumbnails.
+        image.draft(None, (2 * side, 2 * side))
+        pixels = image.convert("RGB")
+        return np.asarray(pixels if pixels.size == (side, side) else square(pixels, side))
 
 
-def open_image(path: Path) -> Image.Image:
-    with _decodable(path), Image.open(path) as image:
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    content = path.read_bytes()  # a disk that fails is an OSError, and the image not broken
+    with _decodable(path), Image.open(io.BytesIO(content)) as image:
         if image.mode.startswith(("I", "F")):  # 16 or 32 bits of grey, or fractions: Pillow cuts them off at 255
-            raise UsageError(f"{path} has pixels of kind {image.mode}; eight bits a channel are needed")
-        return image.convert("RGB")
+            raise BrokenImageError(f"{path} has pixels of kind {image.mode}; eight bits a channel are needed")
+        yield image
 
 
 @contextlib.contextmanager
@@ -120,7 +131,7 @@ def _decodable(path: Path) -> Iterator[None]:
     except (UsageError, MemoryError):
         raise
     except Exception as error:  # a broken image fails in many ways
-        raise UsageError(f"{path} cannot be decoded as an image: {first_line(error)}") from None
+        raise BrokenImageError(f"{path} cannot be decoded as an image: {first_line(error)}") from None
 
 
 def square(image: Image.Image, side: int) -> Image.Image:

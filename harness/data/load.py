@@ -7,15 +7,17 @@ import hashlib
 import os
 import socket
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 
 import numpy as np
 
 from harness.data import folder
+from harness.data.index import ImageFiles, indexed
 from harness.datasets import DATASETS, EMBEDDED, Dataset, check_name
 from variants.fields import UsageError, first_line
 
@@ -32,7 +34,7 @@ CGROUP = Path("/sys/fs/cgroup")
 class Split:
     """Images N x H x W x 3 (uint8) and their labels N (int64)."""
 
-    images: np.ndarray
+    images: Any  # an array, or the ImageFiles of a folder, which are asked as if they were one
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -44,7 +46,7 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A whole data set in memory, each split in canonical order."""
+    """A whole data set, each split in canonical order."""
 
     dataset: Dataset
     train: Split
@@ -70,10 +72,13 @@ def dataset_facts(name: str) -> Dataset:
 
 
 @functools.lru_cache(maxsize=4)  # the cells of a sweep share their data
-def load(name: str, data_dir: Path) -> ImageData:
+def load(name: str, data_dir: Path, skip_broken: bool = False) -> ImageData:
+    """Of a folder's images that cannot be decoded, the first are named; with `skip_broken` they are no part of it."""
     dataset = dataset_facts(name)
     try:
         with _readable(name):
+            if name not in DATASETS:
+                return _of_folder(dataset, *indexed(dataset, data_dir, skip_broken))
             train, test = map(canonical, read(dataset, data_dir))
         mean, std = dataset.mean, dataset.std
         if mean is None or std is None:
@@ -88,8 +93,16 @@ def load(name: str, data_dir: Path) -> ImageData:
         ) from None
 
 
-def image_hashes(images: np.ndarray) -> np.ndarray:
+def _of_folder(dataset: Dataset, splits: Sequence[tuple[ImageFiles, np.ndarray]], counts: np.ndarray) -> ImageData:
+    train, test = (canonical(Split(*split)) for split in splits)
+    dataset = replace(dataset, train_count=len(train), test_count=len(test))
+    return ImageData(dataset, train, test, digest(train, test), *statistics_of(counts))
+
+
+def image_hashes(images: Any) -> np.ndarray:
     """SHA-256 of each image's bytes, as an array that sorts."""
+    if isinstance(images, ImageFiles):
+        return images.hashes.view("S32")[:, 0]
     rows = np.ascontiguousarray(images).reshape(len(images), -1)
     return np.array([hashlib.sha256(row.tobytes()).hexdigest() for row in rows])
 
@@ -100,18 +113,23 @@ def canonical(split: Split) -> Split:
 
 
 def digest(train: Split, test: Split) -> str:
-    """One number for all bytes of a data set in canonical order."""
+    """One number for all bytes of a data set in canonical order; of a folder for all images' hashes."""
     total = hashlib.sha256()
     for split in (train, test):
         total.update(str(split.images.shape).encode())
-        total.update(np.ascontiguousarray(split.images))  # type: ignore[arg-type]
+        content = split.images.hashes if isinstance(split.images, ImageFiles) else split.images
+        total.update(np.ascontiguousarray(content))  # type: ignore[arg-type]
         total.update(split.labels.astype("<i8").tobytes())
     return total.hexdigest()
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel on the scale 0 to 1, rounded as published ones are."""
-    counts = np.stack([np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(3)])
+    return statistics_of(np.stack([np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(3)]))
+
+
+def statistics_of(counts: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The same from 3 x 256 counts: how often each value occurs."""
     shares, levels = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
     mean = shares @ levels
     std = np.sqrt(shares @ levels**2 - mean**2)
@@ -119,9 +137,6 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
 
 
 def read(dataset: Dataset, data_dir: Path) -> tuple[Split, Split]:
-    if dataset.name not in DATASETS:
-        train, test = (Split(*arrays) for arrays in folder.read(dataset))
-        return train, test
     if dataset.name == EMBEDDED:
         return read_digits(dataset)
     arrays = data_dir / dataset.name

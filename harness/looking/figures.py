@@ -157,7 +157,7 @@ def augmented(subject: Subject) -> Plan:
     (_, config), (data, train, _) = subject.run, subject.splits
     if not config.recipe.augment and config.recipe.mix == "none":
         raise UsageError(f"recipe {config.recipe_name} changes no image")
-    images = train.images[:AUGMENTED]
+    images = np.asarray(train.images[:AUGMENTED])
     views = Split(np.repeat(images, VIEWS, axis=0), np.repeat(np.arange(len(images)), VIEWS))
     device, recipe = torch.device("cpu"), replace(config.recipe, batch_size=len(views))
     scale, generator = scaling(data, recipe, device), data_generator(config.seed, 0)

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+from harness.cell import splits_of
 from harness.config import RunConfig, parse_settings, run_config_from_plain
 from harness.data.folder import any_image, images_under, square
 from harness.data.load import ImageData, Split, load
 from harness.evidence.figures.drawing import slug, without_owners
 from harness.evidence.names import name_of
-from harness.experiment import splits_of
 from harness.records.read import Run
 from harness.training.setup import derive
 from variants import maps, weights
@@ -94,7 +94,7 @@ def of_run(run: Run, args: Namespace) -> Subject:
     card, model = weights.card_of(run.folder), weights.load(run.folder)
     config = run_config_from_plain(run.config)
     try:
-        data = None if args.images else load(config.dataset, args.data_dir)
+        data = None if args.images else load(config.dataset, args.data_dir, True)
     except UsageError as error:
         raise UsageError(f"{error}\nor look at images of your own: --images FILE_OR_FOLDER") from None
     size = config.variant.image_size
@@ -135,7 +135,7 @@ def timm_facts(model: str) -> dict[str, Any]:
 
 def labelled(split: Split, classes: tuple[str, ...]) -> Images:
     """Those first in canonical order: arbitrary, and the same for every run."""
-    return split.images[:SHOWN], tuple(classes[label] for label in split.labels[:SHOWN].tolist())
+    return np.asarray(split.images[:SHOWN]), tuple(classes[label] for label in split.labels[:SHOWN].tolist())
 
 
 def of_files(places: Sequence[Path], size: int) -> Images:

@@ -28,6 +28,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def is_launched() -> bool:
+    """By torchrun, as one of several processes of a run."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def environment(device_facts: dict[str, Any], data_digest: str) -> dict[str, Any]:
     return {
         **device_facts,

@@ -180,7 +180,7 @@ def check_images(run: Run, dataset: str, data_dir: Path) -> None:
     """Two folders of images of one name give runs of one name: refuses the run of another folder."""
     from harness.data.load import load
 
-    if dataset.startswith(FOLDER) and load(dataset, data_dir).digest != run.env.get("data_digest"):
+    if dataset.startswith(FOLDER) and load(dataset, data_dir, True).digest != run.env.get("data_digest"):
         raise UsageError(
             f"{run.folder} was made of other images, those of {run.config['dataset']} as it was then: "
             "rename the folder of images, choose another --out, or train it again with --fresh"

@@ -44,10 +44,10 @@ RESULT_FIELDS: Mapping[str, Kinds] = {
     "peak_memory_bytes": NUMBER,  # of all tensors at once; the memory that a CUDA graph holds between steps is more
     "params": (int,),
     "macs": NUMBER,
-    "energy_joules": NUMBER,  # of the GPU from the first step to the last evaluation; null on a CPU
+    "energy_joules": NUMBER,  # of the GPU, first step to last evaluation; null on a CPU, of several
     "corruption_accuracy": (dict,),  # kind -> accuracy at five strengths; null for a run with a holdout
     "corruption_seconds": NUMBER,
-    "shared_device": (bool,),  # another process used the device, or the run took two: its times enter no table
+    "shared_device": (bool,),  # another process used the device, or the run took two or parts: its times enter no table
     "sessions": (list,),  # one for each start of the process: where, after how many epochs, what it measured
     "files": (dict,),  # the SHA-256 of every other file
     "digest": (str,),  # the SHA-256 of all that stands before it in the file

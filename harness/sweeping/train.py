@@ -55,14 +55,14 @@ class Problems:
         return 1 if self.titles else 0
 
 
-def with_data(runs: Sequence[PlannedRun], data_dir: Path, problems: Problems) -> list[PlannedRun]:
+def with_data(runs: Sequence[PlannedRun], args: Namespace, problems: Problems) -> list[PlannedRun]:
     """The runs whose data set is here or can be downloaded, found out before hours are spent on the others."""
     from harness.data.load import load
 
     absent = set()
     for name in sorted({run.config.dataset for run in runs}):
         try:
-            load(name, data_dir)
+            load(name, args.data_dir, args.broken == "skip")
         except UsageError as error:
             absent.add(name)
             print(error, file=sys.stderr, flush=True)
@@ -84,7 +84,7 @@ def outcome(folder: Path) -> str:
 def train_in_turn(runs: Sequence[PlannedRun], args: Namespace, device: Any) -> int:
     """Runs of other processes come last, when they are waited for; those that were given up there are trained here."""
     problems, busy = Problems(), set()
-    waiting = deque(seeds_together(with_data(runs, args.data_dir, problems), args.seeds_at_once))
+    waiting = deque(seeds_together(with_data(runs, args, problems), args.seeds_at_once))
     nth = {run.number: f"[{place}/{len(runs)}] " if len(runs) > 1 else "" for place, run in enumerate(runs, 1)}
     while waiting:
         heed()
@@ -128,9 +128,12 @@ def _failures(group: Sequence[PlannedRun], args: Namespace, device: Any) -> dict
     that another process is training is not among them."""
     from harness.experiment import Options, run_seeds
     from harness.training.device import CaptureError
+    from harness.training.setup import Stepping
 
     try:
-        options = Options(graph=args.graph == "on", weights=not args.no_weights, track=tuple(args.track))
+        stepping = Stepping(args.graph == "on", args.accumulate, args.resident)
+        kept: dict[str, Any] = {"weights": not args.no_weights, "track": tuple(args.track)}
+        options = Options(stepping=stepping, skip_broken=args.broken == "skip", **kept)
         records = run_seeds([run.config for run in group], args.data_dir, args.out, device, options=options)
         by_seed = {record.config["seed"]: None if record.ok else record.result["reason"] for record in records}
         return {run.number: by_seed[run.config.seed] for run in group if run.config.seed in by_seed}
@@ -150,7 +153,7 @@ def train_at_once(todo: Sequence[PlannedRun], args: Namespace, words: Sequence[s
     """Each run by the same command with --cell. Small ones, of which several are the default, take one thread each, the
     longest first, with a line for each that ends."""
     small, problems = args.jobs is None, Problems()
-    runs = with_data(todo, args.data_dir, problems)
+    runs = with_data(todo, args, problems)
     by_number = {run.number: run for run in (longest_first(runs) if small else runs)}
     words = without_jobs(words)
     jobs = [Job(n, [*COMMAND, "--cell", str(n), *words], run.config.recipe.epochs) for n, run in by_number.items()]

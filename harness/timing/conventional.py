@@ -3,6 +3,7 @@ in a DataLoader, and an eager step with autocast and a GradScaler. It uses no tr
 trains through it.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,11 +79,21 @@ def transforms(recipe: Recipe, image_size: int, mean: tuple[float, ...], std: tu
     return tv.Compose([*first, tv.ToTensor(), tv.Normalize(mean, std), *last])
 
 
-def conventional_batches(data: ImageData, recipe: Recipe, workers: int) -> DataLoader:
-    """Its workers start once and stay, so that no round holds their start."""
-    transform = transforms(recipe, data.dataset.image_size, data.mean, data.std)
+def conventional_batches(data: ImageData, recipe: Recipe, workers: int, folder: Path | None = None) -> DataLoader:
+    """Of a folder the files, decoded, their centre square resized. Its workers start once and stay, so that no round
+    holds their start."""
+    side = data.dataset.image_size
+    transform = transforms(recipe, side, data.mean, data.std)
+    if folder:
+        from torchvision import datasets
+        from torchvision import transforms as tv
+
+        to_size = [tv.Resize(side, tv.InterpolationMode.BICUBIC), tv.CenterCrop(side)]
+        images: Any = datasets.ImageFolder(folder, tv.Compose([*to_size, transform]))
+    else:
+        images = Images(data.train.images, data.train.labels, transform)
     return DataLoader(
-        Images(data.train.images, data.train.labels, transform),
+        images,
         batch_size=recipe.batch_size,
         shuffle=True,
         num_workers=workers,

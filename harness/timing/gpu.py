@@ -26,13 +26,13 @@ from harness.datasets import DATASETS
 from harness.records.benchmarks import fact_text, file_stem
 from harness.records.environment import environment
 from harness.records.write import prepare
-from harness.timing.training import Staged, drain, prepared
+from harness.timing.training import Staged, drain
 from harness.timing.turns import configured, made_up, seconds_of
 from harness.training import device as devices
 from harness.training.checkpoint import Checkpoints, Position
 from harness.training.loop import train
 from harness.training.progress import Progress
-from harness.training.setup import Training, build_model, warm_up
+from harness.training.setup import Stepping, Training, build_model, prepared, warm_up
 from variants.catalog import CATALOG
 
 HOST = torch.device("cpu")  # to time until the last launch, the GPU not waited for
@@ -106,7 +106,7 @@ class Look:
     def prepared(self, images: int, tests: int) -> Training:
         """Warm for the shapes that so many images have."""
         data = made_up(DATASETS[self.config.dataset], images, tests)
-        training = prepared(self.config, self.model, data, self.graph)
+        training = prepared(self.config, self.model, data, (data.train, data.test), Stepping(self.graph))
         self.compile_s = warm_up(training)
         return training
 

@@ -13,7 +13,6 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
 
 from harness.config import RunConfig
 from harness.counting.closed_form import items, total
@@ -28,7 +27,7 @@ from harness.timing.conventional import Loop, conventional_batches
 from harness.timing.turns import OURS, Rounds, Way, configured, made_up, seconds_of, take_turns, timed, titled
 from harness.training import device as devices
 from harness.training.loop import train, train_seeds
-from harness.training.setup import Training, build_model, data_generator, warm_up
+from harness.training.setup import Stepping, Training, build_model, data_generator, prepared, warm_up
 from harness.training.step import DivergenceError, Step
 from harness.training.together import stack_models
 from variants.config import ViTConfig
@@ -75,7 +74,8 @@ def _compare_loops(config: RunConfig, data: ImageData, device: torch.device, arg
     rounds, workers, images = args.rounds, args.workers or cores(), len(data.train)
     recipe = shortened(config.recipe, rounds + 2)  # an epoch here, one of take_turns's warm-up
     model = build_model(config, device)
-    training = prepared(replace(config, recipe=recipe), model, data, args.graph == "on")
+    config, splits = replace(config, recipe=recipe), (data.train, data.test)
+    training = prepared(config, model, data, splits, Stepping(args.graph == "on"))
     conventional = f"the conventional loop, {workers} workers"
     loop = Loop(copy.deepcopy(model), recipe, conventional_batches(data, recipe, workers), device)
     devices.forget_peak_memory(device)
@@ -120,7 +120,8 @@ def compare_seeds(args: Namespace) -> Iterator[Comparison]:
 
         def epochs_of(seeds: int, config: RunConfig = longer, data: ImageData = data) -> Callable[[], float]:
             models = [build_model(replace(config, seed=seed), device) for seed in range(seeds)]
-            training = prepared(config, stack_models(models, range(seeds)), data, args.graph == "on")
+            model, stepping = stack_models(models, range(seeds)), Stepping(args.graph == "on")
+            training = prepared(config, model, data, (data.train, data.test), stepping)
             warm_up(training)
             epochs = train_seeds(training)
             return lambda: next(epochs)[0].line["seconds"]
@@ -134,13 +135,6 @@ def compare_seeds(args: Namespace) -> Iterator[Comparison]:
             facts = {"times_of_one": times, "images": images, "compile": config.compile, "precision": config.precision}
             facts["graph"] = args.graph == "on" and devices.takes_graph(device, config.precision)
             yield timings.compare(f"seeds {name}, {n} at once", "seeds/h", f"{n} at once", "1 at once", facts)
-
-
-def prepared(config: RunConfig, model: nn.Module, data: ImageData, graph: bool) -> Training:
-    """The model, and the data on its device."""
-    device = next(model.parameters()).device
-    train_split, test_split = to_device(data.train, device), to_device(data.test, device)
-    return Training(config, model, train_split, test_split, scaling(data, config.recipe, device), graph)
 
 
 class Staged:

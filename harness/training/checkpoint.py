@@ -21,6 +21,7 @@ from harness.training.history import History
 from harness.training.setup import Training
 from harness.training.signals import Stop, StoppedError
 from harness.training.together import StackedSeeds, stack, unstack
+from harness.training.world import ALONE, World
 
 KEPT = 2  # the one before the newest is there for the day on which the newest cannot be read
 EVERY_S = 60.0
@@ -48,6 +49,7 @@ class Checkpoints:
     stop: Stop = field(default_factory=Stop)
     every_s: float = EVERY_S
     state: dict[str, Any] | None = None  # what was found, until it is restored
+    world: World = ALONE
 
     def __post_init__(self) -> None:
         self.postpone()
@@ -86,10 +88,16 @@ class Checkpoints:
         return None
 
     def due(self) -> bool:
-        return self.stop.asked is not None or time.monotonic() >= self._due_s
+        """Of several processes the first one decides."""
+        told = self.world.number(self.stop.asked or -int(time.monotonic() >= self._due_s))
+        if told > 0:
+            self.stop.asked = told
+        return told != 0
 
     def save(self, position: Position, training: "Training | OneSeed") -> None:
         """A full disk or memory does not end the run: it goes on without a checkpoint, with one warning."""
+        if self.world.rank:
+            return self.check()
         state = {"maker": dict(self.maker), "carried": self.history.to_plain(), "position": asdict(position)}
         path = self.folder / f"checkpoint-{position.epoch:06d}-{position.batches:08d}-{self._mark}.pt"
         try:

@@ -31,7 +31,7 @@ class Session:
         return {
             **self.facts,
             "compile_seconds": self.compile_seconds,
-            "energy_joules": self.meter.joules(),
+            "energy_joules": None if "world_size" in self.facts else self.meter.joules(),  # of one device among several
             "peak_memory_bytes": devices.peak_memory_bytes(self.device),
             "shared_device": self.shared,
         }
@@ -97,8 +97,10 @@ def total(sessions: list[dict[str, Any]], name: str) -> float | None:
 
 
 def shared(sessions: list[dict[str, Any]]) -> bool | None:
-    """Whether the times are those of one device that the run had for itself, without other seeds or processes."""
-    seen = [True if session.get("seeds") else session["shared_device"] for session in sessions]
+    """Whether the times are not those of whole batches on one device that the run had for itself, without other seeds
+    or processes."""
+    not_alone = {"seeds", "world_size", "accumulate"}
+    seen = [True if session.keys() & not_alone else session["shared_device"] for session in sessions]
     if any(seen) or len({session["device_name"] for session in sessions}) > 1:
         return True
     return None if not seen or None in seen else False

@@ -4,9 +4,9 @@ caller. No variant's name appears in it.
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from harness.training.optimiser import learning_rate
 from harness.training.progress import Progress
 from harness.training.setup import Training, derive
 from harness.training.step import Step
+from variants.fields import UsageError
 
 
 @dataclass(frozen=True)
@@ -50,25 +51,31 @@ def train_seeds(
     at, sums = positions[0], [position.sums for position in positions]  # they differ in nothing but their sums
     progress.begin((at.epoch - 1) * images_per_epoch + at.batches * recipe.batch_size)
     step = Step(training)
-    watch, batches = step.watch, training.batches(training.train_split, at.epoch)
+    watch, batches = step.watch, training.batches(training.train_split, at.epoch, at.batches)
     watch.last_good = [one.history.lines[-1] if one.history.lines else None for one in checkpoints] or watch.last_good
+
+    def keep() -> None:
+        """Inside of an epoch."""
+        nonlocal start_s
+        synchronise(device)
+        watch.check()  # not into a checkpoint
+        seconds, done = time.perf_counter() - start_s, images // recipe.batch_size
+        save(checkpoints, [Position(epoch, done, seconds, own) for own in step.totals.tolist()], training)
+        start_s = time.perf_counter() - seconds  # the time of saving does not count as training
+
     for epoch in range(at.epoch, recipe.epochs + 1):
         training.model.train()
         synchronise(device)
         start_s = time.perf_counter() - at.seconds
         step.totals.copy_(torch.tensor(sums, dtype=torch.float64))
         images, number = at.batches * recipe.batch_size, (epoch - 1) * steps_per_epoch + at.batches
-        for batch in islice(batches, at.batches, None):  # those that are done are drawn again, for the draws' sake
+        for batch in readable(batches, keep):
             step(batch, number)
-            images += batch.labels.shape[-1]
+            images = min(images + recipe.batch_size, images_per_epoch)
             number += 1
             progress.batch(epoch, images, step.totals)
             if checkpoints and images < images_per_epoch and checkpoints[0].due():
-                synchronise(device)
-                watch.check()  # not into a checkpoint
-                seconds, done = time.perf_counter() - start_s, images // recipe.batch_size
-                save(checkpoints, [Position(epoch, done, seconds, own) for own in step.totals.tolist()], training)
-                start_s = time.perf_counter() - seconds  # the time of saving does not count as training
+                keep()
         synchronise(device)
         seconds = time.perf_counter() - start_s
         watch.check()
@@ -92,6 +99,15 @@ def train_seeds(
         if checkpoints and (epoch == recipe.epochs or checkpoints[0].due()):
             save(checkpoints, [Position(epoch + 1) for _ in checkpoints], training)
         at, sums = Position(epoch + 1, seconds=drawing_s), [Position().sums for _ in training.seeds]
+
+
+def readable(batches: Iterator[Batch], keep: Callable[[], None]) -> Iterator[Batch]:
+    """Where a file can no longer be read, the run ends and is kept as it is."""
+    try:
+        yield from batches
+    except (UsageError, OSError):
+        keep()
+        raise
 
 
 def drawn_ahead(training: Training, epoch: int) -> tuple[float, Iterator[Batch]]:

@@ -2,12 +2,13 @@
 functions that take the time, compiled if the config says so. A benchmark builds the same object without a record.
 """
 
+import contextlib
 import copy
 import functools
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from torch import nn
 
 from harness.config import RunConfig
 from harness.data.augment.mixing import Mix, mix_images
-from harness.data.pipeline import Batch, DeviceSplit, Scaling, training_batches
+from harness.data.load import ImageData, Split
+from harness.data.pipeline import Batch, DeviceSplit, Scaling, Share, scaling, to_device, training_batches
+from harness.data.resident import residency
 from harness.recipes import Recipe
 from harness.training.device import autocast, gradient_scaler, synchronise, takes_graph
-from harness.training.evaluate import judged
+from harness.training.evaluate import Given, judged
 from harness.training.optimiser import make_optimiser
 from harness.training.together import StackedSeeds
+from harness.training.world import ALONE, World
 from variants.fields import UsageError
 from variants.weights import digest_of, path_of, start, tensors_of
 
@@ -60,6 +64,19 @@ def build_model(config: RunConfig, device: torch.device) -> nn.Module:
     return model.to(device)
 
 
+@dataclass(frozen=True)
+class Stepping:
+    """How steps are computed; their results do not depend on it but for rounding, and dropout's numbers."""
+
+    graph: bool = True  # a GPU's step as one CUDA graph
+    accumulate: int = 1  # parts of a batch, one after the other
+    resident: str = "auto"  # where the images are kept; see harness/data/resident.py
+    world: World = ALONE
+
+
+PLAIN = Stepping()
+
+
 class Training:
     """Everything that a training step or an evaluation needs. A checkpoint holds its model, optimiser, average and
     scaler. With several seeds `config` is that of any of them."""
@@ -71,9 +88,9 @@ class Training:
         train_split: DeviceSplit,
         eval_split: DeviceSplit,
         scale: Scaling,
-        graph: bool = True,
+        stepping: Stepping = PLAIN,
     ):
-        self.config, self.model = config, model
+        self.config, self.model, self.stepping, self.world = config, model, stepping, stepping.world
         self.seeds = model.seeds if isinstance(model, StackedSeeds) else (config.seed,)
         self.failures: dict[int, str] = {}  # why a seed, by its place, is no longer trained
         self.train_split, self.eval_split, self.scale = train_split, eval_split, scale
@@ -84,27 +101,42 @@ class Training:
         self.scaler = gradient_scaler(self.device, config.precision)
         self.steps_per_epoch = -(-len(train_split) // config.recipe.batch_size)
         self.whole_batch = min(config.recipe.batch_size, len(train_split))
-        self.is_graph = graph and takes_graph(self.device, config.precision)  # the whole step, on a GPU
+        self.share, self.pieces = Share(self.world.rank, self.world.size), self.world.size * stepping.accumulate
+        can = self.world.size == 1 and takes_graph(self.device, config.precision)
+        self.is_graph = stepping.graph and can  # the whole step, on a GPU
         self.graph_seconds: float | None = None  # of recording it
+        self.averaging: Any = self.world.averaging(model)  # computes the model
         self.forward = compiled_forward(self.judged, config)
         self.compiled_loss: Any = None
         if config.compile:
             # Where the whole step is no graph, on a GPU the loss is: a small ViT's is hundreds of short kernels. The
-            # next step overwrites what it returns, so it is read at once; evaluation keeps its results: no graph.
-            mode = "reduce-overhead" if self.device.type == "cuda" and not self.is_graph else "default"
+            # next call overwrites what it returns, gradients too, so it is read at once; a batch's parts add up their
+            # gradients, and evaluation keeps its results: no graph.
+            is_alone = self.device.type == "cuda" and not self.is_graph and self.pieces == 1
+            mode = "reduce-overhead" if is_alone else "default"
             self.compiled_loss = torch.compile(seeds_loss, dynamic=False, mode=mode)
 
     def loss_of(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """One short batch an epoch is not worth a compilation."""
-        is_short = batch.labels.shape[-1] < self.whole_batch
-        loss = seeds_loss if self.compiled_loss is None or is_short else self.compiled_loss
-        scaled = Batch(self.scale(batch.images), batch.labels, batch.mix)
-        return loss(self.model, scaled, self.config.recipe)
+        is_short = len(batch) < self.whole_batch // self.pieces
+        compute = seeds_loss if self.compiled_loss is None or is_short else self.compiled_loss
+        loss, sums = compute(self.averaging, replace(batch, images=self.scale(batch.images)), self.config.recipe)
+        if batch.weight == 1:
+            return loss, sums
+        return loss * batch.weight, sums * (batch.weight > 0)  # here: each weight would be compiled for
 
-    def batches(self, split: DeviceSplit, epoch: int) -> Iterator[Batch]:
-        """Each seed has its own order, augmentation and mixing."""
+    def parts(self, batch: Batch) -> Iterator[tuple[Batch, contextlib.AbstractContextManager[Any]]]:
+        """What of a batch is computed at once, each part inside of what it comes with: gradients are averaged over the
+        processes with the last."""
+        parts = batch.parts(self.stepping.accumulate)
+        for part in parts:
+            alone = self.world.size == 1 or part is parts[-1]
+            yield part, contextlib.nullcontext() if alone else self.averaging.no_sync()
+
+    def batches(self, split: DeviceSplit, epoch: int, done: int = 0) -> Iterator[Batch]:
+        """Each seed has its own order, augmentation and mixing; the first ones are left out where they are done."""
         drawn = (data_generator(seed, epoch) for seed in self.seeds)
-        return training_batches(split, self.config.recipe, self.scale, *drawn)
+        return training_batches(split, self.config.recipe, self.scale, *drawn, share=self.share, done=done)
 
     def whole_example(self) -> Batch:
         """A whole batch, to warm up with."""
@@ -116,9 +148,18 @@ class Training:
         self.model.zero_grad(set_to_none=True)
 
     @property
-    def evaluated_with(self) -> tuple[nn.Module, Any, DeviceSplit, Scaling, str]:
-        """The arguments of `judged`."""
-        return self.judged, self.forward, self.eval_split, self.scale, self.config.precision
+    def evaluated_with(self) -> Given:
+        return Given(self.judged, self.forward, self.eval_split, self.scale, self.config.precision, self.world)
+
+
+def prepared(
+    config: RunConfig, model: nn.Module, data: ImageData, splits: tuple[Split, Split], stepping: Stepping = PLAIN
+) -> Training:
+    """`splits`: trained on, evaluated on; brought to the model's device, or kept for it."""
+    device = next(model.parameters()).device
+    stepping = replace(stepping, resident=residency(splits, device, stepping.resident))
+    train_split, eval_split = (to_device(split, device, stepping.resident) for split in splits)
+    return Training(config, model, train_split, eval_split, scaling(data, config.recipe, device), stepping)
 
 
 def seeds_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,7 +168,7 @@ def seeds_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[torch.Te
         return batch_loss(model, batch, recipe)
 
     def of_seed(own: Any, images: torch.Tensor, labels: torch.Tensor, *mix: torch.Tensor) -> Any:
-        return batch_loss(own, Batch(images, labels, Mix(*mix) if mix else None), recipe)
+        return batch_loss(own, Batch(images, labels, Mix(*mix) if mix else None, batch.partners), recipe)
 
     return model.each(of_seed, batch.images, batch.labels, *(batch.mix or ()))
 
@@ -137,18 +178,19 @@ def batch_loss(model: Any, batch: Batch, recipe: Recipe) -> tuple[torch.Tensor, 
 
     A mixed image counts for each of its two labels by their share.
     """
-    images = batch.images if batch.mix is None else mix_images(batch.images, batch.mix)
-    logits = model(images)
+    images, first = batch.images if batch.mix is None else mix_images(batch.images, batch.mix), batch.partners
+    logits = model(images[first:])
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    smoothing, guess, own = smoothing_of(recipe, logits.shape[1]), logits.argmax(dim=1), batch.labels
+    smoothing, guess, own = smoothing_of(recipe, logits.shape[1]), logits.argmax(dim=1), batch.labels[first:]
     losses = F.cross_entropy(logits, own, reduction="none", label_smoothing=smoothing)
     correct = (guess == own).double()
     if batch.mix is not None:
-        other, share = batch.labels.roll(1), batch.mix.label_weight
+        other, share = batch.labels.roll(1)[first:], batch.mix.label_weight[first:]
         other_losses = F.cross_entropy(logits, other, reduction="none", label_smoothing=smoothing)
         losses = share * losses + (1 - share) * other_losses
         correct = share * correct + (1 - share) * (guess == other).double()
-    return losses.mean(), torch.stack([losses.detach().double().sum(), correct.sum()])
+    counted = losses.detach().double().sum(), correct.sum()
+    return losses.mean(), torch.stack(counted)
 
 
 def smoothing_of(recipe: Recipe, classes: int) -> float:
@@ -206,9 +248,10 @@ def warm_up(training: Training) -> float | None:
     model.train()
     try:
         for _ in range(WARM_STEPS):
-            with autocast(training.device, config.precision):
-                loss, _ = training.loss_of(training.whole_example())
-            loss.sum().backward()
+            for part, together in training.parts(training.whole_example()):
+                with together, autocast(training.device, config.precision):
+                    loss, _ = training.loss_of(part)
+                    loss.sum().backward()
             model.zero_grad(set_to_none=True)
         judged(*training.evaluated_with)
     finally:

@@ -10,7 +10,7 @@ from harness.data.pipeline import Batch
 from harness.recipes import Recipe
 from harness.training.device import as_graph, autocast, generators_kept
 from harness.training.optimiser import clip_gradients, gradient_norm, learning_rate, set_rate
-from harness.training.setup import Training
+from harness.training.setup import Training, derive
 
 
 class Step:
@@ -32,6 +32,8 @@ class Step:
     def __call__(self, batch: Batch, number: int) -> None:
         """`number`: of the step in the whole run, from 0."""
         training, now = self.training, self._now(number)
+        if training.world.size > 1:  # dropout's numbers of each process, whatever happened before
+            torch.manual_seed(derive("dropout", *training.seeds, training.world.rank, number))
         if self.replay is None:
             self.now = now
             self._compute(batch)
@@ -55,9 +57,14 @@ class Step:
     def _compute(self, batch: Batch) -> None:
         training, recipe, optimiser, now = self.training, self.training.config.recipe, self.training.optimiser, self.now
         set_rate(optimiser, now.rate)
-        with autocast(training.device, training.config.precision):
-            loss, sums = training.loss_of(batch)
-        training.scaler.scale(loss.sum()).backward()  # type: ignore[union-attr]  # a tensor's product is a tensor
+        sums = torch.zeros_like(self.totals)
+        for part, together in training.parts(batch):
+            with together:
+                with autocast(training.device, training.config.precision):
+                    loss, own = training.loss_of(part)
+                training.scaler.scale(loss.sum()).backward()  # type: ignore[union-attr]  # a product is a tensor
+            sums = sums + own
+        training.world.sum(sums)
         training.scaler.unscale_(optimiser)
         norm = gradient_norm(self.weights, len(training.seeds))
         clip_gradients(self.weights, recipe, norm)

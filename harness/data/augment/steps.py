@@ -36,16 +36,30 @@ class Step(NamedTuple):
     apply: Callable[..., Tensor]
 
 
-def augment_uint8_(images: Tensor, names: Sequence[str], recipe: Recipe, rng: Rng) -> Tensor:
+def augment_uint8_(
+    images: Tensor, names: Sequence[str], recipe: Recipe, rng: Rng, rows: np.ndarray | None = None, of: int = 0
+) -> Tensor:
     """images uint8 n x 3 x H x W, which may be overwritten; returns the augmented ones on the same device. Steps of
-    float images are skipped."""
+    float images are skipped. With `rows` they are those of so many images, for which all is drawn."""
     images = images.contiguous()
     n, _, height, width = images.shape
     for name in names:
         if name not in FLOAT_STEPS:
             step = UINT8_STEPS[name]
-            images = step.apply(images, step.draw(n, height, width, recipe, rng), recipe)
+            drawn = step.draw(n if rows is None else of, height, width, recipe, rng)
+            if n:
+                images = step.apply(images, drawn if rows is None else drawn_for(rows, drawn), recipe)
     return images
+
+
+def drawn_for(rows: np.ndarray, drawn: Any) -> Any:
+    """Of what was drawn for many images, what belongs to some of them."""
+    if isinstance(drawn, (np.ndarray, Tensor)):
+        return drawn[rows]
+    if isinstance(drawn, (list, tuple)):
+        parts = [drawn_for(rows, part) for part in drawn]
+        return type(drawn)(*parts) if hasattr(drawn, "_fields") else parts
+    return drawn
 
 
 def float_steps(names: Sequence[str]) -> list[Step]:
@@ -203,7 +217,9 @@ def within(height: int, width: int, image_width: int, device: torch.device) -> T
 
 class Erasure(NamedTuple):
     boxes: Tensor  # n x 4 int64 (y1, x1, y2, x2), empty where nothing is erased; on the host as drawn
+    places: Tensor  # n int64: of these images among all that it was drawn for
     noise_seed: int
+    of: int
 
 
 def draw_erasures(n: int, height: int, width: int, recipe: Recipe, rng: Rng, law: BoxLaw = TORCHVISION) -> Erasure:
@@ -215,7 +231,7 @@ def draw_erasures(n: int, height: int, width: int, recipe: Recipe, rng: Rng, law
     tops = rng.integers(height - chosen_h + 1)
     lefts = rng.integers(width - chosen_w + 1)
     boxes = np.stack([tops, lefts, tops + chosen_h, lefts + chosen_w], axis=1)
-    return Erasure(torch.from_numpy(boxes), int(rng.integers(2**63 - 1)))
+    return Erasure(torch.from_numpy(boxes), torch.arange(n), int(rng.integers(2**63 - 1)), n)
 
 
 def erase(images: Tensor, erasure: Erasure, fill: str | Tensor) -> Tensor:
@@ -227,8 +243,8 @@ def erase(images: Tensor, erasure: Erasure, fill: str | Tensor) -> Tensor:
         return images.masked_fill(inside, 0.0)
     # The one draw made on the device: its boxes are the same everywhere, its values are the device's own.
     generator = torch.Generator(images.device).manual_seed(erasure.noise_seed)
-    noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
-    return torch.where(inside, noise, images)
+    noise = torch.randn(erasure.of, *images.shape[1:], generator=generator, device=images.device, dtype=images.dtype)
+    return torch.where(inside, noise.index_select(0, erasure.places), images)
 
 
 # --- crop-paste ------------------------------------------------------------------------------------------------------

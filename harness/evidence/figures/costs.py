@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from harness.datasets import title
 from harness.evidence.cells import Cell, Costs, commonest_device, count, datasets_of
@@ -148,21 +148,23 @@ def sizes_data(cells: Sequence[Cell], costs: Costs, dataset: str) -> dict[str, A
 
 
 def draw_sizes(data: dict[str, Any], looks: Looks) -> Figure:
-    """Bars of parameters, the smallest model on top."""
+    """Parameters, the smallest model on top. Dots, for the largest is hundreds of times as large."""
     bars = data["bars"]
     own = COLORS | {variant: look.color for (variant, _), look in looks.items()}
     colors = [own.get(bar["variant"].split(", ")[0], GRAY) for bar in bars]
     millions = [bar["params"] / 1e6 for bar in bars]
     figure, (axes,) = panels(1, 1, (COLUMN_IN, 0.6 + 0.2 * len(bars)))
-    drawn = axes.barh(range(len(bars)), millions, height=0.62, color=colors, alpha=0.85)
-    labels = [f"{value:.2f} M" if value >= 1 else f"{1000 * value:.0f} k" for value in millions]
-    axes.bar_label(drawn, labels=labels, padding=3, fontsize=7)
+    axes.scatter(millions, range(len(bars)), c=colors, s=28)
+    for y, value in enumerate(millions):
+        text = f"{value:.2f} M" if value >= 1 else f"{1000 * value:.0f} k"
+        axes.annotate(text, (value, y), (6, 0), textcoords="offset points", va="center", fontsize=7)
     axes.set_yticks(range(len(bars)), [shortened(bar["variant"], 30) for bar in bars])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(bars) - 0.4, -0.6)
-    axes.set_xlim(0, max(millions) * 1.3)
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.grid(False, axis="y")
+    axes.set_xscale("log")
+    axes.set_xlim(min(millions) / 2, max(millions) * 6)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
     label = "parameters (millions)"
     for name in ("pixels", "classes"):
         sizes = sorted({bar[name] for bar in bars if bar[name] is not None})

@@ -81,10 +81,10 @@ BLUE, VERMILION, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK, GRAY = "#E69F00", "#56B4E9", "#000000", "#888888"
 _KNOWN = (
     *("vanilla", "compact", "patch2", "timm", "compact-cls", "patch2-conv", "vit-224", "vit-lite-7-4", "cvt-7-4"),
-    *("cct-7-3x1", "small-p4", "resnet18"),
+    *("cct-7-3x1", "small-p4", "resnet18", "vit-base-224"),
 )
 COLORS = dict(zip(_KNOWN, cycle((BLUE, VERMILION, GREEN, PINK, ORANGE, SKY, BLACK))))
-_VARIANTS = {name: (color, marker) for (name, color), marker in zip(COLORS.items(), "os^DPvX<>pho")}
+_VARIANTS = {name: (color, marker) for (name, color), marker in zip(COLORS.items(), "os^DPvX<>phos")}
 _MORE_VARIANTS = [(c, m) for m in "*d8" for c in (ORANGE, SKY, BLACK, BLUE, VERMILION, GREEN)]
 _RECIPES: dict[str, tuple[Any, str]] = {"published": ("-", "full"), "common": ("--", "none"), "quick": ("-", "full")}
 _DASHES = ((1, 1), (5, 1, 1, 1), (3, 3), (5, 1, 1, 1, 1, 1), (1, 3))

@@ -107,9 +107,9 @@ def seeds_lines(cells: Sequence[Cell]) -> list[SeedsLine]:
 
 
 def trained_together(run: Run) -> tuple[int, ...]:
-    """No seed where times of several processes are mixed, or somebody else computed there."""
+    """No seed where times of several processes are mixed, somebody else computed there, or batches came in parts."""
     sessions = run.result.get("sessions") or ()
-    if len(sessions) != 1 or sessions[0].get("shared_device") is True:
+    if len(sessions) != 1 or sessions[0].get("shared_device") is True or "accumulate" in sessions[0]:
         return ()
     return tuple(sessions[0].get("seeds", ()))
 
