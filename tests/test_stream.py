@@ -294,6 +294,13 @@ def test_broken_images_are_refused_by_name(tmp_path):
         load(name, tmp_path)
 
 
+def test_a_file_that_is_no_image_is_told_in_words(tmp_path):
+    (tmp_path / "train/b").mkdir(parents=True)
+    (tmp_path / "train/b/1.jpg").write_bytes(b"no image")
+    with pytest.raises(UsageError, match=r"1\.jpg cannot be decoded as an image: no format that is known$"):
+        folder.decoded(tmp_path / "train/b/1.jpg", SIDE, True)
+
+
 def test_or_left_out_and_then_no_part_of_the_data(tmp_path, capsys):
     whole = spoilt(tmp_path / "whole")
     name = spoilt(tmp_path / "set", "train/b/1.jpg", "val/a/0.jpg")

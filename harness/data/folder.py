@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from harness.datasets import Dataset
 from variants.fields import UsageError, first_line
@@ -131,7 +131,8 @@ def _decodable(path: Path) -> Iterator[None]:
     except (UsageError, MemoryError):
         raise
     except Exception as error:  # a broken image fails in many ways
-        raise BrokenImageError(f"{path} cannot be decoded as an image: {first_line(error)}") from None
+        why = "no format that is known" if isinstance(error, UnidentifiedImageError) else first_line(error)
+        raise BrokenImageError(f"{path} cannot be decoded as an image: {why}") from None
 
 
 def square(image: Image.Image, side: int) -> Image.Image:
