@@ -33,6 +33,7 @@ from harness.commands import DEVICE_OPTIONS, Parser, asked_for, run_command, who
 from harness.data.load import dataset_facts
 from harness.datasets import EMBEDDED, Dataset
 from harness.recipes import RECIPE_HELP, canonical
+from harness.records.environment import is_launched
 from harness.records.read import named_run
 from harness.records.schema import ASIDE
 from harness.studies import STUDIES
@@ -101,6 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
         return list_studies(args.json)
     if args.study is None:
         p.error("the following arguments are required: study (--list names them)")
+    if is_launched():
+        raise UsageError("torchrun is for one run, harness.run: a sweep starts its processes itself (--jobs)")
     if args.json and not (args.status or args.dry_run):
         raise UsageError("--json prints what is found out and trains nothing: add --status or --dry-run")
     if args.seeds_at_once > 1 and ((args.jobs or 1) > 1 or args.cell is not None):

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from harness import run, verify
+from harness import run, sweep, verify
 from harness.cell import check_batches
 from harness.config import RunConfig, resolve
 from harness.data.augment.steps import FLOAT_STEPS, UINT8_STEPS
@@ -381,6 +381,13 @@ def test_batches_that_cannot_be_cut():
     check_batches(on_gpus, 104, 10, four)
     check_batches(on_gpus, 100, 10, four)
     check_batches(nn.Linear(1, 1), 100, 4, replace(two, accumulate=2))
+
+
+def test_a_sweep_is_no_run(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="torchrun is for one run"):
+        sweep.main(["quick"])
 
 
 def test_each_process_takes_its_own_gpu(monkeypatch):
