@@ -29,8 +29,8 @@ from harness.evidence.tables.costs import trained_together
 from harness.experiment import Options, run_cell
 from harness.records.read import Run, read_run
 from harness.timing.turns import made_up
-from harness.training import estimate
-from harness.training.evaluate import judged
+from harness.training import estimate, evaluate
+from harness.training.evaluate import Given, evaluate_corrupted, judged
 from harness.training.loop import train_seeds
 from harness.training.setup import Stepping, Training, build_model, data_generator
 from harness.training.step import LossWatch
@@ -173,6 +173,30 @@ def test_fewer_images_to_judge_than_processes(monkeypatch):
         judged(one.model, one.model, split, one.scale, "fp32", World(rank, 4))
     with torch.no_grad():
         assert torch.allclose(torch.stack(given).sum(0), one.model.eval()(one.scale(split.images)).float())
+
+
+class Sensitive(nn.Module):
+    """Answers otherwise where any pixel is another."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        value = (images.double().sum(dim=(1, 2, 3)) * 1e3) % 1
+        return torch.stack([value, 1 - value], dim=1)
+
+
+def test_images_are_corrupted_as_by_one_process(monkeypatch):
+    monkeypatch.setattr(World, "sum", lambda self, tensor: tensor)
+    monkeypatch.setitem(evaluate.BATCH_IMAGES, "cpu", 0.125)  # batches of two of these images
+    data, model = made_up(DATASETS["digits"], 4, 15), Sensitive()
+    split, scale = to_device(data.test, CPU), scaling(data, config().recipe, CPU)
+    split = replace(split, labels=torch.zeros_like(split.labels))
+
+    def judged_by(world: World) -> np.ndarray:
+        (found,) = evaluate_corrupted(Given(model, model, split, scale, "fp32", world), lambda done: None)
+        return np.array([*found.values()])
+
+    whole = judged_by(World())
+    assert len(np.unique(whole)) > 5
+    assert np.allclose(sum(judged_by(World(rank, 3)) for rank in range(3)), whole)
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
