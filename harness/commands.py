@@ -109,7 +109,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "graph": {
         "choices": ("on", "off"),
         "default": "on",
-        "help": "a training step as one CUDA graph (default: on; never on the CPU or in fp16)",
+        "help": "a training step as one CUDA graph (default: on; never on the CPU, in fp16 or under torchrun)",
     },
     "accumulate": {
         "type": whole,

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from harness.data.pipeline import cuts
 from harness.records.environment import is_launched
 from variants.fields import UsageError, first_line
 
@@ -45,7 +46,7 @@ class World:
 
     def span(self, count: int) -> slice:
         """This process's part of so many."""
-        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+        return slice(*cuts(count, self.size)[self.rank : self.rank + 2])
 
     def gathered(self, rows: torch.Tensor, count: int) -> torch.Tensor:
         """... x count x columns, of which this process has its span in front of what it gives."""
