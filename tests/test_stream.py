@@ -40,7 +40,7 @@ from variants.fields import UsageError
 
 COUNTS = {"train": 30, "val": 9}
 SIDE = 16
-CHUNK = pipeline.CHUNK_BYTES
+CHUNK, AHEAD = pipeline.CHUNK_BYTES, resident.AHEAD_BYTES
 WAYS = ("device", "host", "stream")
 
 
@@ -71,7 +71,7 @@ def small_chunks() -> Iterator[None]:
     """A batch each, of which a few are read ahead, block by block."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "CHUNK_BYTES", 1)
-        patch.setattr(resident, "AHEAD_BYTES", 8 * SIDE**2 * 3)
+        patch.setattr(resident, "AHEAD_BYTES", 4 * SIDE**2 * 3)
         patch.setattr(resident, "BLOCK", 3)
         yield
 
@@ -434,10 +434,12 @@ def test_arrays_have_no_files_to_stream():
         residency(splits, CPU, "stream")
 
 
-def test_little_is_read_ahead_and_nothing_after_the_end(monkeypatch):
+@pytest.mark.parametrize(("bytes_ahead", "ahead"), [(1, 1), (10 * 32**2 * 3, 1), (10 * 32**2 * 3 + 1, 2)])
+def test_little_is_read_ahead_and_nothing_after_the_end(monkeypatch, bytes_ahead, ahead):
+    """While the first is computed with, the next is being read, however large it is."""
     split, asked = random_split(400), []
     images = HostImages(split.images, CPU, is_stream=False)
-    monkeypatch.setattr(resident, "AHEAD_BYTES", 2 * 10 * 32**2 * 3)
+    monkeypatch.setattr(resident, "AHEAD_BYTES", bytes_ahead)
 
     def rows() -> Iterator[slice]:
         for start in range(0, 400, 10):
@@ -448,11 +450,16 @@ def test_little_is_read_ahead_and_nothing_after_the_end(monkeypatch):
     for nth in range(5):
         found = next(reading)
         assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), split.images[10 * nth :][:10])
-        assert len(asked) <= nth + 2
+        assert len(asked) == nth + 1 + ahead
     reading.close()
-    assert len(asked) <= 6
+    assert len(asked) == 5 + ahead
     whole = torch.cat(list(images.in_turn(rows())))
     assert torch.equal(whole, torch.from_numpy(split.images).permute(0, 3, 1, 2))
+
+
+def test_of_an_epoch_one_chunk_is_read_ahead():
+    """A chunk is CHUNK_BYTES or, where batches do not divide it, more than half of that."""
+    assert AHEAD <= CHUNK / 2
 
 
 # --- layouts ---------------------------------------------------------------------------------------------------------
@@ -511,7 +518,7 @@ def test_twenty_thousand_jpegs(monkeypatch):
     faster than the usual loop."""
     for place, what, value in (
         (pipeline, "CHUNK_BYTES", CHUNK),
-        (resident, "AHEAD_BYTES", CHUNK),
+        (resident, "AHEAD_BYTES", AHEAD),
         (resident, "BLOCK", 16),
     ):
         monkeypatch.setattr(place, what, value)
