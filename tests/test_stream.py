@@ -5,7 +5,10 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -269,6 +272,75 @@ def test_a_damaged_index_is_made_again(name, tmp_path, damage, capsys):
     assert file.read_bytes() == content
 
 
+def test_an_index_that_may_not_be_written_is_read(name, tmp_path, decodings, capsys, monkeypatch):
+    """DATA_DIR may belong to somebody else."""
+
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    digest = load(name, tmp_path).digest
+    decodings.clear()
+    monkeypatch.setattr(index, "FileLock", refuse)
+    assert again(name, tmp_path).digest == digest and not decodings and capsys.readouterr().err == ""
+
+
+def test_an_index_is_of_a_decoder_and_a_version_of_this_code(name, tmp_path, decodings, monkeypatch):
+    load(name, tmp_path)
+    monkeypatch.setattr(index, "SEMANTICS", -1)
+    again(name, tmp_path)
+    monkeypatch.setattr(index.features, "version", lambda library: "another")
+    again(name, tmp_path)
+    assert len(decodings) == 3 * 39
+
+
+def test_half_an_index_is_not_left_on_a_full_disk(name, tmp_path, capsys, monkeypatch):
+    def full(path: Path, content: bytes) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    load(name, tmp_path)
+    assert "could not be written: No space left" in capsys.readouterr().err
+    assert not list((tmp_path / index.PLACE).glob("*.npz")) + list((tmp_path / index.PLACE).glob(".*.npz"))
+
+
+def test_a_folder_with_a_long_name_has_an_index(tmp_path, capsys):
+    load(f"{jpegs(tmp_path / ('ü' * 120), {'train': 3, 'val': 3})}@{SIDE}", tmp_path)
+    assert len(list((tmp_path / index.PLACE).glob("*.npz"))) == 1 and capsys.readouterr().err == ""
+
+
+def test_hidden_files_are_no_images(name, tmp_path):
+    path, _ = folder.parse(name)
+    shutil.copytree(path, tmp_path / "set")
+    (tmp_path / "set/train/a/.ipynb_checkpoints").mkdir()
+    for file in ("._0.jpg", ".ipynb_checkpoints/0-checkpoint.jpg"):
+        (tmp_path / "set/train/a" / file).write_bytes(b"no image")
+    assert load(f"folder:{tmp_path / 'set'}@{SIDE}", tmp_path).digest == load(name, tmp_path).digest
+
+
+@pytest.mark.parametrize("way", ["stream", "device"])
+def test_a_signal_ends_indexing_and_decoding_at_once(name, tmp_path, monkeypatch, way):
+    """There is nothing to save."""
+    if way == "device":
+        load(name, tmp_path)
+    seen, real = [], index.decoded
+
+    def interrupted(*args: Any) -> Any:
+        if not seen:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+        return (seen.append(args), real(*args))[1]
+
+    monkeypatch.setattr(index, "decoded", interrupted)
+    monkeypatch.setattr(index, "BLOCK", 1)
+    one = ThreadPoolExecutor(1)
+    monkeypatch.setattr(index, "readers", lambda: one)
+    load.cache_clear()
+    with pytest.raises(StoppedError, match="SIGTERM; nothing is lost"):
+        cell(config(name), tmp_path / "runs", way)
+    assert len(seen) < 6
+
+
 def test_without_a_place_to_keep_it_goes_on(name, tmp_path, capsys):
     digest = load(name, tmp_path).digest
     (tmp_path / "file").write_text("")
@@ -399,6 +471,23 @@ def test_what_came_before_it_is_not_lost(tmp_path):
         cell(own, out, "stream")
     (kept,) = out.glob("*/checkpoint-*")
     assert kept.name.startswith("checkpoint-000001-00000003-")
+
+
+def test_nor_is_the_epoch_before_a_test_image_that_breaks(name, on_device, tmp_path):
+    """The run is saved before it is judged, its last batch a short one."""
+    path, _ = folder.parse(name)
+    shutil.copytree(path, tmp_path / path.name)
+    name, out = f"folder:{tmp_path / path.name}@{SIDE}", tmp_path / "runs"
+    file = Path(os.fsdecode(bytes(load(name, tmp_path, False).test.images.paths[4])))
+    file.rename(tmp_path / "away")
+    with pytest.raises(UsageError, match="No such file"):
+        cell(config(name), out, "stream")
+    (kept,) = out.glob("*/checkpoint-*")
+    assert kept.name.startswith("checkpoint-000001-00000004-")
+    (tmp_path / "away").rename(file)
+    found = cell(config(name), out, "stream")
+    assert_same(found, on_device[0.0])
+    assert found.epochs()[0]["seconds"] > 0
 
 
 # --- where they are kept ---------------------------------------------------------------------------------------------
