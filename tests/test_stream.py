@@ -399,20 +399,8 @@ def test_a_class_of_broken_images(tmp_path):
 
 def test_the_command_refuses_and_skips(tmp_path, capsys):
     name = spoilt(tmp_path / "set", "train/b/1.jpg")
-    words = [
-        "--variant",
-        "compact",
-        "--dataset",
-        name,
-        "--recipe",
-        "quick",
-        "--epochs",
-        "1",
-        "--device",
-        "cpu",
-        "--set",
-    ]
-    words += ["variant.depth=1", "--out", str(tmp_path / "runs"), "--data-dir", str(tmp_path), "--quiet"]
+    words = ["--variant", "compact", "--dataset", name, "--recipe", "quick", "--epochs", "1", "--device", "cpu"]
+    words += ["--set", "variant.depth=1", "--out", str(tmp_path / "runs"), "--data-dir", str(tmp_path), "--quiet"]
     with pytest.raises(SystemExit) as ended:
         run_command(run.main, words)
     assert ended.value.code == 2 and "b/1.jpg cannot be decoded" in capsys.readouterr().err
@@ -591,6 +579,11 @@ def streams(*words: str) -> Comparison:
 def test_the_benchmark_takes_the_same_images(monkeypatch, capsys):
     """What it starts for the memory is done here."""
 
+    drained, real = [], streaming.drain
+    monkeypatch.setattr(streaming, "drain", lambda *args: (drained.append(len(args[0])), real(*args)))
+    monkeypatch.setattr(streaming, "forget_peak_memory", lambda _: drained.append("measured from here"))
+    monkeypatch.setattr(streaming, "FEW", 5)
+
     def run_here(command: list[str], **_: Any) -> Any:
         streaming.epoch(*json.loads(command[-1]))
         return SimpleNamespace(stdout=capsys.readouterr().out.splitlines()[-1])
@@ -599,6 +592,7 @@ def test_the_benchmark_takes_the_same_images(monkeypatch, capsys):
     one = streams("--images", "24", "--size", "16", "--workers", "1", "--batch-size", "8", "--rounds", "1")
     assert one.name == "stream s1 at 16, batch 8" and min(one.ours, one.baseline) > 0 and one.facts["images"] == 24
     assert {"epoch_memory_bytes stream", "epoch_memory_bytes host"} < one.facts.keys()
+    assert drained[-6:] == 2 * [5, "measured from here", 24], "what is imported on the way is no memory of an epoch"
 
 
 @pytest.mark.long

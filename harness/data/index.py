@@ -172,8 +172,8 @@ class Wanted:
         decoders = [SEMANTICS, PIL.__version__, *map(features.version, ("jpg", "libjpeg_turbo", "webp"))]
         total = hashlib.sha256(f"{decoders} {self.side} {self.resize} {self.trained}".encode())
         for file in self.files:
-            facts = file.stat()
-            total.update(b"%s %d %d\n" % (os.fsencode(file.relative_to(path)), facts.st_size, facts.st_mtime_ns))
+            facts, name = file.stat(), os.fsencode(file).removeprefix(os.fsencode(path))
+            total.update(b"%s %d %d\n" % (name, facts.st_size, facts.st_mtime_ns))
         return total.hexdigest()
 
     def look(self, doing: str) -> Index:

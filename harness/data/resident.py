@@ -35,12 +35,10 @@ def residency(splits: Sequence[Split], device: torch.device, asked: str = "auto"
 class HostImages:
     """Images B x 3 x H x W (uint8) that are brought to the device when they are asked for."""
 
-    def __init__(self, images: np.ndarray | ImageFiles, device: torch.device, is_stream: bool):
+    def __init__(self, images: Any, device: torch.device, is_stream: bool):
         count, height, width, channels = images.shape
         self.shape, self.device = torch.Size((count, channels, height, width)), device
-        self._read: Callable[..., None] = partial(gather, images)
-        if isinstance(images, ImageFiles):
-            self._read = images.read if is_stream else partial(gather, np.asarray(images))
+        self._read: Callable[..., None] = images.read if is_stream else partial(gather, np.asarray(images))
 
     def __len__(self) -> int:
         return self.shape[0]
