@@ -20,7 +20,7 @@ FLOW = (
 # The same inside the largest room.
 EVIDENCE = (
     "writing", "names", "quality", "cells", "effects", "findings", "again", "published", "captions", "tables",
-    "csv_results", "figures", "paper",
+    "csv_results", "figures", "paper", "page",
 )  # fmt: skip
 
 
