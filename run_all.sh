@@ -33,7 +33,7 @@ set_up() {
   local needed=(torch torchvision timm numpy scipy sklearn PIL tabulate matplotlib tqdm filelock safetensors) extra="."
   if [[ $1 == test ]]; then
     needed+=(fvcore torchinfo pynvml pytest xdist ruff pyright hypothesis tensorboard wandb comet_ml onnx onnxruntime)
-    needed+=(nbclient ipykernel playwright)
+    needed+=(nbclient ipykernel playwright ray)
     extra=".[test]"
   fi
   if [[ ! -e .venv/bin/python ]]; then

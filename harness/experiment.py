@@ -50,6 +50,7 @@ class Options:
     weights: bool = True  # are kept
     track: tuple[str, ...] = ()  # names of trackers
     skip_broken: bool = False  # images of a folder
+    gpu_share: float = 1.0  # that a scheduler gave it; beside others there is no time of its own
 
 
 def run_cell(
@@ -238,6 +239,7 @@ def train_group(
             print(f"{name}: goes on after epoch {done}", flush=True)
     facts = {fact: first.env[fact] for fact in ("device_name", "torch", "commit")} | {"after_epochs": done}
     together = {"seeds": numbers} if len(group) > 1 else {}
+    together |= {"gpu_share": options.gpu_share} if options.gpu_share < 1 else {}
     session = Session(device, facts | together | as_stepped(options.stepping))
     for seed in group:
         seed.begin(session)

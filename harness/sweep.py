@@ -14,6 +14,8 @@ examples:
   python -m harness.sweep pooling --seeds 16 --seeds-at-once 16   sixteen seeds of each cell trained as one
   python -m harness.sweep tuning --dataset c10 --weights RUN_ID   each run starts from the same weights
   python -m harness.sweep main --cell 17                        one run: a task of a cluster's job array
+  python -m harness.sweep main --launcher ray --gpus-per-run 0.25   four runs on each GPU of this machine
+  python -m harness.sweep main --launcher ray --address auto    on the cluster that this machine belongs to
 """
 
 import argparse
@@ -54,6 +56,20 @@ SEEDS_HELP = """N seeds of a cell trained as one, for small models on a GPU that
 with it); each is the run that it is by itself, but for rounding and dropout's numbers (default: 1)"""
 
 
+RAY_HELP = """Each worker needs the same code and the data under --data-dir. Where workers see OUT, a run goes on from
+its checkpoint on another machine too; elsewhere its record is sent back when it ends or is stopped."""
+
+
+def gpus(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number from 0 to 1 is needed; a run computes on one GPU")
+    return value
+
+
 def seed_count(text: str) -> int:
     try:
         return whole(text, most=10_000)  # a plan lists every run
@@ -80,6 +96,14 @@ def parser() -> Parser:
     act.add_argument("--cell", type=int, metavar="K", help="only the run of this number, as --dry-run shows it")
     act.add_argument("--jobs", type=JOBS, metavar="N", help=JOBS_HELP)
     p.add_argument("--seeds-at-once", type=seed_count, default=1, metavar="N", help=SEEDS_HELP)
+    p.add_argument("--fail-fast", action="store_true", help="end with the first run that fails")
+    ray = p.add_argument_group("on several machines or GPUs, by Ray (extra [ray])", RAY_HELP)
+    ray.add_argument("--launcher", choices=("here", "ray"), default="here", help="(default: here)")
+    ray.add_argument(
+        "--address", metavar="HOST:PORT", help="of a cluster, or auto (default: one of this machine's own)"
+    )
+    ray.add_argument("--gpus-per-run", type=gpus, metavar="F", help="(default: 1, where there are GPUs)")
+    ray.add_argument("--cpus-per-run", type=whole, metavar="N", help="and threads (default: OMP_NUM_THREADS, else 1)")
     p.add_argument("--dry-run", action="store_true", help="print how many runs, which, and a guess of the time")
     p.add_argument("--json", action="store_true", help="of --list, --dry-run and --status: one object and nothing else")
     p.add_shared(*DEVICE_OPTIONS, "weights", "no-weights", "track", "data-dir", "out")
@@ -110,6 +134,11 @@ def main(arguments: list[str] | None = None) -> int:
         raise UsageError("--seeds-at-once trains the seeds in one process: leave out --jobs and --cell")
     if args.seeds_at_once > 1 and args.precision == "fp16":
         raise UsageError("--precision fp16 has one loss scale, which seeds cannot share: bf16, or --seeds-at-once 1")
+    on_ray = args.launcher == "ray"
+    if not on_ray and (args.address or args.gpus_per_run is not None or args.cpus_per_run):
+        raise UsageError("--address, --gpus-per-run and --cpus-per-run are for --launcher ray")
+    if on_ray and (args.jobs or args.cell is not None):
+        raise UsageError("--launcher ray trains as many runs at once as the cluster has room for: no --jobs, no --cell")
     study = chosen(args)
     facts = {name: dataset_facts(name) for name in study.datasets}
     planned = plan(study, facts, args.epochs)
@@ -125,6 +154,10 @@ def main(arguments: list[str] | None = None) -> int:
         return show_status(args, planned)
     if args.cell is None and not args.json:
         print(places(args.track, args.out), end="", flush=True)
+    if on_ray and not args.dry_run:
+        from harness.sweeping.cluster import train_on_ray
+
+        return train_on_ray(args, planned)
     code = at_once(args, planned, words) if may_be_several(args, study) else None
     return in_turn(args, planned, facts) if code is None else code
 

@@ -93,7 +93,7 @@ def train_in_turn(runs: Sequence[PlannedRun], args: Namespace, device: Any) -> i
         for run in (run for run in group if run.number not in busy):
             print(f"{nth[run.number]}run {run.number}: {run.title} -> {args.out / run.config.run_id}", flush=True)
         try:
-            failures = _failures(group, args, device)
+            failures = failures_of(group, args, device)
         except BusyError as error:
             if group[0].number not in busy:
                 print(error, flush=True)
@@ -106,6 +106,8 @@ def train_in_turn(runs: Sequence[PlannedRun], args: Namespace, device: Any) -> i
                 problems.add(run, reason)
             else:
                 print(f"{run.title}: {outcome(args.out / run.config.run_id)}", flush=True)
+        if args.fail_fast and problems.titles:
+            break
         if not failures and all(run.number in busy for others in waiting for run in others):
             wait(WAIT_S)
     return problems.exit_code(len(runs))
@@ -124,7 +126,7 @@ def seeds_together(runs: Sequence[PlannedRun], count: int) -> list[list[PlannedR
     return groups
 
 
-def _failures(group: Sequence[PlannedRun], args: Namespace, device: Any) -> dict[int, str | None]:
+def failures_of(group: Sequence[PlannedRun], args: Namespace, device: Any) -> dict[int, str | None]:
     """Trains the runs, unless another process has done it meanwhile: why each failed, if it did, by its number. One
     that another process is training is not among them."""
     from harness.experiment import Options, run_seeds
@@ -134,7 +136,8 @@ def _failures(group: Sequence[PlannedRun], args: Namespace, device: Any) -> dict
     try:
         stepping = Stepping(args.graph == "on", args.accumulate, args.resident)
         kept: dict[str, Any] = {"weights": not args.no_weights, "track": tuple(args.track)}
-        options = Options(stepping=stepping, skip_broken=args.broken == "skip", **kept)
+        share = min(1.0, args.gpus_per_run or 1.0)
+        options = Options(stepping=stepping, skip_broken=args.broken == "skip", gpu_share=share, **kept)
         records = run_seeds([run.config for run in group], args.data_dir, args.out, device, options=options)
         by_seed = {record.config["seed"]: None if record.ok else record.result["reason"] for record in records}
         return {run.number: by_seed[run.config.seed] for run in group if run.config.seed in by_seed}
@@ -167,6 +170,8 @@ def train_at_once(todo: Sequence[PlannedRun], args: Namespace, words: Sequence[s
             display.end(job, f"[{nth}/{len(jobs)}] run {job.number}: {run.title}: {end}", failed=code != 0)
             if code:
                 problems.add(run, f"exit code {code} (see above)")
+                if args.fail_fast:
+                    break
     return problems.exit_code(len(todo))
 
 

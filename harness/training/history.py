@@ -18,7 +18,7 @@ class Session:
         self.device, self.facts = device, facts  # device and versions, and how many epochs were done before
         self.meter = devices.Meter(device)
         self.compile_seconds: float | None = None
-        self.shared, self.looked_s = devices.is_shared(device), time.monotonic()
+        self.shared, self.looked_s = "gpu_share" in facts or devices.is_shared(device), time.monotonic()
 
     def look(self, last: bool = False) -> None:
         """At most once a minute."""
@@ -31,7 +31,8 @@ class Session:
         return {
             **self.facts,
             "compile_seconds": self.compile_seconds,
-            "energy_joules": None if "world_size" in self.facts else self.meter.joules(),  # of one device among several
+            # That of a device which others use too, or of one among several, is not the run's.
+            "energy_joules": None if self.facts.keys() & {"world_size", "gpu_share"} else self.meter.joules(),
             "peak_memory_bytes": devices.peak_memory_bytes(self.device),
             "shared_device": self.shared,
         }

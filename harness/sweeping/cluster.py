@@ -1,0 +1,276 @@
+"""Trains the runs of a plan as tasks of Ray, on one machine with several GPUs or on a cluster. Where a worker sees the
+driver's OUT it trains there; elsewhere it is sent what OUT holds of a run, and sends back what became of it."""
+
+import contextlib
+import os
+import pickle
+import platform
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from harness.commands import asked_for, wait_passively
+from harness.records.environment import cores, source_digest
+from harness.records.lock import NAME, BusyError, owned
+from harness.records.write import prepare, write_atomically
+from harness.sweeping.plan import PlannedRun, on_device
+from harness.sweeping.train import WAIT_S, Problems, failures_of, outcome, seeds_together, to_train
+from harness.sweeping.workers import Place
+from harness.training.signals import StoppedError, heed, listening
+from variants.catalog import config_of
+from variants.fields import UsageError, first_line
+
+RETRIES = 3  # of a run whose worker was lost
+ANSWER_S, POLL_S, STOP_S = 5.0, 1.0, 60.0
+Files = dict[str, bytes]  # of a run's folder
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What every worker is told."""
+
+    code: str  # digest of its source
+    folder: str  # from where relative paths count
+    token: str  # name of a file in OUT: who sees it sees OUT
+    threads: int
+
+
+@dataclass
+class Report:
+    """What a worker answers."""
+
+    node: str
+    failures: dict[int, str | None] = field(default_factory=dict)  # by the runs' numbers
+    files: dict[str, Files] = field(default_factory=dict)  # of each run, where OUT is not the driver's
+    place: str = ""  # of these files
+    node_id: str = ""
+    wants: bool = False  # what the driver holds of the runs
+
+
+# --- the driver ------------------------------------------------------------------------------------------------------
+
+
+def train_on_ray(args: Namespace, planned: Sequence[PlannedRun]) -> int:
+    ray = installed()
+    with connected(ray, args.address):
+        gpus = gpus_of(ray, args)
+        cpus = args.cpus_per_run or int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or 1)
+        at_once = room_for(ray, cpus, gpus)
+        options = {"num_cpus": cpus, "num_gpus": gpus, "max_calls": 1, "max_retries": RETRIES}
+        place = ray.get(ray.remote(**options)(place_there).remote(args.device)) if gpus else Place("cpu")
+        runs = on_device(planned, *asked_for(args, place.precision, place.compiles))
+        todo = to_train(args, runs)
+        print(f"{len(runs)} runs, {len(runs) - len(todo)} done, {len(todo)} to train, {at_once} at a time on Ray")
+        prepare(args.out)
+        driver = Driver(source_digest(), os.getcwd(), f".ray-{uuid.uuid4().hex[:12]}", cpus)
+        (args.out / driver.token).touch()
+        try:
+            return Tasks(ray, args, driver, options).train(todo)
+        finally:
+            (args.out / driver.token).unlink(missing_ok=True)
+
+
+def installed() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise UsageError('--launcher ray needs Ray: pip install "small-vit-ablations[ray]"') from None
+    return ray
+
+
+@contextlib.contextmanager
+def connected(ray: Any, address: str | None) -> Iterator[None]:
+    """To a cluster, or to a Ray of its own on this machine."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdecimal():  # Ray itself tries for more than a minute
+        try:
+            socket.create_connection((host.removeprefix("ray://"), int(port)), ANSWER_S).close()
+        except OSError as error:
+            raise UsageError(f"--address {address}: nothing answers there ({error.strerror or error})") from None
+    own = {} if address else {"num_cpus": cores(), "include_dashboard": False}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+    except Exception as error:  # no cluster, another version of Ray or Python, a wrong token
+        raise UsageError(f"--address {address}: {first_line(error)}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def gpus_of(ray: Any, args: Namespace) -> float:
+    if args.device == "cpu":
+        return 0
+    if args.device not in ("auto", "cuda"):
+        raise UsageError(f"--device {args.device}: Ray chooses the GPU, so auto, cpu or cuda")
+    there = any(node["Resources"].get("GPU") for node in ray.nodes() if node["Alive"])
+    return args.gpus_per_run if args.gpus_per_run is not None else float(there or args.device == "cuda")
+
+
+def room_for(ray: Any, cpus: int, gpus: float) -> int:
+    """How many runs the cluster trains at once; where no node has room for one, Ray would wait for ever."""
+    needed, count = {"CPU": cpus, "GPU": gpus}, 0
+    for resources in (node["Resources"] for node in ray.nodes() if node["Alive"]):
+        count += min(int(resources.get(name, 0) / amount + 1e-6) for name, amount in needed.items() if amount)
+    if not count:
+        raise UsageError(f"no node has {cpus} CPUs and {gpus:g} GPUs for a run: --cpus-per-run, --gpus-per-run")
+    return count
+
+
+class Tasks:
+    def __init__(self, ray: Any, args: Namespace, driver: Driver, options: Mapping[str, Any]):
+        self.ray, self.args, self.driver = ray, args, driver
+        self.remote = ray.remote(**options)(train_there)
+        self.problems = Problems()
+        self.groups: dict[Any, list[PlannedRun]] = {}  # that are not done, by their tasks
+
+    def train(self, todo: Sequence[PlannedRun]) -> int:
+        for group in seeds_together(todo, self.args.seeds_at_once):
+            self.groups[self.begin(group)] = group
+        with tqdm(total=len(todo), unit="run", leave=False, disable=None) as bar, listening():
+            try:
+                while self.groups and not (self.args.fail_fast and self.problems.titles):
+                    heed()
+                    for task in self.ray.wait([*self.groups], timeout=POLL_S)[0]:
+                        self.end(task)
+                        bar.update(len(todo) - bar.n - sum(map(len, self.groups.values())))
+            finally:
+                self.stop()
+        return self.problems.exit_code(len(todo))
+
+    def begin(self, group: Sequence[PlannedRun], send: bool = False) -> Any:
+        """What was begun is sent where a worker asked for it: a checkpoint may be large."""
+        folders = [self.args.out / run.config.run_id for run in group]
+        held = {folder.name: self.ray.put(packed(folder)) if send else None for folder in folders if folder.is_dir()}
+        return self.remote.remote(group[0].config.variant_name, pickle.dumps(group), self.args, self.driver, held)
+
+    def end(self, task: Any) -> None:
+        group, node = self.groups.pop(task), ""
+        try:
+            report: Report = self.ray.get(task)
+            if report.wants:
+                self.groups[self.begin(group, send=True)] = group
+                return
+            failures, node = report.failures, f" on {report.node}"
+            self.bring(report)
+        except self.ray.exceptions.RayTaskError as error:
+            kind = "" if isinstance(error.cause, UsageError) else f"{type(error.cause).__name__}: "
+            failures = dict.fromkeys((run.number for run in group), f"{kind}{error.cause}")
+        except self.ray.exceptions.RayError as error:
+            failures = dict.fromkeys((run.number for run in group), f"its worker was lost: {first_line(error)}")
+        except (OSError, UsageError, BusyError) as error:  # of this machine's folder or disk
+            told = f"its files lie in {report.place} and could not be brought here, {first_line(error)}:"
+            failures = dict.fromkeys((run.number for run in group), told)
+        for run in group:
+            if reason := failures.get(run.number):
+                self.problems.add(run, f"{reason}{node}")
+            elif run.number in failures:
+                tqdm.write(f"run {run.number}: {run.title}{node}: {outcome(self.args.out / run.config.run_id)}")
+
+    def stop(self) -> None:
+        """What runs saves its state first; what waits is forgotten."""
+        for task in self.groups:
+            self.ray.cancel(task)
+        end_s = time.monotonic() + STOP_S
+        for task in [*self.groups]:
+            with contextlib.suppress(self.ray.exceptions.RayError):
+                self.bring(self.ray.get(task, timeout=max(0, end_s - time.monotonic())))
+
+    def bring(self, report: Report) -> None:
+        """The files here, and away from there once they are."""
+        for name, files in report.files.items():
+            unpack(files, self.args.out / name)
+            there = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(report.node_id, soft=False)
+            remove = self.ray.remote(num_cpus=0, scheduling_strategy=there)(remove_there)
+            self.ray.wait([remove.remote(Path(report.place) / name)], timeout=ANSWER_S)
+
+
+# --- a worker --------------------------------------------------------------------------------------------------------
+
+
+def place_there(device: str) -> Place:
+    """What it trains in by default."""
+    from harness.training import device as devices
+
+    chosen = devices.choose(device)
+    return Place(chosen.type, *devices.defaults(chosen))
+
+
+def train_there(name: str, pickled: bytes, args: Namespace, driver: Driver, held: Mapping[str, Any]) -> Report:
+    """Of one cell of the variant `name`, in a process that does nothing else."""
+    report = Report(platform.node())
+    if source_digest() != driver.code:
+        raise UsageError(f"refused by {report.node}, which has other code than the driver")
+    os.environ["OMP_NUM_THREADS"] = str(driver.threads)  # Ray has its own
+    wait_passively()
+    if os.path.isdir(driver.folder):
+        os.chdir(driver.folder)
+    config_of(name)  # a person's own file, without which their class cannot be unpickled
+    group: list[PlannedRun] = pickle.loads(pickled)  # noqa: S301  from the driver, which Ray lets run anything here
+    is_shared = (args.out / driver.token).exists()
+    if not is_shared:
+        args.out = Path(tempfile.gettempdir()) / f"small-vits-{os.getuid()}" / driver.token.removeprefix(".")
+        report.place, report.node_id = str(args.out), installed().get_runtime_context().get_node_id()
+        if args.track:
+            raise UsageError(f"--track needs a folder OUT that {report.node} sees")
+        lacking = {name: files for name, files in held.items() if not (args.out / name).exists()}
+        if None in lacking.values():  # what an earlier try left here would be newer
+            return Report(report.node, wants=True)
+        for folder, files in lacking.items():
+            unpack(installed().get(files), args.out / folder)
+    with contextlib.suppress(StoppedError):  # by the driver, which knows
+        report.failures = until_free(group, args)
+    if not is_shared:
+        folders = [args.out / run.config.run_id for run in group]
+        report.files = {folder.name: packed(folder) for folder in folders if folder.is_dir()}
+    return report
+
+
+def remove_there(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # others are not done yet
+        folder.parent.rmdir()
+        folder.parent.parent.rmdir()
+
+
+def until_free(group: Sequence[PlannedRun], args: Namespace) -> dict[int, str | None]:
+    """A run that another process is training is waited for: of a worker that was lost it may end a little later."""
+    from harness.training import device as devices
+
+    if args.deterministic:
+        devices.make_deterministic()
+    device, found = devices.choose(args.device), {}
+    with listening():
+        while left := [run for run in group if run.number not in found]:
+            with contextlib.suppress(BusyError):
+                found |= failures_of(left, args, device)
+            if len(found) < len(group):
+                heed()
+                time.sleep(WAIT_S)
+    return found
+
+
+# --- a run's folder on its way ---------------------------------------------------------------------------------------
+
+
+def packed(folder: Path) -> Files:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != NAME}
+
+
+def unpack(files: Files, folder: Path) -> None:
+    """In the place of what was there; the result last, as the writer has it."""
+    with owned(folder):
+        for name in sorted(files, key=lambda name: name == "result.json"):
+            write_atomically(folder / name, files[name])
+        for path in folder.iterdir():
+            if path.name not in (*files, NAME):
+                path.unlink()
