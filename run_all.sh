@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole job, from nothing to tables and figures.
 #
-#   bash run_all.sh            train the full table (a CUDA device), then write paper/tables and paper/figures
+#   bash run_all.sh            train the full table (a CUDA device), then write paper/: index.html, tables, figures
 #   bash run_all.sh --quick    the same job on embedded data, in minutes, a run a core (or JOBS=1); into results-quick/
 #   bash run_all.sh --test     the whole test suite, linter and type checker
 #   bash run_all.sh --plan     how many runs are missing and about how long they take here; trains nothing
@@ -33,7 +33,7 @@ set_up() {
   local needed=(torch torchvision timm numpy scipy sklearn PIL tabulate matplotlib tqdm filelock safetensors) extra="."
   if [[ $1 == test ]]; then
     needed+=(fvcore torchinfo pynvml pytest xdist ruff pyright hypothesis tensorboard wandb comet_ml onnx onnxruntime)
-    needed+=(nbclient ipykernel)
+    needed+=(nbclient ipykernel playwright)
     extra=".[test]"
   fi
   if [[ ! -e .venv/bin/python ]]; then
@@ -51,7 +51,7 @@ set_up() {
 # From here on everything is exec, so that a signal to this script is one to the sweep, which saves first.
 quick() {
   exec "$PYTHON" -m harness.reproduce quick --device cpu --out results-quick/runs ${JOBS:+--jobs "$JOBS"} \
-    report --study quick --results results-quick/runs --bench results-quick/bench --out results-quick/paper
+    report --study quick --results results-quick/runs --bench results-quick/bench --out results-quick/paper --html
 }
 
 full() {
@@ -71,7 +71,7 @@ full() {
     fail "There is no CUDA device here, so nothing was started. Try the same job on embedded data: bash run_all.sh --quick
 To train on this CPU all the same: bash run_all.sh --cpu (narrow it first, e.g. SEEDS=0 VARIANTS=compact DATASETS=c10)"
   fi
-  exec "$PYTHON" -m harness.reproduce "${words[@]}" report --results "$out"
+  exec "$PYTHON" -m harness.reproduce "${words[@]}" report --results "$out" --html
 }
 
 check() {

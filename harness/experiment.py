@@ -32,7 +32,7 @@ from harness.training.history import History, Session
 from harness.training.loop import Epoch, train_seeds
 from harness.training.progress import Progress
 from harness.training.setup import PLAIN, Stepping, Training, build_model, prepared, warm_up
-from harness.training.signals import Stop, StoppedError, listening
+from harness.training.signals import Stop, StoppedError, at_once, listening
 from harness.training.step import DivergenceError
 from harness.training.together import stack_models, unstack
 from harness.training.track import FOLDER, Tracked, Trackers, flat
@@ -90,7 +90,8 @@ def run_seeds(
             devices.keep_freed_memory(device)
             devices.forget_peak_memory(device)
             models = [build_model(seed.config, device) for seed in todo]  # before the data: what cannot be built fails
-            data = load(config.dataset, data_dir, options.skip_broken)
+            with at_once():
+                data = load(config.dataset, data_dir, options.skip_broken)
             splits = splits_of(config, data)
             check_batches(models[0], len(splits[0]), config.recipe.batch_size, options.stepping)
             cost, env = counted(config, models[0]), environment(devices.describe(device), data.digest)
@@ -287,7 +288,9 @@ def follow(config: RunConfig, data_dir: Path, device: torch.device, options: Opt
     stepping = options.stepping
     with explained(config, data_dir, device), listening(), own_threads():  # the first one says when to stop
         devices.keep_freed_memory(device)
-        model, data = build_model(config, device), load(config.dataset, data_dir, options.skip_broken)
+        model = build_model(config, device)
+        with at_once():
+            data = load(config.dataset, data_dir, options.skip_broken)
         splits = splits_of(config, data)
         check_batches(model, len(splits[0]), config.recipe.batch_size, stepping)
         first = stepping.world.told(None)

@@ -1,7 +1,8 @@
 """Rebuild every table and figure from the records.
 
 They are OUT/tables/*.{md,tex,csv}, OUT/figures/*.{pdf,png}, and what the paper says of them: OUT/numbers.tex and
-OUT/studies.tex. With --paper, OUT/main.pdf too, if a LaTeX is installed.
+OUT/studies.tex. With --html, OUT/index.html too: all of it as one page for a browser, which needs no network. With
+--paper, OUT/main.pdf too, if a LaTeX is installed.
 
 Reads results/runs if it holds a finished run, else results/reference; never both unless both are named. What a study
 plans and no run has done is shown as a hole. The same records give the same bytes. Needs no torch and no data.
@@ -10,8 +11,9 @@ base and another row; of a table or grid at least half.
 
 examples:
   python -m harness.report
-  python -m harness.report --results results/reference --readme README.md
+  python -m harness.report --results results/reference --readme README.md --html
   python -m harness.report --results results-quick/runs --out results-quick/paper --study quick
+  python -m harness.report --html --results results/reference results/runs
   python -m harness.report --paper
   python -m harness.report --results machine-a/runs machine-b/runs --out /tmp/both
 """
@@ -22,6 +24,7 @@ from harness.commands import Parser, as_typed, directory, place, run_command
 from harness.evidence.captions import headed
 from harness.evidence.cells import folders_of, read_costs, read_evidence
 from harness.evidence.findings import beside_studies, findings
+from harness.evidence.page.document import page
 from harness.evidence.paper import (
     all_figures,
     all_tables,
@@ -34,6 +37,7 @@ from harness.evidence.paper import (
     write_text,
 )
 from harness.evidence.tables.costs import read_measured
+from harness.records.write import write_atomically
 from harness.studies import STUDIES
 from variants.fields import UsageError, near_matches
 
@@ -49,6 +53,9 @@ def parser() -> Parser:
     p.add_argument("--cost", type=directory, default=COSTS, metavar="DIR", help=f"(default: {COSTS})")
     p.add_argument(
         "--readme", type=place, metavar="FILE", help="also put the main table between FILE's results markers"
+    )
+    p.add_argument(
+        "--html", action="store_true", help="also write OUT/index.html: all results as one page for a browser"
     )
     p.add_argument("--paper", action="store_true", help="also typeset OUT/main.tex, if a LaTeX is installed")
     return p
@@ -76,6 +83,10 @@ def main(arguments: list[str] | None = None) -> int:
         if args.readme:
             write_results(args.readme, tables[0], [headed(one) for one in found if not one.quick])
             lines.append(f"{args.readme}: the results between its markers")
+        if args.html:
+            text = page(evidence, args.study, found, tables)
+            write_atomically(args.out / "index.html", text.encode())
+            lines.append("index.html: open it in a browser")
         if args.paper:
             lines.append(typeset(args.out))
     except OSError as error:

@@ -186,9 +186,7 @@ def planned(config: RunConfig, dataset: Dataset, device: "torch.device", accumul
     if config.weights_digest:
         start(model, config.weights, config.weights_digest)  # those that do not fit are refused here too
     try:
-        part = replace(recipe, batch_size=max(1, recipe.batch_size // accumulate))
-        seconds = measured_seconds(replace(config, recipe=part), dataset, device)
-        guess: dict[str, Any] = {"seconds": seconds, "reason": None}
+        guess: dict[str, Any] = {"seconds": measured_seconds(config, dataset, device, accumulate), "reason": None}
     except FAILURES as error:
         guess = {"seconds": None, "reason": f"a step fails: {type(error).__name__}: {error}"}
     return {

@@ -225,7 +225,7 @@ def in_turn(args: Namespace, planned: Sequence[PlannedRun], facts: Mapping[str, 
         if args.dry_run and args.cell is None:
             print(f"numbers for --cell: a job array's --array=0-{runs[-1].task}")
         if todo:
-            announce_time(todo, facts, device, args.dry_run)
+            announce_time(args, todo, facts, device)
     elif not todo:
         for run in runs:
             print(f"run {run.number} is done already: {run.title}, {outcome(args.out / run.config.run_id)}")
@@ -260,24 +260,24 @@ def announce(runs: Sequence[PlannedRun], todo: Sequence[PlannedRun], how: str = 
 
 
 def guesses(
-    todo: Sequence[PlannedRun], facts: Mapping[str, Dataset], device: Any
+    args: Namespace, todo: Sequence[PlannedRun], facts: Mapping[str, Dataset], device: Any
 ) -> Iterator[tuple[PlannedRun, float | None]]:
     """The first run of each cell and how many seconds a seed of it takes; None where a step of the model fails."""
     from harness.training.estimate import seconds_of
 
     for run in sorted({run.plan_id: run for run in reversed(todo)}.values(), key=lambda run: run.number):
-        yield run, seconds_of(run.config, facts[run.config.dataset], device)
+        yield run, seconds_of(run.config, facts[run.config.dataset], device, args.accumulate)
 
 
-def announce_time(todo: Sequence[PlannedRun], facts: Mapping[str, Dataset], device: Any, each: bool) -> None:
-    """A guess for all, and of `each` cell, with the number of its first run."""
+def announce_time(args: Namespace, todo: Sequence[PlannedRun], facts: Mapping[str, Dataset], device: Any) -> None:
+    """A guess for all and, of a dry run, of each cell, with the number of its first run."""
     from harness.training.device import describe
 
     seconds_of_cell = {}
-    for run, seconds in guesses(todo, facts, device):
+    for run, seconds in guesses(args, todo, facts, device):
         seconds_of_cell[run.plan_id] = seconds
         time = "unknown" if seconds is None else f"about {about(seconds)} for each seed"
-        if each:
+        if args.dry_run:
             print(f"  {run.task:>5}  {run.cell}: {time}")
     known = [seconds_of_cell[run.plan_id] for run in todo]
     total, more = about(sum(seconds or 0 for seconds in known)), " and what could not be guessed" * (None in known)
@@ -294,7 +294,7 @@ def plan_plain(
     cells = [
         {"number": run.task, "row": run.row.title, "dataset": run.config.dataset, "seconds_of_a_seed": seconds}
         | {"to_train": sum(other.plan_id == run.plan_id for other in todo)}
-        for run, seconds in guesses(todo, facts, device)
+        for run, seconds in guesses(args, todo, facts, device)
     ]
     counts = {"runs": len(runs), "done": len(runs) - len(todo), "to_train": len(todo)}
     return {"study": args.study, "out": str(args.out), **counts, **describe(device), "cells": cells}

@@ -25,8 +25,8 @@ def own_benchmarks() -> bool:
         return False
 
 
-AGAIN = "run: python -m harness.report --results results/reference --readme README.md"
-OWN_RUNS = any((ROOT / "results" / "runs").glob("*/result.json")) or own_benchmarks()
+AGAIN = "run: python -m harness.report --results results/reference --readme README.md --html"
+OWN_RUNS = any((ROOT / "results" / "runs").glob("*/result.json")) or own_benchmarks() or (ROOT / "figures").exists()
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def rebuilt(tmp_path_factory) -> Path:
     shutil.copy(ROOT / "README.md", out / "README.md")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        words = ["--results", "results/reference", "--out", str(out), "--readme", str(out / "README.md")]
+        words = ["--results", "results/reference", "--out", str(out), "--readme", str(out / "README.md"), "--html"]
         assert report.main(words) == 0
     return out
 
@@ -46,7 +46,7 @@ def test_readme_table(rebuilt):
 
 def contents(paper: Path) -> dict[str, bytes | str | None]:
     """Of a figure the digest of its data: its bytes depend on matplotlib's version."""
-    texts = [*(paper / "tables").iterdir(), paper / "numbers.tex", paper / "studies.tex"]
+    texts = [*(paper / "tables").iterdir(), *(paper / name for name in ("numbers.tex", "studies.tex", "index.html"))]
     figures = {path.name: read_digest(path) for path in (paper / "figures").glob("*.png")}
     return figures | {path.name: path.read_bytes() for path in texts}
 

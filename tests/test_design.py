@@ -19,8 +19,8 @@ FLOW = (
 
 # The same inside the largest room.
 EVIDENCE = (
-    "writing", "names", "quality", "cells", "effects", "findings", "captions", "tables", "csv_results", "figures",
-    "paper",
+    "writing", "names", "quality", "cells", "effects", "findings", "again", "published", "captions", "tables",
+    "csv_results", "figures", "paper", "page",
 )  # fmt: skip
 
 

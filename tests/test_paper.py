@@ -15,7 +15,7 @@ from harness.evidence.cells import read_evidence
 from harness.evidence.figures import drawing
 from harness.evidence.findings import findings
 from harness.evidence.paper import NONE_YET, macros, studies_text, typeset
-from harness.evidence.tables.results import PUBLISHED_NUMBERS
+from harness.evidence.published import PUBLISHED_NUMBERS
 from harness.report import main
 from harness.statistics.simulated import simulate
 from harness.studies import STUDIES

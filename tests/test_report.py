@@ -216,12 +216,14 @@ def test_published_numbers_are_met_missed_or_open(tmp_path: Path) -> None:
     write_run(tmp_path, "vanilla", "svhn", 0, 0.99, epochs=100)  # another number of passes under the same name
     write_run(tmp_path, "patch2", "c10", 0, 0.9, epochs=200)
     shown = table(tmp_path, "published")
-    verdicts = {(row[0], row[2]): (row[5], row[7]) for row in shown.rows}
+    verdicts = {(row[0], row[3]): (row[6], row[8]) for row in shown.rows}
     assert verdicts["S2", "CIFAR-10"] == ("+0.00", "reached")
     assert verdicts["S2", "CIFAR-100"] == ("-0.01", "missed")
     assert {verdicts["S1", name] for name in ("CIFAR-10", "CIFAR-100", "SVHN")} == {("—", "open")}
     assert verdicts["S0", "CIFAR-10"] == ("—", "—")
     assert cell_of(shown, "published (%)", source="S0") == "none published"
+    printed = [cell_of(shown, "printed", source=source) for source in ("S0", "S4", "tintn")]
+    assert printed == ["—", "2024-07-14", "2023-03-06"]
     assert cell_of(shown, "run ids", source="S0") == "patch2-c10-published-s0"
 
 

@@ -24,7 +24,7 @@ exit 0
 QUICK = (
     "harness.reproduce quick --device cpu --out results-quick/runs{} report --study quick --results results-quick/runs"
 )
-FULL = "harness.reproduce main{} --data-dir data --out results/runs report --results results/runs"
+FULL = "harness.reproduce main{} --data-dir data --out results/runs report --results results/runs --html"
 
 
 def checkout(folder: Path, python: str) -> Path:
@@ -65,7 +65,7 @@ def ran(folder: Path, *words: str, code: int = 0, **own: str) -> list[str]:
 )  # fmt: skip
 def test_what_is_run(tmp_path, words, own, command):
     (found,) = ran(tmp_path, *words, **own)
-    assert found.removesuffix(" --bench results-quick/bench --out results-quick/paper") == command
+    assert found.removesuffix(" --bench results-quick/bench --out results-quick/paper --html") == command
 
 
 def test_without_a_device_only_the_plan_is_shown(tmp_path):

@@ -5,7 +5,10 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,7 +43,7 @@ from variants.fields import UsageError
 
 COUNTS = {"train": 30, "val": 9}
 SIDE = 16
-CHUNK = pipeline.CHUNK_BYTES
+CHUNK, AHEAD = pipeline.CHUNK_BYTES, resident.AHEAD_BYTES
 WAYS = ("device", "host", "stream")
 
 
@@ -71,7 +74,7 @@ def small_chunks() -> Iterator[None]:
     """A batch each, of which a few are read ahead, block by block."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "CHUNK_BYTES", 1)
-        patch.setattr(resident, "AHEAD_BYTES", 8 * SIDE**2 * 3)
+        patch.setattr(resident, "AHEAD_BYTES", 4 * SIDE**2 * 3)
         patch.setattr(resident, "BLOCK", 3)
         yield
 
@@ -269,6 +272,75 @@ def test_a_damaged_index_is_made_again(name, tmp_path, damage, capsys):
     assert file.read_bytes() == content
 
 
+def test_an_index_that_may_not_be_written_is_read(name, tmp_path, decodings, capsys, monkeypatch):
+    """DATA_DIR may belong to somebody else."""
+
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    digest = load(name, tmp_path).digest
+    decodings.clear()
+    monkeypatch.setattr(index, "FileLock", refuse)
+    assert again(name, tmp_path).digest == digest and not decodings and capsys.readouterr().err == ""
+
+
+def test_an_index_is_of_a_decoder_and_a_version_of_this_code(name, tmp_path, decodings, monkeypatch):
+    load(name, tmp_path)
+    monkeypatch.setattr(index, "SEMANTICS", -1)
+    again(name, tmp_path)
+    monkeypatch.setattr(index.features, "version", lambda library: "another")
+    again(name, tmp_path)
+    assert len(decodings) == 3 * 39
+
+
+def test_half_an_index_is_not_left_on_a_full_disk(name, tmp_path, capsys, monkeypatch):
+    def full(path: Path, content: bytes) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    load(name, tmp_path)
+    assert "could not be written: No space left" in capsys.readouterr().err
+    assert not list((tmp_path / index.PLACE).glob("*.npz")) + list((tmp_path / index.PLACE).glob(".*.npz"))
+
+
+def test_a_folder_with_a_long_name_has_an_index(tmp_path, capsys):
+    load(f"{jpegs(tmp_path / ('ü' * 120), {'train': 3, 'val': 3})}@{SIDE}", tmp_path)
+    assert len(list((tmp_path / index.PLACE).glob("*.npz"))) == 1 and capsys.readouterr().err == ""
+
+
+def test_hidden_files_are_no_images(name, tmp_path):
+    path, _ = folder.parse(name)
+    shutil.copytree(path, tmp_path / "set")
+    (tmp_path / "set/train/a/.ipynb_checkpoints").mkdir()
+    for file in ("._0.jpg", ".ipynb_checkpoints/0-checkpoint.jpg"):
+        (tmp_path / "set/train/a" / file).write_bytes(b"no image")
+    assert load(f"folder:{tmp_path / 'set'}@{SIDE}", tmp_path).digest == load(name, tmp_path).digest
+
+
+@pytest.mark.parametrize("way", ["stream", "device"])
+def test_a_signal_ends_indexing_and_decoding_at_once(name, tmp_path, monkeypatch, way):
+    """There is nothing to save."""
+    if way == "device":
+        load(name, tmp_path)
+    seen, real = [], index.decoded
+
+    def interrupted(*args: Any) -> Any:
+        if not seen:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+        return (seen.append(args), real(*args))[1]
+
+    monkeypatch.setattr(index, "decoded", interrupted)
+    monkeypatch.setattr(index, "BLOCK", 1)
+    one = ThreadPoolExecutor(1)
+    monkeypatch.setattr(index, "readers", lambda: one)
+    load.cache_clear()
+    with pytest.raises(StoppedError, match="SIGTERM; nothing is lost"):
+        cell(config(name), tmp_path / "runs", way)
+    assert len(seen) < 6
+
+
 def test_without_a_place_to_keep_it_goes_on(name, tmp_path, capsys):
     digest = load(name, tmp_path).digest
     (tmp_path / "file").write_text("")
@@ -327,20 +399,8 @@ def test_a_class_of_broken_images(tmp_path):
 
 def test_the_command_refuses_and_skips(tmp_path, capsys):
     name = spoilt(tmp_path / "set", "train/b/1.jpg")
-    words = [
-        "--variant",
-        "compact",
-        "--dataset",
-        name,
-        "--recipe",
-        "quick",
-        "--epochs",
-        "1",
-        "--device",
-        "cpu",
-        "--set",
-    ]
-    words += ["variant.depth=1", "--out", str(tmp_path / "runs"), "--data-dir", str(tmp_path), "--quiet"]
+    words = ["--variant", "compact", "--dataset", name, "--recipe", "quick", "--epochs", "1", "--device", "cpu"]
+    words += ["--set", "variant.depth=1", "--out", str(tmp_path / "runs"), "--data-dir", str(tmp_path), "--quiet"]
     with pytest.raises(SystemExit) as ended:
         run_command(run.main, words)
     assert ended.value.code == 2 and "b/1.jpg cannot be decoded" in capsys.readouterr().err
@@ -401,6 +461,23 @@ def test_what_came_before_it_is_not_lost(tmp_path):
     assert kept.name.startswith("checkpoint-000001-00000003-")
 
 
+def test_nor_is_the_epoch_before_a_test_image_that_breaks(name, on_device, tmp_path):
+    """The run is saved before it is judged, its last batch a short one."""
+    path, _ = folder.parse(name)
+    shutil.copytree(path, tmp_path / path.name)
+    name, out = f"folder:{tmp_path / path.name}@{SIDE}", tmp_path / "runs"
+    file = Path(os.fsdecode(bytes(load(name, tmp_path, False).test.images.paths[4])))
+    file.rename(tmp_path / "away")
+    with pytest.raises(UsageError, match="No such file"):
+        cell(config(name), out, "stream")
+    (kept,) = out.glob("*/checkpoint-*")
+    assert kept.name.startswith("checkpoint-000001-00000004-")
+    (tmp_path / "away").rename(file)
+    found = cell(config(name), out, "stream")
+    assert_same(found, on_device[0.0])
+    assert found.epochs()[0]["seconds"] > 0
+
+
 # --- where they are kept ---------------------------------------------------------------------------------------------
 
 
@@ -434,10 +511,12 @@ def test_arrays_have_no_files_to_stream():
         residency(splits, CPU, "stream")
 
 
-def test_little_is_read_ahead_and_nothing_after_the_end(monkeypatch):
+@pytest.mark.parametrize(("bytes_ahead", "ahead"), [(1, 1), (10 * 32**2 * 3, 1), (10 * 32**2 * 3 + 1, 2)])
+def test_little_is_read_ahead_and_nothing_after_the_end(monkeypatch, bytes_ahead, ahead):
+    """While the first is computed with, the next is being read, however large it is."""
     split, asked = random_split(400), []
     images = HostImages(split.images, CPU, is_stream=False)
-    monkeypatch.setattr(resident, "AHEAD_BYTES", 2 * 10 * 32**2 * 3)
+    monkeypatch.setattr(resident, "AHEAD_BYTES", bytes_ahead)
 
     def rows() -> Iterator[slice]:
         for start in range(0, 400, 10):
@@ -448,11 +527,16 @@ def test_little_is_read_ahead_and_nothing_after_the_end(monkeypatch):
     for nth in range(5):
         found = next(reading)
         assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), split.images[10 * nth :][:10])
-        assert len(asked) <= nth + 2
+        assert len(asked) == nth + 1 + ahead
     reading.close()
-    assert len(asked) <= 6
+    assert len(asked) == 5 + ahead
     whole = torch.cat(list(images.in_turn(rows())))
     assert torch.equal(whole, torch.from_numpy(split.images).permute(0, 3, 1, 2))
+
+
+def test_of_an_epoch_one_chunk_is_read_ahead():
+    """A chunk is CHUNK_BYTES or, where batches do not divide it, more than half of that."""
+    assert AHEAD <= CHUNK / 2
 
 
 # --- layouts ---------------------------------------------------------------------------------------------------------
@@ -495,6 +579,11 @@ def streams(*words: str) -> Comparison:
 def test_the_benchmark_takes_the_same_images(monkeypatch, capsys):
     """What it starts for the memory is done here."""
 
+    drained, real = [], streaming.drain
+    monkeypatch.setattr(streaming, "drain", lambda *args: (drained.append(len(args[0])), real(*args)))
+    monkeypatch.setattr(streaming, "forget_peak_memory", lambda _: drained.append("measured from here"))
+    monkeypatch.setattr(streaming, "FEW", 5)
+
     def run_here(command: list[str], **_: Any) -> Any:
         streaming.epoch(*json.loads(command[-1]))
         return SimpleNamespace(stdout=capsys.readouterr().out.splitlines()[-1])
@@ -503,6 +592,7 @@ def test_the_benchmark_takes_the_same_images(monkeypatch, capsys):
     one = streams("--images", "24", "--size", "16", "--workers", "1", "--batch-size", "8", "--rounds", "1")
     assert one.name == "stream s1 at 16, batch 8" and min(one.ours, one.baseline) > 0 and one.facts["images"] == 24
     assert {"epoch_memory_bytes stream", "epoch_memory_bytes host"} < one.facts.keys()
+    assert drained[-6:] == 2 * [5, "measured from here", 24], "what is imported on the way is no memory of an epoch"
 
 
 @pytest.mark.long
@@ -511,7 +601,7 @@ def test_twenty_thousand_jpegs(monkeypatch):
     faster than the usual loop."""
     for place, what, value in (
         (pipeline, "CHUNK_BYTES", CHUNK),
-        (resident, "AHEAD_BYTES", CHUNK),
+        (resident, "AHEAD_BYTES", AHEAD),
         (resident, "BLOCK", 16),
     ):
         monkeypatch.setattr(place, what, value)

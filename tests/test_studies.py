@@ -10,7 +10,7 @@ import pytest
 
 from harness.config import RunConfig, resolve
 from harness.datasets import DATASETS
-from harness.evidence.tables.results import PUBLISHED_NUMBERS
+from harness.evidence.published import PUBLISHED_NUMBERS
 from harness.recipes import PUBLISHED
 from harness.studies import STUDIES
 from harness.study import Row, Study, changed_fields, changes, grid

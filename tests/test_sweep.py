@@ -590,7 +590,7 @@ def test_steps_alike_are_guessed_once(monkeypatch, capsys):
     for name, distinct in (("lr-sensitivity", 4), ("budget", 1), ("augmentation", 3), ("main", 8)):
         asked.clear()
         planned = plan(STUDIES[name], DATASETS)
-        sweep.announce_time(planned, DATASETS, CPU, each=True)
+        sweep.announce_time(sweep.parser().parse_args([name, "--dry-run"]), planned, DATASETS, CPU)
         cells = {run.plan_id for run in planned}
         assert len(set(asked)) == distinct and len(asked) == len(cells), name
         assert len(capsys.readouterr().out.splitlines()) == len(cells) + 1

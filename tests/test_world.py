@@ -383,9 +383,14 @@ def test_verify_compares_up_to_where_the_way_of_training_changed(way):
 
 def test_the_guess_of_a_dry_run_is_of_a_part(monkeypatch, capsys):
     sizes = []
-    monkeypatch.setattr(estimate, "measured_seconds", lambda config, *_: sizes.append(config.recipe.batch_size) or 1.0)
+    monkeypatch.setattr(estimate, "training_rate", lambda _, recipe, *rest: sizes.append(recipe.batch_size) or 1.0)
     assert run.main([*WORDS, "1", "--batch-size", "30", "--accumulate", "4", "--dry-run", "--json"]) == 0
     assert sizes == [7] and json.loads(capsys.readouterr().out)["config"]["recipe"]["batch_size"] == 30
+    words = ["quick", "--seeds", "1", "--device", "cpu", "--dry-run"]
+    for accumulate in (1, 4):
+        assert sweep.main([*words, "--accumulate", str(accumulate)]) == 0
+    half = len(sizes[1:]) // 2
+    assert half and sizes[1 + half :] == [size // 4 for size in sizes[1 : 1 + half]]
 
 
 # --- what cannot be done ---------------------------------------------------------------------------------------------

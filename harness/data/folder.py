@@ -73,10 +73,13 @@ def _files(folder: Path, classes: list[str]) -> Files:
 
 
 def images_under(folder: Path) -> list[Path]:
-    """Every file with the suffix of an image, at any depth, in a fixed order."""
-    walk = os.walk(folder, onerror=_fail)
-    files = [Path(parent, file) for parent, _, names in walk for file in names]
-    return sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+    """Every file with the suffix of an image, at any depth, in a fixed order; none that is hidden, as what macOS and
+    Jupyter leave beside images."""
+    found = []
+    for parent, folders, files in os.walk(folder, onerror=_fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in files if not name.startswith(".")]
+    return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
 
 
 def _fail(error: OSError) -> None:

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import PIL
 from filelock import FileLock
-from PIL import Image
+from PIL import Image, features
 from tqdm import tqdm
 
+from harness.config import SEMANTICS
 from harness.data.folder import BrokenImageError, decoded, listed, parse
 from harness.datasets import Dataset
 from variants.fields import UsageError, first_line
@@ -27,6 +28,7 @@ from variants.fields import UsageError, first_line
 PLACE = ".index"
 BLOCK = 16  # images that a thread decodes in a row
 NAMED = 5  # broken images
+NAME_LENGTH = 50  # of a folder's: a file's has at most 255 bytes
 
 
 def processes() -> int:
@@ -103,7 +105,9 @@ class ImageFiles:
         except BrokenImageError as error:
             raise UsageError(f"{error}; {later}") from None
         if hash_of(image) != self.hashes[row].tobytes():
-            raise UsageError(f"{path} is another image than when its folder was indexed; {later}")
+            raise UsageError(
+                f"{path} is another image than when its folder was indexed; {later}, or, after `touch`, begins anew"
+            )
         return image
 
 
@@ -165,10 +169,11 @@ class Wanted:
 
     def key(self, path: Path) -> str:
         """Another one where a file was added, removed or written again, or the decoder is another."""
-        total = hashlib.sha256(f"{PIL.__version__} {self.side} {self.resize} {self.trained}".encode())
+        decoders = [SEMANTICS, PIL.__version__, *map(features.version, ("jpg", "libjpeg_turbo", "webp"))]
+        total = hashlib.sha256(f"{decoders} {self.side} {self.resize} {self.trained}".encode())
         for file in self.files:
-            facts = file.stat()
-            total.update(b"%s %d %d\n" % (os.fsencode(file.relative_to(path)), facts.st_size, facts.st_mtime_ns))
+            facts, name = file.stat(), os.fsencode(file).removeprefix(os.fsencode(path))
+            total.update(b"%s %d %d\n" % (name, facts.st_size, facts.st_mtime_ns))
         return total.hexdigest()
 
     def look(self, doing: str) -> Index:
@@ -198,31 +203,33 @@ class Wanted:
 def _kept(wanted: Wanted, path: Path, data_dir: Path) -> Index:
     """From an earlier run, or made and kept for the next. Of several processes at once one makes it."""
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:12]
-    place, key = data_dir / PLACE / f"{path.name}-{wanted.side}-{name}.npz", wanted.key(path)
+    place, key = data_dir / PLACE / f"{path.name[:NAME_LENGTH]}-{wanted.side}-{name}.npz", wanted.key(path)
     with contextlib.ExitStack() as held:
+        refused = None
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(FileLock(f"{place}.lock"))
-            index, is_kept = _read(place, key, len(wanted.files), path), True
-        except OSError as error:
-            print(f"the index of {path} cannot be kept: {place}: {error.strerror}", file=sys.stderr, flush=True)
-            index, is_kept = None, False
-        if index is None:
-            index = wanted.look(f"indexing {path}")
-            if is_kept:
-                _write(place, key, index)
+        except OSError as error:  # it may be read all the same, as one of somebody else
+            refused = error.strerror
+        if (index := _read(place, key, len(wanted.files), path)) is not None:
+            return index
+        if refused:
+            print(f"the index of {path} cannot be kept: {place}: {refused}", file=sys.stderr, flush=True)
+        index = wanted.look(f"indexing {path}")
+        if not refused:
+            _write(place, key, index)
         return index
 
 
 def _read(place: Path, key: str, count: int, path: Path) -> Index | None:
-    if not place.exists():
-        return None
     try:
         with np.load(place, allow_pickle=False) as held:
             was, index = str(held["key"]), Index(*(held[name] for name in Index.__annotations__))
         if was == key and index.hashes.shape == (count, 32):
             return index
         print(f"{path} has changed: it is indexed again", file=sys.stderr, flush=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except Exception as error:  # a damaged file fails in many ways
         print(f"{place} cannot be read ({first_line(error)}): {path} is indexed again", file=sys.stderr, flush=True)
     return None
@@ -236,4 +243,6 @@ def _write(place: Path, key: str, index: Index) -> None:
         half.write_bytes(file.getbuffer())
         half.replace(place)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            half.unlink()
         print(f"{place} could not be written: {error.strerror}", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ as they are needed. What is asked for next is read while the device computes; no
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from harness.data.index import BLOCK, ImageFiles, processes, readers
 from harness.data.load import Split, available_bytes
 from variants.fields import UsageError
 
-AHEAD_BYTES = 24 * 2**20  # while less waits, one more is read: at most two chunks of an epoch
+AHEAD_BYTES = 12 * 2**20  # while less waits behind what comes next, one more is read: of an epoch one chunk
 
 
 def residency(splits: Sequence[Split], device: torch.device, asked: str = "auto") -> str:
@@ -34,12 +35,10 @@ def residency(splits: Sequence[Split], device: torch.device, asked: str = "auto"
 class HostImages:
     """Images B x 3 x H x W (uint8) that are brought to the device when they are asked for."""
 
-    def __init__(self, images: np.ndarray | ImageFiles, device: torch.device, is_stream: bool):
+    def __init__(self, images: Any, device: torch.device, is_stream: bool):
         count, height, width, channels = images.shape
         self.shape, self.device = torch.Size((count, channels, height, width)), device
-        self._read: Callable[..., None] = partial(gather, images)
-        if isinstance(images, ImageFiles):
-            self._read = images.read if is_stream else partial(gather, np.asarray(images))
+        self._read: Callable[..., None] = images.read if is_stream else partial(gather, np.asarray(images))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -52,7 +51,7 @@ class HostImages:
         begun, waiting = map(self._begun, wanted), deque()
         try:
             while True:
-                while sum(images.nbytes for images, _ in waiting) < AHEAD_BYTES and (one := next(begun, None)):
+                while sum(x.nbytes for x, _ in islice(waiting, 1, None)) < AHEAD_BYTES and (one := next(begun, None)):
                     waiting.append(one)
                 if not waiting:
                     return

@@ -18,6 +18,8 @@ from variants.timm_baseline import TimmConfig
 Name = tuple[str, str, tuple[str, ...]]  # variant, recipe, what was set by hand
 Differences = dict[str, Any]
 
+OTHER_CODE = "other code's"  # how the text of fields begins that today's code has not
+
 
 def name_of(config: Mapping[str, Any]) -> Name:
     """Of a record's config.json."""
@@ -29,7 +31,7 @@ def name_of(config: Mapping[str, Any]) -> Name:
         kinds = {"variant": TYPES[config["variant_type"]], "recipe": Recipe}
         fields = {part: (config.get(part) or {}).keys() - hints(kind).keys() for part, kind in kinds.items()}
         if unknown := [f"{part}.{name}" for part, names in fields.items() for name in sorted(names)]:
-            stored = (*stored, f"other code's {', '.join(unknown)}")
+            stored = (*stored, f"{OTHER_CODE} {', '.join(unknown)}")
     return config["variant_name"], config["recipe_name"], stored
 
 
@@ -41,7 +43,7 @@ def _nearest(config: RunConfig, stored: Sequence[str]) -> Name:
         budget = (*budget, f"batch_size={more.pop('batch_size')}")
     texts = [_text("variant", *change, stored, lambda text: from_text(base, text)) for change in changes.items()]
     texts += [
-        _text("recipe", *change, stored, lambda text: with_policy(from_text(plain, text), _facts(dataset)))
+        _text("recipe", *change, stored, lambda text: with_policy(from_text(plain, text), facts_of(dataset)))
         for change in more.items()
     ]
     texts += [f"weights={config.origin}"] if config.weights_digest else []
@@ -87,12 +89,12 @@ def _nearest_recipe(
 @cache
 def _plain(source: str, dataset: str, epochs: int | None) -> tuple[Recipe, dict[str, Any]]:
     """The recipe on this data set over so many epochs, and its fields."""
-    recipe = fitted(RECIPES[source], _facts(dataset))
+    recipe = fitted(RECIPES[source], facts_of(dataset))
     recipe = recipe if epochs in (None, recipe.epochs) else shortened(recipe, epochs)
     return recipe, asdict(recipe)
 
 
-def _facts(dataset: str) -> Dataset:
+def facts_of(dataset: str) -> Dataset:
     """A folder's images may be mirrored, and have CIFAR's policy."""
     return DATASETS.get(dataset) or Dataset(dataset, dataset, 0, 0, True, "cifar", 0, 0)
 

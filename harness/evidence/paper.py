@@ -20,6 +20,7 @@ from harness.evidence.figures.costs import benchmark_figures, cost_figures
 from harness.evidence.figures.drawing import Plan, styles, write_plans
 from harness.evidence.figures.studies import study_figures
 from harness.evidence.findings import Finding
+from harness.evidence.published import compared
 from harness.evidence.tables.costs import (
     Measured,
     benchmark_table,
@@ -29,7 +30,7 @@ from harness.evidence.tables.costs import (
     training_table,
 )
 from harness.evidence.tables.quality import quality_tables
-from harness.evidence.tables.results import cells_table, compared, devices_of, main_table, published_table
+from harness.evidence.tables.results import cells_table, devices_of, main_table, published_table
 from harness.evidence.tables.study import study_tables
 from harness.evidence.writing import WRITTEN_BY, Table, escape_latex, escape_markdown
 from harness.recipes import RECIPES

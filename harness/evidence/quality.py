@@ -120,7 +120,7 @@ def curves_of(runs: Sequence[Run]) -> Curves:
     values: dict[str, list[dict[int, float]]] = {name: [] for name in SCALES}
     reached = []
     for run in runs:
-        if epochs := _epochs(run):
+        if epochs := epochs_of(run):
             reached.append(_targets(epochs))
             for name, scale in SCALES.items():
                 pairs = ((line["epoch"], finite(line.get(name))) for line in epochs)
@@ -128,7 +128,7 @@ def curves_of(runs: Sequence[Run]) -> Curves:
     return Curves(len(reached), {name: _series(seeds) for name, seeds in values.items()}, reached)
 
 
-def _epochs(run: Run) -> list[dict[str, Any]]:
+def epochs_of(run: Run) -> list[dict[str, Any]]:
     try:
         return [line for line in run.epochs() if _is_epoch(line.get("epoch"))]
     except (OSError, ValueError) as error:

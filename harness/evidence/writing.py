@@ -1,5 +1,5 @@
-"""How tables are written: a table in its three forms (Markdown, LaTeX with booktabs, CSV), each escaping what people
-typed, and how the numbers in its cells read.
+"""How tables are written: a table in its four forms (Markdown, LaTeX with booktabs, CSV, HTML), each escaping what
+people typed, and how the numbers in its cells read.
 """
 
 import csv
@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any, TypeVar
 
 from harness.statistics.intervals import mean_interval
@@ -96,6 +97,20 @@ class Table:
         csv.writer(text, lineterminator="\n").writerows(rows)
         return text.getvalue()
 
+    def to_html(self, facts: Sequence[int] = ()) -> str:
+        """`facts`: number of what the page filters each row by, if by anything."""
+        sides = [' class="number"' if right else "" for right in self._right_aligned()]
+        heads = "".join(f'<th scope="col"{side}>{escape_html(head)}</th>' for side, head in zip(sides, self.columns))
+        cells = [
+            "".join(f"<td{side}>{text}</td>" for side, text in zip(sides, row))
+            for row in self._body(escape_html, "<b>", "</b>")
+        ]
+        own = [f' data-of="{fact}"' for fact in facts] or [""] * len(cells)
+        rows = "\n".join(f"<tr{of}>{row}</tr>" for of, row in zip(own, cells))
+        caption = f"<caption>{escape_html(f'{self.caption} {self.on_wide}')}</caption>"
+        head = f"<thead><tr>{heads}</tr></thead>"
+        return f'<table id="table-{escape_html(self.name)}">\n{caption}\n{head}\n<tbody>\n{rows}\n</tbody>\n</table>'
+
     def _body(self, escape: Callable[[str], str], begin: str, end: str) -> list[list[str]]:
         return [
             [f"{begin}{escape(cell)}{end}" if (i, j) in self.bold else escape(cell) for j, cell in enumerate(row)]
@@ -118,6 +133,10 @@ def escape_latex(text: str) -> str:
     signs = (_LATEX.get(sign) or (sign if sign in _TYPESET else f"[U+{ord(sign):04X}]") for sign in _one_line(text))
     escaped = _MINUS.sub("$-$", "".join(signs))
     return f"{{}}{escaped}" if escaped[:1] in ("[", "*") else escaped
+
+
+def escape_html(text: str) -> str:
+    return escape(_one_line(text))
 
 
 def escape_csv(text: str) -> str:

@@ -18,7 +18,7 @@ from harness.records.lock import BusyError
 from harness.records.read import FOLDER, check_images, read_run, run_state
 from harness.sweeping.plan import PlannedRun, seeds_together
 from harness.sweeping.workers import Display, Job, Place, environments, run_jobs
-from harness.training.signals import StoppedError, heed, listening, wait
+from harness.training.signals import StoppedError, at_once, heed, listening, wait
 from variants.fields import UsageError
 
 WAIT_S = 1.0
@@ -62,7 +62,8 @@ def with_data(runs: Sequence[PlannedRun], args: Namespace, problems: Problems) -
     absent = set()
     for name in sorted({run.config.dataset for run in runs}):
         try:
-            load(name, args.data_dir, args.broken == "skip")
+            with at_once():
+                load(name, args.data_dir, args.broken == "skip")
         except UsageError as error:
             absent.add(name)
             print(error, file=sys.stderr, flush=True)

@@ -29,6 +29,7 @@ from harness.training.device import choose, forget_peak_memory, peak_memory_byte
 
 CLASSES = 10
 SIDES = 200, 428  # of the JPEGs, drawn between them; the photographs are 427 pixels high
+FEW = 64
 AN_EPOCH = "import json, sys; from harness.timing.streaming import epoch; epoch(*json.loads(sys.argv[1]))"
 
 
@@ -61,10 +62,11 @@ def compare_streams(args: Namespace) -> Iterator[Comparison]:
 def epoch(name: str, place: str, recipe: str, settings: list[str], way: str) -> None:
     """On the CPU, in a process of its own. Prints how many bytes it took at most, beyond what was imported."""
     data, config = load(name, Path(place)), resolve("compact", dataset_facts(name), recipe, settings=settings)
-    cpu = torch.device("cpu")
+    cpu, scale = torch.device("cpu"), scaling(data, config.recipe, torch.device("cpu"))
+    drain(to_device(data.train.part(slice(FEW)), cpu, way), config.recipe, scale)  # which imports torchvision
     forget_peak_memory(cpu)
     before = peak_memory_bytes(cpu) or 0
-    drain(to_device(data.train, cpu, way), config.recipe, scaling(data, config.recipe, cpu))
+    drain(to_device(data.train, cpu, way), config.recipe, scale)
     print((peak_memory_bytes(cpu) or 0) - before)
 
 

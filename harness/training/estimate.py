@@ -22,21 +22,24 @@ from variants.timm_baseline import from_scratch
 
 FEW = 16  # images: few enough that a large model on a CPU answers at once
 SLOW_S = 0.2
+STEPS = 3  # of which the fastest counts
 FAILURES = (RuntimeError, ValueError, TypeError)  # of a step that fails, or a config that cannot be remembered
 
 
-def seconds_of(config: RunConfig, dataset: Dataset, device: torch.device, steps: int = 3) -> float | None:
+def seconds_of(config: RunConfig, dataset: Dataset, device: torch.device, accumulate: int = 1) -> float | None:
     """None where it cannot be measured: the run itself will say why."""
     try:
-        return measured_seconds(config, dataset, device, steps)
+        return measured_seconds(config, dataset, device, accumulate)
     except FAILURES:
         return None
 
 
-def measured_seconds(config: RunConfig, dataset: Dataset, device: torch.device, steps: int = 3) -> float:
-    """Training and evaluation of the whole run; compilation and data preparation are not in it."""
+def measured_seconds(config: RunConfig, dataset: Dataset, device: torch.device, accumulate: int = 1) -> float:
+    """Training and evaluation of the whole run, from batches or parts of them; compilation and data preparation are not
+    in it."""
     variant, recipe = from_scratch(replace(config.variant, num_classes=10)), of_a_step(config.recipe)
-    rate = training_rate(variant, recipe, config.precision, device, steps)
+    part = replace(recipe, batch_size=max(1, recipe.batch_size // accumulate))
+    rate = training_rate(variant, part, config.precision, device)
     trained, evaluated = images_of(config, dataset)
     return (trained + evaluated / 3) / rate  # forward is a third of a step
 
@@ -48,17 +51,17 @@ def of_a_step(recipe: Recipe) -> Recipe:
 
 
 @functools.cache
-def training_rate(variant: Any, recipe: Recipe, precision: str, device: torch.device, steps: int) -> float:
+def training_rate(variant: Any, recipe: Recipe, precision: str, device: torch.device) -> float:
     """Images a second of the uncompiled step, from the fastest of a few."""
     model = variant.module().to(device).train()
     optimiser = make_optimiser(model, recipe)
     few = blank_batch(variant.image_size, min(recipe.batch_size, FEW), recipe, device)
     full = blank_batch(variant.image_size, recipe.batch_size, recipe, device)
     step_seconds(model, optimiser, few, recipe, precision)
-    few_s = min(step_seconds(model, optimiser, few, recipe, precision) for _ in range(steps))
+    few_s = min(step_seconds(model, optimiser, few, recipe, precision) for _ in range(STEPS))
     if few_s > SLOW_S:  # a full batch would take long and say the same
         return len(few.labels) / few_s
-    return len(full.labels) / min(step_seconds(model, optimiser, full, recipe, precision) for _ in range(steps))
+    return len(full.labels) / min(step_seconds(model, optimiser, full, recipe, precision) for _ in range(STEPS))
 
 
 def step_seconds(

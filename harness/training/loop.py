@@ -2,10 +2,12 @@
 caller. No variant's name appears in it.
 """
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -54,12 +56,12 @@ def train_seeds(
     watch, batches = step.watch, training.batches(training.train_split, at.epoch, at.batches)
     watch.last_good = [one.history.lines[-1] if one.history.lines else None for one in checkpoints] or watch.last_good
 
-    def keep() -> None:
-        """Inside of an epoch."""
+    def keep(seconds: float | None = None) -> None:
+        """Inside of an epoch, or at its end before it is evaluated, with its seconds."""
         nonlocal start_s
         synchronise(device)
         watch.check()  # not into a checkpoint
-        seconds, done = time.perf_counter() - start_s, images // recipe.batch_size
+        seconds, done = seconds or time.perf_counter() - start_s, -(-images // recipe.batch_size)
         save(checkpoints, [Position(epoch, done, seconds, own) for own in step.totals.tolist()], training)
         start_s = time.perf_counter() - seconds  # the time of saving does not count as training
 
@@ -68,20 +70,23 @@ def train_seeds(
         synchronise(device)
         start_s = time.perf_counter() - at.seconds
         step.totals.copy_(torch.tensor(sums, dtype=torch.float64))
-        images, number = at.batches * recipe.batch_size, (epoch - 1) * steps_per_epoch + at.batches
-        for batch in readable(batches, keep):
-            step(batch, number)
-            images = min(images + recipe.batch_size, images_per_epoch)
-            number += 1
-            progress.batch(epoch, images, step.totals)
-            if checkpoints and images < images_per_epoch and checkpoints[0].due():
-                keep()
+        images = min(at.batches * recipe.batch_size, images_per_epoch)
+        number = (epoch - 1) * steps_per_epoch + at.batches
+        with kept_after_error(keep):
+            for batch in batches:
+                step(batch, number)
+                images = min(images + recipe.batch_size, images_per_epoch)
+                number += 1
+                progress.batch(epoch, images, step.totals)
+                if checkpoints and images < images_per_epoch and checkpoints[0].due():
+                    keep()
         synchronise(device)
         seconds = time.perf_counter() - start_s
         watch.check()
         start_s = time.perf_counter()
-        on_device = judged(*training.evaluated_with)
-        drawing_s, batches = drawn_ahead(training, epoch + 1)
+        with kept_after_error(partial(keep, seconds)):
+            on_device = judged(*training.evaluated_with)
+            drawing_s, batches = drawn_ahead(training, epoch + 1)
         found = read(on_device)
         watch.see(torch.tensor([one.nll for one in found], device=device), number - 1)  # of the last step's update
         watch.check()
@@ -101,10 +106,11 @@ def train_seeds(
         at, sums = Position(epoch + 1, seconds=drawing_s), [Position().sums for _ in training.seeds]
 
 
-def readable(batches: Iterator[Batch], keep: Callable[[], None]) -> Iterator[Batch]:
+@contextlib.contextmanager
+def kept_after_error(keep: Callable[[], None]) -> Iterator[None]:
     """Where a file can no longer be read, the run ends and is kept as it is."""
     try:
-        yield from batches
+        yield
     except (UsageError, OSError):
         keep()
         raise

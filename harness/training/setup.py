@@ -26,6 +26,7 @@ from harness.recipes import Recipe
 from harness.training.device import autocast, gradient_scaler, synchronise, takes_graph
 from harness.training.evaluate import Given, judged
 from harness.training.optimiser import make_optimiser
+from harness.training.signals import at_once
 from harness.training.together import StackedSeeds
 from harness.training.world import ALONE, World
 from variants.fields import UsageError
@@ -158,7 +159,8 @@ def prepared(
     """`splits`: trained on, evaluated on; brought to the model's device, or kept for it."""
     device = next(model.parameters()).device
     stepping = replace(stepping, resident=residency(splits, device, stepping.resident))
-    train_split, eval_split = (to_device(split, device, stepping.resident) for split in splits)
+    with at_once():
+        train_split, eval_split = (to_device(split, device, stepping.resident) for split in splits)
     return Training(config, model, train_split, eval_split, scaling(data, config.recipe, device), stepping)
 
 

@@ -28,6 +28,7 @@ class Stop:
     """The signal that asked, or none."""
 
     asked: int | None = None
+    at_once: bool = False
 
     def check(self) -> None:
         """For work that has nothing of its own to save."""
@@ -59,6 +60,8 @@ def listening() -> Iterator[Stop]:
         stop.asked = number
         for other in heeded:
             signal.signal(other, signal.SIG_DFL if other == signal.SIGINT else _nothing)
+        if stop.at_once:
+            stop.check()
 
     before = {number: signal.signal(number, heard) for number in heeded}
     _listening.append(stop)
@@ -72,6 +75,18 @@ def listening() -> Iterator[Stop]:
 
 def _nothing(number: int, frame: FrameType | None) -> None:
     """Not SIG_IGN, about which Python complains where the second comes before it has seen to the first."""
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """For what takes long and has nothing to save: a signal ends it where it is."""
+    with listening() as stop:
+        stop.at_once = True
+        try:
+            stop.check()
+            yield
+        finally:
+            stop.at_once = False
 
 
 def wait(seconds: float) -> None:

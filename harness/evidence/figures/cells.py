@@ -106,8 +106,8 @@ MOST_DIAGRAMS = 8
 FEW = 0.5  # percent of the images: in bins with fewer, accuracy says little, and no line goes through them
 
 
-def reliability_data(cells: Sequence[Cell], dataset: str) -> dict[str, Any]:
-    return _of_first_cells(cells, dataset, MOST_DIAGRAMS, _diagram_data)
+def reliability_data(cells: Sequence[Cell], dataset: str, most: int = MOST_DIAGRAMS) -> dict[str, Any]:
+    return _of_first_cells(cells, dataset, most, _diagram_data)
 
 
 def _of_first_cells(
@@ -180,8 +180,8 @@ EVERY_TICK = 20  # with more classes, not each has a tick
 SHARES = (0, 1, 5, 20, 50, 100)  # percent, marked on the colour bar
 
 
-def confusion_data(cells: Sequence[Cell], dataset: str) -> dict[str, Any]:
-    return _of_first_cells(cells, dataset, MOST_MATRICES, _matrix_data)
+def confusion_data(cells: Sequence[Cell], dataset: str, most: int = MOST_MATRICES) -> dict[str, Any]:
+    return _of_first_cells(cells, dataset, most, _matrix_data)
 
 
 def _matrix_data(quality: Quality) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 one sets the numbers that others printed beside ours, each under the same recipe and budget."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from harness.datasets import title
 from harness.evidence.captions import best_sentence, different_data, flag, made_with
@@ -21,6 +20,7 @@ from harness.evidence.cells import (
 )
 from harness.evidence.effects import best_of
 from harness.evidence.findings import planned_on
+from harness.evidence.published import Pair, compared
 from harness.evidence.quality import finite
 from harness.evidence.writing import (
     HOLE,
@@ -38,7 +38,7 @@ from harness.evidence.writing import (
     spread,
     whole,
 )
-from harness.statistics.intervals import LEVEL, mean_interval
+from harness.statistics.intervals import LEVEL
 from harness.study import Study
 
 
@@ -172,85 +172,11 @@ def gains(cell: Cell) -> list[float]:
 # --- the numbers that others printed ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Published:
-    source: str
-    variant: str
-    dataset: str
-    accuracy: float | None  # in percent; None: the source prints none for this model
-    epochs: int
-    note: str = ""
-    recipe: str = "published"  # and what is set by hand, as tables call the runs that are compared with it
-
-
-_LEE = "100 'epochs' of three passes each"
-_S3 = "S3's comparison, here timm's model under S3's recipe"
-
-PUBLISHED_NUMBERS = (
-    Published("S1", "vanilla", "c10", 90.92, 200),
-    Published("S1", "vanilla", "c100", 66.54, 200),
-    Published("S1", "vanilla", "svhn", 97.31, 200),
-    Published("S4", "vanilla", "c10", 89.87, 200, "on its dev set, best epoch"),
-    Published("S2", "compact", "c10", 77.25, 100),
-    Published("S2", "compact", "c100", 47.21, 100),
-    Published("tintn", "compact-cls", "c10", 75.5, 100, "the code that S2 builds on"),
-    Published("S0", "patch2", "c10", None, 200, "the 96.80 beside it is patch2-conv's"),
-    Published("S0n", "patch2-conv", "c10", 96.80, 200),
-    Published("S3", "vit-224", "c10", 80.2, 5),
-    Published("S3", "timm:resnet18", "c10", 79.3, 5, _S3, "s3, variant.resize=224"),
-    Published("S3", "timm:resnet50", "c10", 83.7, 5, _S3, "s3, variant.resize=224"),
-    Published(
-        *("S3", "timm:vit_base_patch16_224", "c10", 98.1, 5, f"{_S3}, pretrained"),
-        "s3, variant.pretrained=true, variant.resize=224",
-    ),
-    Published("Compact Transformers", "vit-lite-7-4", "c10", 91.38, 200, "best of 4"),
-    Published("Compact Transformers", "vit-lite-7-4", "c100", 69.75, 200, "best of 4"),
-    Published("Compact Transformers", "cvt-7-4", "c10", 92.43, 200),
-    Published("Compact Transformers", "cvt-7-4", "c100", 73.01, 200),
-    Published("Compact Transformers", "cct-7-3x1", "c10", 94.78, 200, "examples recipe"),
-    Published("Compact Transformers", "cct-7-3x1", "c100", 77.05, 200, "examples recipe"),
-    Published("Lee", "small-p4", "c10", 93.58, 300, _LEE),
-    Published("Lee", "small-p4", "c100", 73.81, 300, _LEE),
-    Published("Lee", "small-p4", "svhn", 97.82, 300, _LEE),
-)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A published number and our cell of the same variant, recipe, data set and budget, if there is one."""
-
-    published: Published
-    cell: Cell | None
-
-    @property
-    def difference(self) -> float | None:
-        """Rounded before it is judged, so that 100 x .7725 does not miss 77.25."""
-        if self.cell is None or not self.cell.accuracies or self.published.accuracy is None:
-            return None
-        return round(mean_interval(self.cell.accuracies)[0] - self.published.accuracy, 6)
-
-    @property
-    def verdict(self) -> str:
-        if self.cell is None or not self.cell.accuracies:
-            return "open"
-        return HOLE if self.difference is None else "reached" if self.difference >= 0 else "missed"
-
-
-def compared(cells: Sequence[Cell]) -> list[Pair]:
-    """A shortened or altered run is never compared with a published number."""
-    by_key = grouped(cells, lambda cell: (cell.variant, cell.recipe, cell.dataset))
-    pairs = []
-    for number in PUBLISHED_NUMBERS:
-        candidates = by_key.get((number.variant, number.recipe, number.dataset), [])
-        same = [cell for cell in candidates if cell.epochs == number.epochs]
-        pairs += [Pair(number, cell) for cell in same or [None]]
-    return pairs
-
-
 def published_table(evidence: Evidence) -> Table:
     pairs = compared(evidence.cells)
     columns: Columns[Pair] = {
         "source": lambda pair: pair.published.source,
+        "printed": lambda pair: pair.published.printed or HOLE,
         "variant": _variant,
         "data set": lambda pair: title(pair.published.dataset),
         "published (%)": lambda pair: f"{pair.published.accuracy:.2f}" if pair.published.accuracy else "none published",
@@ -263,10 +189,10 @@ def published_table(evidence: Evidence) -> Table:
     }
     ours = [pair.cell for pair in pairs if pair.cell]
     caption = sentences(
-        "Published accuracy and ours under the published recipe and budget: mean ± half-width of the 95% t-interval "
-        "(number of seeds). Reached: our mean is at least the published number; missed: it is not; open: no finished "
-        "run. Most sources give their best test epoch, we give the last. S1 trained in fp16, the others in fp32; "
-        "RECIPES.md lists what else deviates.",
+        "Published accuracy, the day on which it was first printed, and ours under the published recipe and budget: "
+        "mean ± half-width of the 95% t-interval (number of seeds). Reached: our mean is at least the published "
+        "number; missed: it is not; open: no finished run. Most sources give their best test epoch, we give the last. "
+        "S1 trained in fp16, the others in fp32; RECIPES.md lists what else deviates.",
         made_with(ours, "n", "epochs"),
         evidence.source,
         different_data(ours),
