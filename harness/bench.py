@@ -82,6 +82,7 @@ real loop and its parts (pipeline, staged batches, host, evaluation, checkpoint)
 
 A dry run, in seconds: python -m harness.bench gpu --variant compact --device cpu --dataset digits --measure
 Each fact is a line of OUT/gpu-DEVICE.jsonl and a line on the screen; a profile's table is OUT/gpu-DEVICE-VARIANT.txt.
+On a GPU the loop's speed beside that of its steps is kept in OUT/DEVICE.json too, for harness.sweep --estimate.
 A CPU has no energy, kernels or gaps to report, and by default nothing is compiled there. Exit code 1: something failed,
 or had to go on eager.
 """

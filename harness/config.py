@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, get_args
 
-from harness.datasets import Dataset
+from harness.datasets import CORRUPTION_NAMES, CORRUPTION_STRENGTHS, Dataset
 from harness.recipes import PUBLISHED, Recipe, canonical, fitted, recipe_of, shortened, with_policy
 from variants.catalog import TYPES, config_of
 from variants.fields import Range, Rate, UsageError, check_fields, from_plain, from_text, hints
@@ -211,6 +211,16 @@ def resolve(
         overrides=(*overrides, *sorted(settings)),
         **run,
     )
+
+
+def images_of(config: RunConfig, dataset: Dataset) -> tuple[float, float]:
+    """How many are trained on in all epochs; and evaluated: the split after every epoch and, where it is the test set,
+    once more under each corruption."""
+    epochs, held_out = config.recipe.epochs, dataset.train_count * config.holdout
+    if held_out:
+        return epochs * (dataset.train_count - held_out), epochs * held_out
+    corrupted = len(CORRUPTION_NAMES) * CORRUPTION_STRENGTHS
+    return epochs * dataset.train_count, (epochs + corrupted) * dataset.test_count
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -9,6 +9,7 @@ examples:
   python -m harness.sweep tokenizer --seeds 3 --dataset c100    the first three seeds on another data set
   python -m harness.sweep main --seed 0 --dataset c10 --variants vanilla compact
   python -m harness.sweep main --dry-run                        which runs, and a guess of the time
+  python -m harness.sweep main --estimate --device h100         hours, energy and memory, by what was measured there
   python -m harness.sweep main --status                         done, running, failed, missing, time left (or --json)
   python -m harness.sweep main --jobs 4                         four at once, on as many GPUs as there are
   python -m harness.sweep pooling --seeds 16 --seeds-at-once 16   sixteen seeds of each cell trained as one
@@ -16,6 +17,7 @@ examples:
   python -m harness.sweep main --cell 17                        one run: a task of a cluster's job array
   python -m harness.sweep main --launcher ray --gpus-per-run 0.25   four runs on each GPU of this machine
   python -m harness.sweep main --launcher ray --address auto    on the cluster that this machine belongs to
+  python -m harness.sweep main --seeds-at-once 5 --cell 3       five seeds of a cell: a task; --dry-run says how many
 """
 
 import argparse
@@ -40,7 +42,7 @@ from harness.records.read import named_run
 from harness.records.schema import ASIDE
 from harness.studies import STUDIES
 from harness.study import Study
-from harness.sweeping.plan import PlannedRun, about, on_device, plan
+from harness.sweeping.plan import PlannedRun, about, in_tasks, on_device, plan
 from harness.sweeping.status import status_plain, status_text, statuses
 from harness.sweeping.train import outcome, to_train, train_at_once, train_in_turn
 from harness.sweeping.workers import default_jobs, place_of
@@ -52,6 +54,10 @@ from variants.fields import UsageError, near_matches
 JOBS = partial(whole, most=1024)  # each is a process
 JOBS_HELP = """N runs at once, each in a process of its own, which holds the data and has its share of the threads
 (default: 1; of small forms on a CPU as many, on one thread each, as there are cores and memory for)"""
+ESTIMATE_HELP = """hours, energy and memory on the device whose name in results/bench holds that of --device (default:
+each); by its measured rates, else scaled by MACs; trains nothing"""
+CELL_HELP = """only the run of this number, or of seeds at once the group, as --dry-run shows it: in a job array
+$SLURM_ARRAY_TASK_ID"""
 SEEDS_HELP = """N seeds of a cell trained as one, for small models on a GPU that waits for its host (a CPU is slower
 with it); each is the run that it is by itself, but for rounding and dropout's numbers (default: 1)"""
 
@@ -77,6 +83,15 @@ def seed_count(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{error}; seeds by name are --seed 0 1") from None
 
 
+def task_number(text: str) -> int:
+    """An unset variable of the shell leaves nothing to read."""
+    try:
+        return int(text)
+    except ValueError:
+        told = f"{text!r}: a number is needed, as --dry-run shows it; of a job array, is SLURM_ARRAY_TASK_ID set?"
+        raise argparse.ArgumentTypeError(told) from None
+
+
 def parser() -> Parser:
     p = Parser("harness.sweep", __doc__ or "")
     p.add_argument("study", nargs="?", help=f"one of {', '.join(STUDIES)}")
@@ -93,7 +108,8 @@ def parser() -> Parser:
     p.add_argument("--quick", action="store_true", help="the study's small form on embedded data")
     act = p.add_mutually_exclusive_group()
     act.add_argument("--status", action="store_true", help="the state of each run and how long is left; trains nothing")
-    act.add_argument("--cell", type=int, metavar="K", help="only the run of this number, as --dry-run shows it")
+    act.add_argument("--estimate", action="store_true", help=ESTIMATE_HELP)
+    act.add_argument("--cell", type=task_number, nargs="?", const="", metavar="K", help=CELL_HELP)
     act.add_argument("--jobs", type=JOBS, metavar="N", help=JOBS_HELP)
     p.add_argument("--seeds-at-once", type=seed_count, default=1, metavar="N", help=SEEDS_HELP)
     p.add_argument("--fail-fast", action="store_true", help="end with the first run that fails")
@@ -105,7 +121,7 @@ def parser() -> Parser:
     ray.add_argument("--gpus-per-run", type=gpus, metavar="F", help="(default: 1, where there are GPUs)")
     ray.add_argument("--cpus-per-run", type=whole, metavar="N", help="and threads (default: OMP_NUM_THREADS, else 1)")
     p.add_argument("--dry-run", action="store_true", help="print how many runs, which, and a guess of the time")
-    p.add_argument("--json", action="store_true", help="of --list, --dry-run and --status: one object and nothing else")
+    p.add_argument("--json", action="store_true", help="of what trains nothing: one object and nothing else")
     p.add_shared(*DEVICE_OPTIONS, "weights", "no-weights", "track", "data-dir", "out")
     return p
 
@@ -128,10 +144,10 @@ def main(arguments: list[str] | None = None) -> int:
         p.error("the following arguments are required: study (--list names them)")
     if is_launched():
         raise UsageError("torchrun is for one run, harness.run: a sweep starts its processes itself (--jobs)")
-    if args.json and not (args.status or args.dry_run):
-        raise UsageError("--json prints what is found out and trains nothing: add --status or --dry-run")
-    if args.seeds_at_once > 1 and ((args.jobs or 1) > 1 or args.cell is not None):
-        raise UsageError("--seeds-at-once trains the seeds in one process: leave out --jobs and --cell")
+    if args.json and not (args.status or args.dry_run or args.estimate):
+        raise UsageError("--json prints what is found out and trains nothing: add --status or --dry-run or --estimate")
+    if args.seeds_at_once > 1 and (args.jobs or 1) > 1:
+        raise UsageError("--seeds-at-once trains the seeds in one process: leave out --jobs")
     if args.seeds_at_once > 1 and args.precision == "fp16":
         raise UsageError("--precision fp16 has one loss scale, which seeds cannot share: bf16, or --seeds-at-once 1")
     on_ray = args.launcher == "ray"
@@ -146,12 +162,16 @@ def main(arguments: list[str] | None = None) -> int:
         raise UsageError("nothing to do: no variant here has such a recipe")
     if args.weights:
         planned = from_weights(planned, named_run(args.weights))
+    planned = in_tasks(planned, args.seeds_at_once)
     for name in sorted(set(args.variants or []) - {run.config.variant_name for run in planned}):
         print(f"note: {name} is left out, no recipe was published for it", file=sys.stderr)
-    if args.cell is not None and not 0 <= args.cell < len(planned):
-        raise UsageError(f"--cell {args.cell}: this plan has the runs 0 to {len(planned) - 1}")
+    if args.cell is not None and not 0 <= args.cell <= planned[-1].task:
+        kind = "groups of seeds" if args.seeds_at_once > 1 else "runs"
+        raise UsageError(f"--cell {args.cell}: this plan has the {kind} 0 to {planned[-1].task}")
     if args.status:
         return show_status(args, planned)
+    if args.estimate:
+        return show_estimate(args, planned, facts)
     if args.cell is None and not args.json:
         print(places(args.track, args.out), end="", flush=True)
     if on_ray and not args.dry_run:
@@ -199,6 +219,25 @@ def show_status(args: Namespace, planned: Sequence[PlannedRun]) -> int:
     return 0
 
 
+def show_estimate(args: Namespace, planned: Sequence[PlannedRun], facts: Mapping[str, Dataset]) -> int:
+    from harness.sweeping.estimate import devices, estimate, estimate_text, how_to_measure
+
+    found = [estimate(device, args, planned, facts) for device in devices(args)]
+    measured, commands = [told for told in found if told["setting"]], how_to_measure(args, planned, found)
+    if args.json:
+        told = {"study": args.study, "out": str(args.out), "devices": found, "to_measure": commands}
+        print(json.dumps(told, indent=1))
+        return 0
+    if not found:
+        known = "; ".join(device.name for device in devices(Namespace(**{**vars(args), "device": "auto"})))
+        print(f"{args.device}: unknown, it is not among the devices of results/bench: {known or 'none'}")
+    for told in sorted(found, key=measured.__contains__):
+        print(estimate_text(told, brief=len(measured) > 1))
+    if commands:
+        print("\n  ".join([f"to measure {'the rest' if measured else 'it'}, on the device:", *commands]))
+    return 0
+
+
 # --- training --------------------------------------------------------------------------------------------------------
 
 
@@ -210,16 +249,19 @@ def in_turn(args: Namespace, planned: Sequence[PlannedRun], facts: Mapping[str, 
     device = devices.choose(args.device)
     runs = on_device(planned, *asked_for(args, *devices.defaults(device)))
     if args.cell is not None:
-        runs = [runs[args.cell]]
+        runs = [run for run in runs if run.task == args.cell]
     todo = to_train(args, runs)
     if args.json:
         print(json.dumps(plan_plain(args, runs, todo, facts, device), indent=1))
     elif args.cell is None or args.dry_run:
         announce(runs, todo)
+        if args.dry_run and args.cell is None:
+            print(f"numbers for --cell: a job array's --array=0-{runs[-1].task}")
         if todo:
             announce_time(args, todo, facts, device)
     elif not todo:
-        print(f"run {args.cell} is done already: {runs[0].title}, {outcome(args.out / runs[0].config.run_id)}")
+        for run in runs:
+            print(f"run {run.number} is done already: {run.title}, {outcome(args.out / run.config.run_id)}")
     return 0 if args.dry_run else train_in_turn(todo, args, device)
 
 
@@ -269,7 +311,7 @@ def announce_time(args: Namespace, todo: Sequence[PlannedRun], facts: Mapping[st
         seconds_of_cell[run.plan_id] = seconds
         time = "unknown" if seconds is None else f"about {about(seconds)} for each seed"
         if args.dry_run:
-            print(f"  {run.number:>5}  {run.cell}: {time}")
+            print(f"  {run.task:>5}  {run.cell}: {time}")
     known = [seconds_of_cell[run.plan_id] for run in todo]
     total, more = about(sum(seconds or 0 for seconds in known)), " and what could not be guessed" * (None in known)
     name = describe(device)["device_name"]
@@ -283,7 +325,7 @@ def plan_plain(
     from harness.training.device import describe
 
     cells = [
-        {"number": run.number, "row": run.row.title, "dataset": run.config.dataset, "seconds_of_a_seed": seconds}
+        {"number": run.task, "row": run.row.title, "dataset": run.config.dataset, "seconds_of_a_seed": seconds}
         | {"to_train": sum(other.plan_id == run.plan_id for other in todo)}
         for run, seconds in guesses(args, todo, facts, device)
     ]

@@ -25,7 +25,7 @@ from harness.records.write import RunWriter
 from harness.studies import STUDIES
 from harness.study import Row, Study
 from harness.sweeping import train, workers
-from harness.sweeping.plan import PlannedRun, about, on_device, plan
+from harness.sweeping.plan import PlannedRun, about, in_tasks, on_device, plan
 from harness.sweeping.status import statuses, with_time_left
 from harness.sweeping.workers import Display, Job, Place, default_jobs, environments, run_jobs
 from harness.training import estimate
@@ -432,6 +432,47 @@ def test_a_run_s_number_stays_when_seeds_are_added():
     few, many = (plan(POOLING.narrowed(seeds=range(count)), DATASETS) for count in (2, 5))
     assert [run.config.run_id for run in many[: len(few)]] == [run.config.run_id for run in few]
     assert [run.number for run in many] == list(range(15))
+
+
+def test_seeds_at_once_are_numbered_by_group():
+    """Whatever is done: that is what a job array was told."""
+    planned = plan(POOLING.narrowed(seeds=range(5)), DATASETS)
+    assert [run.task for run in in_tasks(planned, 1)] == list(range(15))
+    by_two = in_tasks(planned, 2)
+    assert [run.number for run in by_two] == list(range(15)) and by_two[-1].task == 8
+    assert [(run.config.seed, run.row.title) for run in by_two if run.task == 4] == [(s, "pool=cls") for s in (2, 3)]
+    assert [run.config.seed for run in by_two if run.task == 8] == [4], "what is left of a cell"
+
+
+ARRAY = "lr-sensitivity --quick --variants compact --epochs 1 --seeds 2 --seeds-at-once 2"  # a holdout: no corruptions
+
+
+def test_a_job_array_trains_each_run_once(tmp_path, capsys):
+    """The command as a scheduler runs it, two tasks at once; then the last beside one that was queued again."""
+    words = [*ARRAY.split(), "--device", "cpu", "--out", str(tmp_path)]
+    assert sweep.main([*words, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "6 runs, 0 done, 6 to train" in printed and "--array=0-2\n" in printed
+    command = shlex.join([sys.executable, "-m", "harness.sweep", *words]) + " --cell $SLURM_ARRAY_TASK_ID"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": ROOT}
+    unset = {name: value for name, value in os.environ.items() if name != "SLURM_ARRAY_TASK_ID"}
+
+    def array(*numbers: int) -> list[str]:
+        own = [{**unset, "OMP_NUM_THREADS": "1", "SLURM_ARRAY_TASK_ID": str(number)} for number in numbers]
+        tasks = [subprocess.Popen(["bash", "-c", command], env=env, **pipes) for env in own]
+        told = [task.communicate(timeout=120)[0] for task in tasks]
+        assert [task.returncode for task in tasks] == [0] * len(numbers), told
+        return told
+
+    array(0, 1)
+    last, again = array(2, 0)
+    assert "epoch 1/1" in last and "epoch 1/1" not in again
+    assert [line.partition(":")[0] for line in again.splitlines()] == [f"run {n} is done already" for n in (0, 3)]
+    runs = load_runs([tmp_path])
+    assert len(runs) == 6 and all([session["seeds"] for session in run.result["sessions"]] == [[0, 1]] for run in runs)
+    assert sweep.main([*words, "--status"]) == 0 and "all done" in capsys.readouterr().out
+    done = subprocess.run(["bash", "-c", command], env=unset, **pipes)
+    assert done.returncode == 2 and "is SLURM_ARRAY_TASK_ID set?" in done.stdout and "Traceback" not in done.stdout
 
 
 def test_two_names_of_one_run_are_one_run():

@@ -22,8 +22,8 @@ from harness.commands import asked_for, wait_passively
 from harness.records.environment import cores, source_digest
 from harness.records.lock import NAME, BusyError, owned
 from harness.records.write import prepare, write_atomically
-from harness.sweeping.plan import PlannedRun, on_device
-from harness.sweeping.train import WAIT_S, Problems, failures_of, outcome, seeds_together, to_train
+from harness.sweeping.plan import PlannedRun, on_device, seeds_together
+from harness.sweeping.train import WAIT_S, Problems, failures_of, outcome, to_train
 from harness.sweeping.workers import Place
 from harness.training.signals import StoppedError, heed, listening
 from variants.catalog import config_of

@@ -1,6 +1,6 @@
 """The runs of a study in a fixed order, each with its number and its whole configuration, whatever has been trained."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -15,10 +15,11 @@ from variants.fields import UsageError
 class PlannedRun:
     """`plan_id` is what all seeds of its cell have in common on any device."""
 
-    number: int  # what `--cell` takes
+    number: int
     row: Row
     config: RunConfig
     plan_id: str
+    task: int  # what `--cell` takes: the number, or of seeds trained at once that of their group
 
     @property
     def cell(self) -> str:
@@ -40,8 +41,28 @@ def plan(study: Study, facts: Mapping[str, Dataset], epochs: int | None = None) 
     runs: dict[tuple[str, int], PlannedRun] = {}
     for seed, row, dataset in product(study.seeds, study.rows, study.datasets):
         config, plan_id = cells[row, dataset]
-        runs.setdefault((plan_id, seed), PlannedRun(len(runs), row, replace(config, seed=seed), plan_id))
+        run = PlannedRun(len(runs), row, replace(config, seed=seed), plan_id, task=len(runs))
+        runs.setdefault((plan_id, seed), run)
     return list(runs.values())
+
+
+def seeds_together(runs: Sequence[PlannedRun], count: int) -> list[list[PlannedRun]]:
+    """So many seeds of a cell at once, in the order in which their first ones come."""
+    groups: list[list[PlannedRun]] = []
+    open_at: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        group = open_at.get(run.config.cell_id)
+        if group is None or len(group) == count:
+            open_at[run.config.cell_id] = group = []
+            groups.append(group)
+        group.append(run)
+    return groups
+
+
+def in_tasks(runs: Sequence[PlannedRun], count: int) -> list[PlannedRun]:
+    """The same runs, each with the number of its group of so many seeds: whatever is done, a job array's stay."""
+    groups = enumerate(seeds_together(runs, count))
+    return sorted((replace(run, task=n) for n, group in groups for run in group), key=lambda run: run.number)
 
 
 def on_device(planned: Iterable[PlannedRun], precision: Any, compiles: bool) -> list[PlannedRun]:

@@ -113,7 +113,7 @@ def status_plain(found: Sequence[Status]) -> dict[str, Any]:
     own = ("state", "seconds", "device", "reason")
     runs = [
         {
-            **{"number": status.run.number, "row": status.run.row.title, "dataset": status.run.config.dataset},
+            **{"number": status.run.task, "row": status.run.row.title, "dataset": status.run.config.dataset},
             **{"seed": status.run.config.seed, "folder": status.folder and str(status.folder)},
             **{name: getattr(status, name) for name in own},
             "epochs_so_far": status.epochs if status.state == "running" else None,

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from harness.records.environment import ROOT
 from harness.records.lock import BusyError
 from harness.records.read import FOLDER, check_images, read_run, run_state
-from harness.sweeping.plan import PlannedRun
+from harness.sweeping.plan import PlannedRun, seeds_together
 from harness.sweeping.workers import Display, Job, Place, environments, run_jobs
 from harness.training.signals import StoppedError, at_once, heed, listening, wait
 from variants.fields import UsageError
@@ -47,7 +47,7 @@ class Problems:
 
     def add(self, run: PlannedRun, reason: str) -> None:
         tqdm.write(f"FAILED {run.title}: {reason}", file=sys.stderr)
-        self.titles.append(f"{run.title} (--cell {run.number})")
+        self.titles.append(f"{run.title} (--cell {run.task})")
 
     def exit_code(self, count: int) -> int:
         if self.titles:
@@ -111,19 +111,6 @@ def train_in_turn(runs: Sequence[PlannedRun], args: Namespace, device: Any) -> i
         if not failures and all(run.number in busy for others in waiting for run in others):
             wait(WAIT_S)
     return problems.exit_code(len(runs))
-
-
-def seeds_together(runs: Sequence[PlannedRun], count: int) -> list[list[PlannedRun]]:
-    """So many seeds of a cell at once, in the order in which their first ones come."""
-    groups: list[list[PlannedRun]] = []
-    open_at: dict[str, list[PlannedRun]] = {}
-    for run in runs:
-        group = open_at.get(run.config.cell_id)
-        if group is None or len(group) == count:
-            open_at[run.config.cell_id] = group = []
-            groups.append(group)
-        group.append(run)
-    return groups
 
 
 def failures_of(group: Sequence[PlannedRun], args: Namespace, device: Any) -> dict[int, str | None]:

@@ -1,5 +1,6 @@
 """A first look at a GPU, for `python -m harness.bench gpu`: whether a variant trains there and, if asked, what its real
-loop, the loop's parts and 30 of its steps take. No baseline: facts, one JSON object a line. On a CPU it is a dry run.
+loop, the loop's parts and 30 of its steps take: facts, one JSON object a line. What it measured of a loop is kept among
+the comparisons too. On a CPU it is a dry run.
 """
 
 import json
@@ -23,11 +24,11 @@ from torch.profiler import ProfilerActivity
 
 from harness.config import RunConfig
 from harness.datasets import DATASETS
-from harness.records.benchmarks import fact_text, file_stem
+from harness.records.benchmarks import Comparison, fact_text, file_stem, write_comparisons
 from harness.records.environment import environment
 from harness.records.write import prepare
-from harness.timing.training import Staged, drain
-from harness.timing.turns import configured, made_up, seconds_of
+from harness.timing.training import STAGED, Staged, drain
+from harness.timing.turns import configured, made_up, seconds_of, titled
 from harness.training import device as devices
 from harness.training.checkpoint import Checkpoints, Position
 from harness.training.loop import train
@@ -55,7 +56,12 @@ def look_at_all(args: Namespace) -> int:
     path = args.out / f"gpu-{file_stem(env['device_name'])}.jsonl"
     append(path, {"what": "environment", **env})
     print(f"{env['device_name']}, torch {env['torch']}", flush=True)
-    worked = [Look(config, device, path, args.graph == "on").look(args.measure) for config in configs]
+    worked = []
+    for config in configs:
+        look = Look(config, device, path, args.graph == "on")
+        worked.append(look.look(args.measure))
+        if device.type == "cuda" and {"loop", "parts"} <= look.facts.keys():
+            write_comparisons(args.out, env["device_name"], [replace(look.compared(), env=env)])
     print(f"written: {path}")
     return 0 if all(worked) else 1
 
@@ -71,7 +77,7 @@ class Look:
 
     def __init__(self, config: RunConfig, device: torch.device, path: Path, graph: bool):
         self.config, self.device, self.path, self.graph = config, device, path, graph
-        self.sizes = SIZES[device.type]
+        self.sizes, self.facts = SIZES[device.type], dict[str, dict[str, Any]]()
 
     def look(self, measure: bool) -> bool:
         """Whether everything worked. What cannot be compiled goes on eager."""
@@ -98,7 +104,7 @@ class Look:
 
     def add(self, what: str, facts: dict[str, Any]) -> None:
         """A line in the file, and one on the screen."""
-        variant = self.config.variant_name
+        variant, self.facts[what] = self.config.variant_name, facts
         append(self.path, {"what": what, "variant": variant, "recipe": self.config.recipe_source, **facts})
         known = (f"{name.replace('_', ' ')} {fact_text(value)}" for name, value in facts.items() if value is not None)
         print(f"{variant} {what}: {', '.join(known)}", flush=True)
@@ -165,6 +171,17 @@ class Look:
                 "host_step_ms": 1000 * seconds_of(lambda: staged.steps(queued), HOST) / queued,
                 "checkpoint_save_s": seconds_of(lambda: checkpoints.save(Position(2), training), device),
             }
+
+    def compared(self) -> Comparison:
+        """The loop with its own steps on staged batches, once: for tables, and for what a study would cost."""
+        config, (smoke, loop, parts) = self.config, (self.facts[part] for part in ("smoke", "loop", "parts"))
+        ours, staged = self.sizes.images / loop["epoch_s"], self.sizes.images / parts["staged_s"]
+        name = titled(f"gpu {config.variant_name} {config.recipe_source} batch {config.recipe.batch_size}", config)
+        watts = loop["joules"] and loop["joules"] / (loop["epoch_s"] + loop["eval_s"])
+        facts = {name: smoke[name] for name in ("precision", "graph", "peak_memory_bytes")}
+        facts |= {"compile": config.compile, "compile_seconds": smoke["compile_s"], "images": self.sizes.images}
+        facts["joules_per_1000_images"] = watts and 1000 * watts / ours
+        return Comparison(name, "images/s", ours, staged, STAGED, *[ours / staged] * 3, rounds=1, facts=facts)
 
     def profile(self) -> dict[str, Any]:
         """The device's busy time in a few steps, its kernels, and the gaps between them; the tables go into a file."""

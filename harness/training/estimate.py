@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.config import RunConfig
+from harness.config import RunConfig, images_of
 from harness.data.augment.mixing import draw_mix
 from harness.data.pipeline import Batch
-from harness.datasets import CORRUPTION_NAMES, CORRUPTION_STRENGTHS, Dataset
+from harness.datasets import Dataset
 from harness.recipes import Recipe
 from harness.training.device import autocast, synchronise
 from harness.training.optimiser import make_optimiser
@@ -40,15 +40,8 @@ def measured_seconds(config: RunConfig, dataset: Dataset, device: torch.device, 
     variant, recipe = from_scratch(replace(config.variant, num_classes=10)), of_a_step(config.recipe)
     part = replace(recipe, batch_size=max(1, recipe.batch_size // accumulate))
     rate = training_rate(variant, part, config.precision, device)
-    trained = config.recipe.epochs * dataset.train_count * (1 - config.holdout)
-    return (trained + evaluated(config, dataset) / 3) / rate  # forward is a third of a step
-
-
-def evaluated(config: RunConfig, dataset: Dataset) -> float:
-    """Images: the split after every epoch and, where it is the test set, once more under each corruption."""
-    if config.holdout:
-        return config.recipe.epochs * dataset.train_count * config.holdout
-    return (config.recipe.epochs + len(CORRUPTION_NAMES) * CORRUPTION_STRENGTHS) * dataset.test_count
+    trained, evaluated = images_of(config, dataset)
+    return (trained + evaluated / 3) / rate  # forward is a third of a step
 
 
 def of_a_step(recipe: Recipe) -> Recipe:
