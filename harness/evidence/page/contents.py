@@ -64,7 +64,7 @@ def origins_of(cell: Cell | None) -> str:
 
 
 def places_of(evidence: Evidence, study: Study) -> list[Place]:
-    """Every cell, and what the study plans: row by row, data set by data set."""
+    """Every cell, and what the study plans: data set by data set, the best first."""
     found = []
     for row in rows_of(evidence.cells, study):
         for dataset in datasets_of(row.cells, study if row.planned else None):
@@ -77,7 +77,9 @@ def places_of(evidence: Evidence, study: Study) -> list[Place]:
                 costs = cost_of_plain(evidence.costs, row.variant, settings, dataset)
                 epochs = config.recipe.epochs if config else None
             found.append(Place((row.variant, row.recipe), dataset, cell, epochs, costs, row.planned))
-    return found
+    means = {id(place): (_mean(place.cell) or {"mean": -1})["mean"] for place in found}
+    datasets = [*dict.fromkeys(place.dataset for place in found)]
+    return sorted(found, key=lambda place: (datasets.index(place.dataset), -means[id(place)]))
 
 
 def contents(
