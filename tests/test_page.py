@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,19 @@ def test_attention_maps_are_in_the_page_until_it_is_full(tmp_path: Path, monkeyp
     broken, first, second, none = (run["picture"] for run in contents_of(written(tmp_path, tmp_path / "runs"))["runs"])
     assert broken == none == "" and first.startswith("data:image/jpeg;base64,")
     assert second == f"figures/{runs[2].name}/attention.png"
+
+
+def test_attention_maps_leave_room_for_five_hundred_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "picture").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "picture" / "attention.png")
+    (tmp_path / "figures").mkdir()
+    runs: list[Any] = [SimpleNamespace(folder=Path(f"run-{number}")) for number in range(500)]
+    for run in runs:
+        (tmp_path / "figures" / run.folder).symlink_to(tmp_path / "picture")
+    assert sum(map(len, contents._pictures(runs).values())) < 40_000
+    assert contents._pictures(runs[:2])[runs[0].folder].startswith("data:")
 
 
 def test_report_writes_it_where_it_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

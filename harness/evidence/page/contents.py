@@ -33,7 +33,7 @@ MOST_CLASSES = 20  # of a confusion matrix that is there as a whole
 MOST_CONFUSED = 25  # pairs of classes, of a larger one
 REFERENCE, OWN = "reference", "own"
 PICTURES, PICTURE_WIDTH = Path("figures"), 560  # where harness.look leaves a run's
-PICTURE_BYTES = 300_000  # of all pictures in the page
+PICTURE_BYTES, RUN_BYTES = 300_000, 600  # of all pictures in the page; each run leaves less, so that 500 runs fit
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _curve(run: Run, steps: list[list[int]]) -> dict[str, Any]:
 
 def _pictures(runs: Sequence[Run]) -> dict[Path, str]:
     """Of each run its attention maps as text, once the page is full the place of the file, or nothing."""
-    found, left = {}, PICTURE_BYTES
+    found, left = {}, PICTURE_BYTES - RUN_BYTES * len(runs)
     for run in runs:
         path = PICTURES / run.folder.name / "attention.png"
         text = _embedded(path) if left > 0 and path.is_file() else path.as_posix() if path.is_file() else ""
