@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from harness import report
+from harness.datasets import DATASETS
 from harness.evidence.cells import read_costs, read_evidence
 from harness.evidence.findings import findings
 from harness.evidence.page import contents
@@ -23,7 +25,7 @@ from harness.evidence.page.contents import MOST_POINTS, evenly, rounded
 from harness.evidence.page.document import page as page_of
 from harness.evidence.paper import all_tables
 from harness.studies import STUDIES
-from harness.timing.synthetic import write_records
+from harness.timing.synthetic import write_cell, write_records
 from tests.test_report import write_golden_runs, write_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,6 +68,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     said = {"label": HOSTILE, "overrides": [HOSTILE]}
     write_run(folder / "own", "my/x.py:A", f"folder:/{HOSTILE}", 0, 0.7, config=said, env={"device_name": HOSTILE})
     write_run(folder / "own", "my/x.py:B", "c10", 0, None, reason=HOSTILE)
+    write_run(folder / "own", "my/a,b|c.py:C", "c10", 0, 0.6)
     write_run(folder / "reference", "vit-lite-7-4", "c10", 0, 0.9)
     return written(folder, folder / "own", folder / "reference")
 
@@ -109,8 +112,16 @@ def test_what_is_missing_has_the_command_that_trains_it(small: Path) -> None:
     assert missing["accuracy (%)"] == "—" and missing["seeds"] == "0 of 5" and missing["from"] == "missing"
     assert missing["to fill it"] == f"{sweep} patch2-conv --recipes published --dataset svhn"
     begun = lines["compact", "published", "CIFAR-10"]
-    assert begun["accuracy (%)"] == "77.00 ± 2.48" and begun["seeds"] == "3 of 5"
+    assert begun["accuracy (%)"] == "77.00 ± 2.48" and begun["seeds"] == "3 of 5, 1 failed"
     assert begun["to fill it"].startswith(f"{sweep} compact --recipes published --dataset c10")
+
+
+def test_the_best_of_each_data_set_is_first(large: Path) -> None:
+    _, *rows = rows_of(large, "leaderboard")
+    assert [*dict.fromkeys(row[2] for row in rows)] == ["CIFAR-10", "CIFAR-100", "SVHN"]
+    for dataset in ("CIFAR-10", "CIFAR-100", "SVHN"):
+        means = [-1.0 if row[3] == "—" else float(row[3].split()[0]) for row in rows if row[2] == dataset]
+        assert means == sorted(means, reverse=True)
 
 
 def test_published_numbers_stand_beside_ours(small: Path) -> None:
@@ -122,11 +133,11 @@ def test_published_numbers_stand_beside_ours(small: Path) -> None:
         "77.00 ± 2.48 (3, 1 failed)",
         "-0.25",
     )
-    assert begun["here"] == "missed, inside the interval" and begun["whose"] == "the source&#x27;s own"
-    assert lines["S4", "vanilla", "CIFAR-10"]["whose"] == "a reproduction"
-    assert lines["S1", "vanilla", "CIFAR-10"]["here"] == "reproduced"
-    assert lines["Lee", "small-p4", "SVHN"]["here"] == "open"
-    assert all(line["printed"] != "—" or line["published (%)"] == "—" for line in lines.values())
+    assert begun["status"] == "missed, inside the interval" and begun["kind"] == "original"
+    assert lines["S4", "vanilla", "CIFAR-10"]["kind"] == "reproduction"
+    assert lines["S1", "vanilla", "CIFAR-10"]["status"] == "reproduced"
+    assert lines["Lee", "small-p4", "SVHN"]["status"] == "open"
+    assert all(line["first printed"] != "—" or line["published (%)"] == "—" for line in lines.values())
 
 
 def test_own_and_reference_runs_are_told_apart(small: Path) -> None:
@@ -180,6 +191,19 @@ def test_attention_maps_are_in_the_page_until_it_is_full(tmp_path: Path, monkeyp
     broken, first, second, none = (run["picture"] for run in contents_of(written(tmp_path, tmp_path / "runs"))["runs"])
     assert broken == none == "" and first.startswith("data:image/jpeg;base64,")
     assert second == f"figures/{runs[2].name}/attention.png"
+
+
+def test_attention_maps_leave_room_for_five_hundred_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "picture").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "picture" / "attention.png")
+    (tmp_path / "figures").mkdir()
+    runs: list[Any] = [SimpleNamespace(folder=Path(f"run-{number}")) for number in range(500)]
+    for run in runs:
+        (tmp_path / "figures" / run.folder).symlink_to(tmp_path / "picture")
+    assert sum(map(len, contents._pictures(runs).values())) < 40_000
+    assert contents._pictures(runs[:2])[runs[0].folder].startswith("data:")
 
 
 def test_report_writes_it_where_it_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -274,7 +298,7 @@ def test_rows_are_filtered(opened, large):
     assert set(view.rows()) == {"compact", "compact-cls"}
     view.page.fill("#filter-variant", "vanilla, patch2")
     assert set(view.rows()) == {"vanilla", "patch2"}
-    view.page.fill("#filter-params", "3")
+    view.page.fill("#filter-params", "2.74")  # as the table writes it
     assert set(view.rows()) == {"patch2"}
     view.page.fill("#filter-recipe", "common")
     assert set(view.rows(column=1)) == {"common"}
@@ -305,17 +329,80 @@ def test_rows_are_sorted(opened, large):
     assert [float(text.split()[0]) for text in texts if text != "—"] == numbers[::-1] and texts[-1] == "—"
     view.page.click("#table-leaderboard th:nth-child(1) button")
     assert view.rows() == sorted(view.rows())
+    assert view.page.get_attribute("#table-leaderboard th:nth-child(1)", "aria-sort") == "ascending"
+
+
+def test_days_are_sorted_and_failed_runs_are_last(opened, small):
+    view = opened(small, "#published")
+    view.page.click("#table-published th button >> text=first printed")
+    days = view.rows("published", column=1)
+    assert days[:-1] == sorted(days[:-1]) and days[-1] == "—"
+    view.page.goto(f"{small.as_uri()}#runs?sort=accuracy+(%25)")
+    shown = view.rows("runs", column=5)
+    assert shown[0] == "92.00"
+    assert {*shown[-3:]} == {"— (failed)"} and "— (failed)" not in shown[:-3]
+
+
+def test_tables_of_quality_are_filtered(opened, large):
+    view = opened(large, "#quality?dataset=c100")
+    for table in ("calibration", "robustness", "selection-bias", "targets"):
+        assert set(view.rows(table, column=2)) == {"CIFAR-100"}, table
+    view.page.fill("#filter-variant", "nobody")
+    assert view.page.is_visible("text=No row passes the filters.")
 
 
 def test_a_hidden_method_leaves_the_others_their_colours(opened, large):
     view = opened(large, "#curves?dataset=c10")
     before = view.series()
-    view.page.click(".method >> text=/^patch2, published$/")
+    view.page.click(".method >> text=/^cvt-7-4, published$/")
     after = view.series()
-    assert before.keys() - after.keys() == {"patch2, published"}
+    assert before.keys() - after.keys() == {"cvt-7-4, published"}
     assert all(before[name] == colour for name, colour in after.items())
     view.page.click("nav >> text=cost")
-    assert "patch2, published" not in view.series() and view.series()["patch2, common"] == before["patch2, common"]
+    assert "cvt-7-4, published" not in view.series() and view.series()["vit-224, common"] == before["vit-224, common"]
+
+
+def test_methods_are_listed_whatever_their_names_hold(opened, small):
+    view = opened(small, "#curves?dataset=c10")
+    name, everything = "my/a,b|c.py:C, published", view.series().keys()
+    view.page.click("text=hide all")
+    view.page.click(f".method >> text={name}")
+    assert view.series().keys() == {name}
+    assert opened(small, view.page.url.partition("index.html")[2]).series().keys() == {name}
+    view.page.click("text=show all")
+    view.page.click(f".method >> text={name}")
+    assert view.series().keys() == everything - {name}
+
+
+def test_what_is_hidden_stays_hidden_while_filters_leave_it_out(opened, large):
+    view = opened(large, "#curves?variant=compact&dataset=c10")
+    view.page.click(".method >> text=/^compact, common$/")
+    view.page.fill("#filter-variant", "patch2")
+    view.page.click(".method >> text=/^patch2, common$/")
+    view.page.fill("#filter-variant", "")
+    view.page.fill("#filter-recipe", "common")
+    assert not {"compact, common", "patch2, common"} & view.series().keys() and "vanilla, common" in view.series()
+
+
+def test_what_an_address_cannot_mean_is_left_out(opened, large):
+    view = opened(large, "#costs?dataset=mars&origin=mars&epochs=many&against=toString&theme=pink&toString=1")
+    assert view.page.locator(f"{SHOWN} svg[role=img]").count() == 3
+    assert view.page.input_value("#filter-dataset") == ""
+    view.page.click("nav >> text=Curves")
+    assert view.page.url.endswith("#curves")
+
+
+def test_the_keys_stay_where_they_were(opened, large):
+    view = opened(large, "#curves")
+    view.page.locator(".method").nth(4).focus()
+    top = view.page.evaluate("(scrollTo(0, 200), scrollY)")
+    view.page.keyboard.press("Enter")
+    focused = "document.activeElement.textContent"
+    assert view.page.evaluate(focused) == view.page.locator(".method").nth(4).text_content()
+    assert view.page.evaluate("scrollY") == top == 200
+    view.page.goto(f"{large.as_uri()}#runs")
+    view.page.locator("#table-runs a").nth(20).press("Enter")
+    assert view.page.evaluate("document.activeElement.id") == "run"
 
 
 def test_an_address_shows_the_same_again(opened, large):
@@ -361,6 +448,29 @@ def test_under_the_pointer_and_the_keys_stand_names(opened, large):
     assert view.page.is_visible("#tip")
 
 
+def test_a_finger_that_is_lifted_leaves_the_names(opened, large):
+    view = opened(large, "#leaderboard", viewport={"width": 390, "height": 844}, has_touch=True)
+    box = view.page.locator(f"{SHOWN} .series > :is(circle, polygon)").first.bounding_box()
+    view.page.touchscreen.tap(box["x"] + 2, box["y"] + 2)
+    view.page.wait_for_timeout(50)
+    assert view.page.is_visible("#tip")
+    view.page.evaluate("scrollTo(0, 300)")
+    view.page.wait_for_function("document.getElementById('tip').hidden")
+
+
+def test_what_is_printed_is_dark_on_white(opened, small):
+    view = opened(small, "#curves?theme=dark")
+    view.page.emulate_media(media="print")
+    assert view.page.evaluate("getComputedStyle(document.body).color") == "rgb(26, 28, 31)"
+
+
+def test_lines_along_a_factor_have_names(opened, tmp_path):
+    for row in STUDIES["locality"].rows:
+        write_cell(tmp_path / "runs", row.resolve(DATASETS["c10"], epochs=2, precision="bf16", compile=True), 2)
+    view = opened(written(tmp_path, tmp_path / "runs"), "#studies?variant=small-p4")
+    assert view.page.text_content(f"{SHOWN} .legend") == "tokens=plaintokens=shifted"
+
+
 def test_dark_and_light(opened, small):
     background = "getComputedStyle(document.body).backgroundColor"
     view = opened(small, color_scheme="dark")
@@ -395,6 +505,7 @@ def test_each_chart_as_svg_and_csv(opened, large, tmp_path):
     assert files["SVG"].startswith("<svg") and files["SVG"].count("<polygon") + files["SVG"].count("<circle") > len(
         lines
     )
+    assert all(f">{name.replace('recipe.', '')}</text>" in files["SVG"] for name in view.series()), "a legend"
     drawn = opened(tmp_path / "accuracy-vs-params-c10.svg")
     assert drawn.page.evaluate("document.querySelectorAll('text').length") > 5
 

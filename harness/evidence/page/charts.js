@@ -31,7 +31,7 @@ function linearTicks(low, high, wanted) {
 }
 
 function logTicks(low, high) {
-  const factors = high / low > 30 ? [1] : [1, 2, 5];
+  const factors = high / low > 1000 ? [1] : high / low > 30 ? [1, 3] : [1, 2, 5];
   const ticks = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++)
     for (const factor of factors) ticks.push(Number((factor * 10 ** power).toPrecision(3)));
@@ -93,13 +93,19 @@ function marker(x, y, look, radius = 4) {
 }
 
 const fixed = (value) => Number(value.toFixed(1));
+const plainName = (name) => name.replaceAll(/(^|, )(variant|recipe)\.(?=\w+=)/g, "$1");
+
+// A method's line and marker, 30 wide and 12 high.
+function sample(look) {
+  return [svg("line", { x1: 1, x2: 29, y1: 6, y2: 6, stroke: colourOf(look), "stroke-width": 1.8, "stroke-dasharray": dashOf(look) }), marker(15, 6, look, 3.5)];
+}
 
 // --- a figure --------------------------------------------------------------------------------------------------------
 
 // x and y: {label, range, log, ticks: [[value, text], ...], bare: without grid lines}. `rows` of the returned object is what its CSV holds.
 class Chart {
   constructor({ name, title, width, height, x, y, left = 46, right = 14 }) {
-    Object.assign(this, { name, title, width, height, left, right, rows: [], spots: [] });
+    Object.assign(this, { name, title, width, height, left, right, rows: [], spots: [], looks: new Map() });
     this.top = 12;
     this.bottom = x.label ? 42 : 26;
     this.x = scale(x.range, [left, width - right], x.log);
@@ -113,7 +119,7 @@ class Chart {
     );
     this.svg.addEventListener("pointermove", (event) => this.point(event));
     this.svg.addEventListener("pointerdown", (event) => this.point(event));
-    this.svg.addEventListener("pointerleave", () => this.choose(null));
+    this.svg.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && this.choose(null)); // a finger is lifted to read
     this.svg.addEventListener("blur", () => this.choose(null));
     this.svg.addEventListener("keydown", (event) => this.step(event));
   }
@@ -140,8 +146,9 @@ class Chart {
     return svg("g", {}, parts);
   }
 
-  // The marks of one method are one group, so that the others can step back.
-  series(name) {
+  // The marks of one method are one group, so that the others can step back. With a look it is in the legend of the SVG.
+  series(name, look = null) {
+    if (look) this.looks.set(name, look);
     const group = svg("g", { class: "series", "data-series": name });
     this.marks.append(group);
     return group;
@@ -203,6 +210,7 @@ class Chart {
   choose(spot) {
     if (spot === this.chosen) return;
     this.chosen = spot;
+    Chart.last = this;
     this.ring.setAttribute("visibility", spot ? "visible" : "hidden");
     this.svg.classList.toggle("focused", Boolean(spot && spot.series));
     for (const group of this.marks.querySelectorAll(".series")) group.classList.toggle("near", Boolean(spot) && group.dataset.series === spot.series);
@@ -225,14 +233,21 @@ class Chart {
     return made;
   }
 
-  // On its own background and in its own colours, wherever it is opened.
+  // With title and legend, on its own background and in its own colours, wherever it is opened.
   asSvg() {
     const copy = this.svg.cloneNode(true);
     const style = getComputedStyle(this.svg);
+    const below = (at, ...parts) => svg("g", { transform: `translate(${this.left} ${this.height + 8 + 18 * at})` }, parts);
+    const text = (x, words) => svg("text", { x, y: 10, fill: "currentColor" }, words);
+    const lines = [below(0, text(0, this.title)), ...[...this.looks].map(([name, look], at) => below(at + 1, ...sample(look), text(38, plainName(name))))];
+    const height = this.height + 16 + 18 * lines.length;
+    copy.append(...lines);
+    copy.setAttribute("viewBox", `0 0 ${this.width} ${height}`);
+    copy.setAttribute("height", height);
     copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
     copy.setAttribute("color", style.color);
     copy.setAttribute("font-family", style.fontFamily);
-    copy.prepend(svg("title", {}, this.title), svg("rect", { width: this.width, height: this.height, fill: getComputedStyle(document.body).backgroundColor }));
+    copy.prepend(svg("title", {}, this.title), svg("rect", { width: this.width, height, fill: getComputedStyle(document.body).backgroundColor }));
     return new XMLSerializer().serializeToString(copy);
   }
 }

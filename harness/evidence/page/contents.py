@@ -33,7 +33,7 @@ MOST_CLASSES = 20  # of a confusion matrix that is there as a whole
 MOST_CONFUSED = 25  # pairs of classes, of a larger one
 REFERENCE, OWN = "reference", "own"
 PICTURES, PICTURE_WIDTH = Path("figures"), 560  # where harness.look leaves a run's
-PICTURE_BYTES = 300_000  # of all pictures in the page
+PICTURE_BYTES, RUN_BYTES = 300_000, 600  # of all pictures in the page; each run leaves less, so that 500 runs fit
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def origins_of(cell: Cell | None) -> str:
 
 
 def places_of(evidence: Evidence, study: Study) -> list[Place]:
-    """Every cell, and what the study plans: row by row, data set by data set."""
+    """Every cell, and what the study plans: data set by data set, the best first."""
     found = []
     for row in rows_of(evidence.cells, study):
         for dataset in datasets_of(row.cells, study if row.planned else None):
@@ -77,7 +77,9 @@ def places_of(evidence: Evidence, study: Study) -> list[Place]:
                 costs = cost_of_plain(evidence.costs, row.variant, settings, dataset)
                 epochs = config.recipe.epochs if config else None
             found.append(Place((row.variant, row.recipe), dataset, cell, epochs, costs, row.planned))
-    return found
+    means = {id(place): (_mean(place.cell) or {"mean": -1})["mean"] for place in found}
+    datasets = [*dict.fromkeys(place.dataset for place in found)]
+    return sorted(found, key=lambda place: (datasets.index(place.dataset), -means[id(place)]))
 
 
 def contents(
@@ -205,7 +207,7 @@ def _curve(run: Run, steps: list[list[int]]) -> dict[str, Any]:
 
 def _pictures(runs: Sequence[Run]) -> dict[Path, str]:
     """Of each run its attention maps as text, once the page is full the place of the file, or nothing."""
-    found, left = {}, PICTURE_BYTES
+    found, left = {}, PICTURE_BYTES - RUN_BYTES * len(runs)
     for run in runs:
         path = PICTURES / run.folder.name / "attention.png"
         text = _embedded(path) if left > 0 and path.is_file() else path.as_posix() if path.is_file() else ""

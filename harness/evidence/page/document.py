@@ -46,15 +46,16 @@ def page(evidence: Evidence, shown: str, found: Sequence[Finding], tables: Seque
     places, named = places_of(evidence, study), {table.name: table for table in tables}
     pairs = compared(evidence.cells)
     data = contents(evidence, places, pairs, found)
+    at = {(*place.row, title(place.dataset)): fact for fact, place in enumerate(places)}
     style, script = (HERE / "page.css").read_text(), "\n".join((HERE / name).read_text() for name in SCRIPTS)
     of_published = [line["of"] for line in data["published"]]
     sections = {
         "leaderboard": ("Leaderboard", _leaderboard(places, shown, study)),
         "published": ("Published and reproduced", _published(pairs, of_published)),
-        "studies": ("Studies", "\n".join(map(_study, found, count())) or "<p>None was run yet.</p>"),
+        "studies": ("Studies", "\n".join(map(_study, found, count())) or "<p>No study has been run yet.</p>"),
         "curves": ("Curves", ""),
-        "costs": ("Accuracy against cost", _shown(named, "cost")),
-        "quality": ("Quality", _shown(named, "calibration", "robustness", "selection-bias", "targets")),
+        "costs": ("Accuracy against cost", _shown(named, COSTS, at)),
+        "quality": ("Quality", _shown(named, QUALITY, at)),
         "runs": ("Runs", _runs(places)),
     }
     links = "".join(f'<a href="#{name}">{escape_html(head)}</a>' for name, (head, _) in sections.items())
@@ -98,14 +99,30 @@ def _html(table: Table, facts: Sequence[int] = ()) -> str:
     return f'<div class="wide">{table.to_html(facts)}</div>'
 
 
-def _shown(tables: Mapping[str, Table], *names: str) -> str:
-    return "\n".join(_html(tables[name]) for name in names if name in tables and tables[name].rows)
+COSTS = {"cost": "What a variant costs"}
+QUALITY = {
+    "calibration": "Calibration",
+    "robustness": "Corrupted images",
+    "selection-bias": "The best test epoch against the last",
+    "targets": "How soon an accuracy is reached",
+}
+
+
+def _shown(tables: Mapping[str, Table], heads: Mapping[str, str], at: Mapping[tuple[str, ...], int]) -> str:
+    """Each below its head; filtered where its rows are cells."""
+    shown = [(head, tables[name]) for name, head in heads.items() if name in tables and tables[name].rows]
+    facts = [[at[row[:3]] for row in table.rows if row[:3] in at] for _, table in shown]
+    return "\n".join(
+        f"<h3>{escape_html(head)}</h3>\n{_html(table, own if len(own) == len(table.rows) else ())}"
+        for (head, table), own in zip(shown, facts)
+    )
 
 
 def _leaderboard(places: Sequence[Place], study_name: str, study: Study) -> str:
     def seeds(place: Place) -> str:
         n = len(place.cell.accuracies) if place.cell else 0
-        return f"{n} of {len(study.seeds)}" if place.planned else str(n)
+        failed = f", {len(place.cell.failed)} failed" if place.cell and place.cell.failed else ""
+        return f"{n} of {len(study.seeds)}{failed}" if place.planned else f"{n}{failed}"
 
     def lacking(place: Place) -> str:
         n = len(place.cell.accuracies) if place.cell else 0
@@ -129,7 +146,7 @@ def _leaderboard(places: Sequence[Place], study_name: str, study: Study) -> str:
     }
     caption = sentences(
         "Test accuracy after the last planned epoch, mean ± half-width of the "
-        f"{LEVEL:.0%} t-interval over the seeds. {HOLE}: planned and not run yet; the last column is the command that "
+        f"{LEVEL:.0%} t-interval over the seeds. {HOLE}: no finished run; the last column is the command that "
         "trains what is missing."
     )
     return _html(Table.of("leaderboard", columns, places, caption), range(len(places)))
@@ -139,7 +156,7 @@ def _accuracy(place: Place) -> str:
     return spread(place.cell.accuracies, len(place.cell.failed)).rpartition(" (")[0] if place.cell else HOLE
 
 
-WHOSE = {"own": "the source's own", "reproduction": "a reproduction"}
+KINDS = {"own": "original", "reproduction": "reproduction"}
 HERE_IS = {"reached": "reproduced", "missed": "missed", "open": "open", HOLE: HOLE}
 
 
@@ -158,14 +175,14 @@ def _published(pairs: Sequence[Pair], facts: Sequence[int]) -> str:
 
     columns: Columns[Pair] = {
         "source": lambda pair: pair.published.source,
-        "printed": lambda pair: pair.published.printed or HOLE,
+        "first printed": lambda pair: pair.published.printed or HOLE,
         "variant": lambda pair: pair.published.variant,
         "data set": lambda pair: title(pair.published.dataset),
         "published (%)": lambda pair: f"{pair.published.accuracy:.2f}" if pair.published.accuracy else HOLE,
-        "whose": lambda pair: WHOSE[SOURCES[pair.published.source].tier] if pair.published.accuracy else "none printed",
+        "kind": lambda pair: KINDS[SOURCES[pair.published.source].tier] if pair.published.accuracy else "none printed",
         "ours (%)": lambda pair: accuracy(pair.cell),
         "difference": lambda pair: HOLE if pair.difference is None else signed(pair.difference),
-        "here": here,
+        "status": here,
         "epochs": lambda pair: str(pair.published.epochs),
         "note": lambda pair: pair.published.note or HOLE,
         "what deviates from its recipe": lambda pair: told.get(pair.published.recipe_name, "see RECIPES.md"),
@@ -173,8 +190,9 @@ def _published(pairs: Sequence[Pair], facts: Sequence[int]) -> str:
     }
     caption = (
         "What others printed, the day on which they first did, and ours under the published recipe and budget. "
-        "Reproduced: our mean is at least the published number; missed: it is not; open: no finished run. Most sources "
-        "give their best test epoch, we give the last."
+        "Original: of the source's own model; reproduction: of somebody else's, trained again. Reproduced: our mean is "
+        "at least the published number; missed: it is not; open: no finished run. Most sources give their best test "
+        "epoch, we give the last."
     )
     return _html(Table.of("published", columns, pairs, caption), facts)
 
@@ -186,7 +204,7 @@ def _study(one: Finding, at: int) -> str:
     changed = [f"{of.label}: {changes_text(one.base.config, of.line.config)}" for of in one.effects if of.line]
     fields = f"<p>Changed: {escape_html('. '.join(changed))}.</p>\n" if changed and one.study.kind == "changes" else ""
     lacking = any(len(line.tried) < len(one.study.seeds) for line in one.lines if not line.same_as)
-    more = f"<p>To go on: <span data-command>{escape_html(study_command_of(one))}</span></p>\n" if lacking else ""
+    more = f"<p>To continue: <span data-command>{escape_html(study_command_of(one))}</span></p>\n" if lacking else ""
     below = f"<ul>{told}</ul>\n{fields}{more}\n<details><summary>Table</summary>\n{tables}\n</details>"
     return f'<article data-study="{at}">\n{head}\n<div class="drawn"></div>\n{below}\n</article>'
 
@@ -210,7 +228,7 @@ def _runs(places: Sequence[Place]) -> str:
 
 def _percent(run: Run) -> str:
     value = finite(run.result.get("test_accuracy"))
-    return f"{100 * value:.2f}" if value is not None else HOLE if run.ok else "failed"
+    return f"{100 * value:.2f}" if value is not None else HOLE if run.ok else f"{HOLE} (failed)"
 
 
 # --- the file --------------------------------------------------------------------------------------------------------

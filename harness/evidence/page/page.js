@@ -4,11 +4,18 @@ const data = JSON.parse(document.getElementById("contents").textContent);
 for (const { curve } of data.runs) curve.epoch = data.steps[curve.epoch];
 for (const { lines } of Object.values(data.curves))
   for (const line of lines) for (const kind of ["accuracy", "loss", "train_loss"]) line[kind].epoch = data.steps[line[kind].epoch];
+const different = (values) => [...new Set(values)].filter((value) => value !== null && value !== undefined);
 const sections = [...document.querySelectorAll("main > section")];
 const PLAIN = { section: sections[0].id, dataset: "", variant: "", recipe: "", origin: "", epochs: "", params: "", sort: "", show: "", hide: "", kind: "", against: "", cell: "", run: "", theme: "" };
 const KEPT = ["section", "theme"]; // by "Reset"
 const MOST_SHOWN = 12; // methods in a chart before anybody has chosen
 const MOST_DOTS = 16; // cells in the chart above the leaderboard
+const ORIGINS = different(data.facts.flatMap((fact) => fact.origin.split(" and ")));
+const isNumber = (value) => Number(value) >= 0;
+const ALLOWED = { // what else an address says is left out
+  dataset: (value) => Object.hasOwn(data.titles, value), origin: (value) => ORIGINS.includes(value), epochs: isNumber, params: isNumber,
+  kind: (value) => value === "loss", against: (value) => Object.hasOwn(data.costs, value), theme: (value) => ["light", "dark"].includes(value),
+};
 
 // A section's id is its anchor where there is no JavaScript; here the address says more.
 for (const section of sections) {
@@ -16,12 +23,13 @@ for (const section of sections) {
   section.removeAttribute("id");
 }
 let state = read();
+const sectionShown = () => sections.find((one) => one.name === state.section);
 
 function read() {
   const [section, words] = location.hash.slice(1).split("?");
   const found = { ...PLAIN };
   if (sections.some((one) => one.name === section)) found.section = section;
-  for (const [name, value] of new URLSearchParams(words || "")) if (name in PLAIN && name !== "section") found[name] = value;
+  for (const [name, value] of new URLSearchParams(words || "")) if (Object.hasOwn(PLAIN, name) && name !== "section" && (ALLOWED[name]?.(value) ?? true)) found[name] = value;
   return found;
 }
 
@@ -30,19 +38,35 @@ function address(of) {
   return `#${of.section}${words.size ? `?${words}` : ""}`;
 }
 
-// `step`: worth a step of the browser's back button.
+// `step`: worth a step of the browser's back button. Otherwise the reader stays where the page was, and so do the keys.
 function set(changes, step = false) {
+  const [top, focused] = [scrollY, document.activeElement];
+  const controls = () => [...document.querySelectorAll("main > section:not([hidden]) :is(a, button, select, summary, [tabindex])")];
+  const at = controls().indexOf(focused);
   state = { ...state, ...changes };
   history[step ? "pushState" : "replaceState"](null, "", address(state));
   render();
-  if (step) scrollTo(0, 0);
+  scrollTo(0, step ? 0 : top);
+  if (!step && !focused.isConnected) controls()[at]?.focus({ preventScroll: true });
+  if (step && !focused.closest("nav")) (document.getElementById("run") || sectionShown().querySelector("h2")).focus({ preventScroll: true });
+}
+
+// As a link leads there, which may also be opened in another window.
+function link(of, text, title = null) {
+  return html("a", { href: address({ ...PLAIN, ...of }), title, onclick: (event) => go(event, of) }, text);
+}
+
+function go(event, changes) {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  set(changes, true);
 }
 
 addEventListener("popstate", () => ((state = read()), render()));
 
-// --- filters ---------------------------------------------------------------------------------------------------------
+addEventListener("scroll", () => Chart.last?.choose(null), { passive: true });
 
-const different = (values) => [...new Set(values)].filter((value) => value !== null && value !== undefined);
+// --- filters ---------------------------------------------------------------------------------------------------------
 
 // A name that exists is meant exactly; anything else is a part of a name. Commas part alternatives.
 function names(typed, known) {
@@ -62,7 +86,7 @@ function passing() {
       recipe(fact.recipe) &&
       (!state.origin || fact.origin.split(" and ").includes(state.origin)) &&
       most(state.epochs, fact.epochs) &&
-      most(state.params, fact.params === null ? null : fact.params / 1e6),
+      most(state.params, fact.params === null ? null : Number((fact.params / 1e6).toPrecision(3))), // as the table has it
   );
 }
 
@@ -78,12 +102,11 @@ function select(options) {
 
 function typed(name, known) {
   const list = html("datalist", { id: `known-${name}` }, known.map((value) => html("option", { value })));
-  return html("span", {}, html("input", { type: "search", list: list.id, placeholder: "all", autocomplete: "off" }), list);
+  return html("span", {}, html("input", { type: "search", list: list.id, placeholder: "all", autocomplete: "off", title: "a name, a part of names, or several with commas" }), list);
 }
 
 function filterBar() {
   const facts = (name) => different(data.facts.map((fact) => fact[name]));
-  const origins = different(data.facts.flatMap((fact) => fact.origin.split(" and ")));
   const text = (label, name) => {
     const made = typed(name, facts(name).sort());
     const labelled = field(label, name, made.firstChild);
@@ -96,7 +119,7 @@ function filterBar() {
     field("Data set", "dataset", select([["", "all"], ...Object.entries(data.titles)])),
     text("Variant", "variant"),
     text("Recipe", "recipe"),
-    field("From", "origin", select([["", "all"], ...origins.map((one) => [one, one])])),
+    field("From", "origin", select([["", "all"], ...ORIGINS.map((one) => [one, one])])),
     upTo("Epochs up to", "epochs", "any"),
     upTo("Params up to (M)", "params", "any"),
     html("button", { type: "button", id: "reset", onclick: () => set({ ...PLAIN, ...Object.fromEntries(KEPT.map((name) => [name, state[name]])) }) }, "Reset"),
@@ -117,9 +140,8 @@ function prepareTables() {
     table.all = [...table.tBodies[0].rows];
     for (const [at, head] of heads.entries()) {
       const name = head.textContent;
-      const [own, ways] = [() => state.sort === name, { "": "-", "-": "" }];
       if (!table.closest("[data-study]"))
-        head.replaceChildren(html("button", { type: "button", onclick: () => set({ sort: own() ? `-${name}` : state.sort === `-${name}` ? "" : name }) }, name));
+        head.replaceChildren(html("button", { type: "button", onclick: () => set({ sort: state.sort === name ? `-${name}` : state.sort === `-${name}` ? "" : name }) }, name));
       if (name.startsWith("to ")) for (const row of table.all) command(row.cells[at]);
       if (name.startsWith("what ")) for (const row of table.all) folded(row.cells[at]);
     }
@@ -128,7 +150,7 @@ function prepareTables() {
   for (const row of document.querySelectorAll("#table-runs tbody tr")) {
     const id = row.cells[0].textContent;
     row.dataset.run = id;
-    row.cells[0].replaceChildren(html("a", { href: "#runs", onclick: (event) => (event.preventDefault(), set({ run: id }, true)) }, id));
+    row.cells[0].replaceChildren(link({ section: "runs", run: id }, id));
   }
   for (const row of document.querySelectorAll("#table-published tbody tr")) {
     const key = row.cells[0].textContent;
@@ -138,11 +160,9 @@ function prepareTables() {
   for (const row of document.querySelectorAll("#table-leaderboard tbody tr")) {
     const fact = data.facts[row.dataset.of];
     if (fact.origin === "missing") row.classList.add("missing");
-    else row.cells[0].replaceChildren(html("a", { href: "#runs", title: "its runs", onclick: (event) => (event.preventDefault(), set({ section: "runs", ...only(fact) }, true)) }, fact.variant));
+    else row.cells[0].replaceChildren(link({ section: "runs", variant: fact.variant, recipe: fact.recipe, dataset: fact.dataset, run: "", sort: "" }, fact.variant, "its runs"));
   }
 }
-
-const only = ({ variant, recipe, dataset }) => ({ variant, recipe, dataset, run: "" });
 
 function command(cell) {
   const text = cell.textContent;
@@ -166,8 +186,8 @@ function copying(text, code) {
 }
 
 function sortKey(text) {
-  const number = text.replaceAll(",", "").match(/^[+-]?\d+(\.\d+)?(?![\w.-]*[A-Za-z])/);
-  return number ? Number(number[0]) : text === HOLE || text === "" ? null : text.toLowerCase();
+  const number = text.replaceAll(",", "").match(/^[+-]?\d+(\.\d+)?(?![\w.-]*[A-Za-z])(?!\d*-\d)/); // no day
+  return number ? Number(number[0]) : text.startsWith(HOLE) || text === "" ? null : text.toLowerCase();
 }
 
 function compare(one, other) {
@@ -181,11 +201,11 @@ function sorted(table) {
   const heads = [...table.tHead.rows[0].cells];
   const backwards = state.sort.startsWith("-");
   const at = heads.findIndex((head) => head.textContent === (backwards ? state.sort.slice(1) : state.sort));
-  for (const [place, head] of heads.entries()) head.ariaSort = place === at ? (backwards ? "ascending" : "descending") : null;
-  if (at < 0) return table.all;
-  const keys = new Map(table.all.map((row) => [row, sortKey(row.cells[at].textContent)]));
+  const keys = new Map(table.all.map((row) => [row, at < 0 ? null : sortKey(row.cells[at].textContent)]));
   const numeric = [...keys.values()].some((key) => typeof key === "number");
   const way = numeric === backwards ? 1 : -1;
+  for (const [place, head] of heads.entries()) head.ariaSort = place === at ? (way > 0 ? "ascending" : "descending") : null;
+  if (at < 0) return table.all;
   return table.all.toSorted((one, other) => {
     const [a, b] = [keys.get(one), keys.get(other)];
     return (a === null || b === null ? compare(a, b) : way * compare(a, b)) || one.place - other.place;
@@ -204,10 +224,12 @@ function showTables(section, isShown) {
 const named = (row) => row.join(", ");
 const lookOf = (name) => data.looks[name] || UNKNOWN;
 
+const listed = (names) => names.split("\n"); // no name has a line's end
+
 function drawnOf(known) {
   if (state.show === "*") return new Set(known);
-  if (state.show) return new Set(state.show.split("|").filter((name) => known.includes(name)));
-  if (state.hide) return new Set(known.filter((name) => !state.hide.split("|").includes(name)));
+  if (state.show) return new Set(listed(state.show).filter((name) => known.includes(name)));
+  if (state.hide) return new Set(known.filter((name) => !listed(state.hide).includes(name)));
   return new Set(known.slice(0, MOST_SHOWN));
 }
 
@@ -217,19 +239,18 @@ function toggle(known, name) {
   choose(known, drawn);
 }
 
-// Whichever list is the shorter one stands in the address.
+// Whichever list is the shorter one stands in the address, with those of it that the filters leave out now.
 function choose(known, drawn) {
   const hidden = known.filter((name) => !drawn.has(name));
   const few = known.length <= MOST_SHOWN;
+  const joined = (before, names) => [...listed(before).filter((name) => name && !known.includes(name)), ...names].join("\n");
   if (!hidden.length) set({ show: few ? "" : "*", hide: "" });
-  else if (hidden.length <= drawn.size || !drawn.size) set({ show: "", hide: hidden.join("|") });
-  else set({ show: known.filter((name) => drawn.has(name)).join("|"), hide: "" });
+  else if (hidden.length <= drawn.size || !drawn.size) set({ show: "", hide: joined(state.hide, hidden) });
+  else set({ show: joined(state.show === "*" ? "" : state.show, [...drawn]), hide: "" });
 }
 
 function swatch(name) {
-  const look = lookOf(name);
-  return svg("svg", { width: 30, height: 12, viewBox: "0 0 30 12", "aria-hidden": true },
-    svg("line", { x1: 1, x2: 29, y1: 6, y2: 6, stroke: colourOf(look), "stroke-width": 1.8, "stroke-dasharray": dashOf(look) }), marker(15, 6, look, 3.5));
+  return svg("svg", { width: 30, height: 12, viewBox: "0 0 30 12", "aria-hidden": true }, sample(lookOf(name)));
 }
 
 function legend(known) {
@@ -238,12 +259,11 @@ function legend(known) {
   const entries = known.map((name) =>
     html("button", { type: "button", class: "method", "aria-pressed": String(drawn.has(name)), title: drawn.has(name) ? "hide" : "show", onclick: () => toggle(known, name),
       onpointerenter: () => near(name), onpointerleave: () => near("") }, swatch(name), plainName(name)));
-  return html("div", { class: "legend", role: "group", "aria-label": "Methods" }, entries,
+  return html("div", { class: "legend", role: "group", "aria-label": "Methods" },
     html("button", { type: "button", onclick: () => choose(known, new Set(known)) }, "show all"),
-    html("button", { type: "button", onclick: () => choose(known, new Set()) }, "hide all"));
+    html("button", { type: "button", onclick: () => choose(known, new Set()) }, "hide all"),
+    html("span", { class: "nothing" }, `${drawn.size} of ${known.length} shown`), entries);
 }
-
-const plainName = (name) => name.replaceAll(/(^|, )(variant|recipe)\.(?=\w+=)/g, "$1");
 
 function near(name) {
   for (const drawing of document.querySelectorAll("main svg[role=img]")) {
@@ -277,7 +297,7 @@ function methods(place, panels, draw, controls = []) {
   const kept = panels.map(([dataset, lines]) => [dataset, lines.filter((line) => shown.has(`${dataset}\n${named(line.row)}`))]).filter(([, lines]) => lines.length);
   const known = different(kept.flatMap(([, lines]) => lines.map((line) => named(line.row))));
   const drawn = drawnOf(known);
-  place.append(html("div", { class: "controls" }, controls), legend(known) || nothing("No run that passes the filters has this."));
+  place.append(html("div", { class: "controls" }, controls), legend(known) || nothing("Nothing to draw for what passes the filters."));
   const charts = kept.map(([dataset, lines]) => draw(dataset, lines.filter((line) => drawn.has(named(line.row))), widthOf(place, kept.length)));
   const side = html("div", { class: "charts" }, charts.filter(Boolean).map((chart) => chart.element()));
   place.append(side);
@@ -297,7 +317,7 @@ const DRAW = {
       const name = `${fact.variant}, ${fact.recipe}`;
       return { label: plainName(single ? name : `${name} · ${data.titles[fact.dataset]}`), series: name, look: lookOf(name), clear: true, ...data.means[at] };
     });
-    place.append(dots("leaderboard", `Test accuracy (%)${more}`, rows, place, { within: [0, 100], write: (row) => spread(row.mean, row.half) }).element());
+    place.append(dots("leaderboard", `Test accuracy (%)${single ? ` on ${data.titles[data.facts[shown[0]].dataset]}` : ""}${more}`, rows, place, { within: [0, 100], write: (row) => spread(row.mean, row.half) }).element());
   },
 
   published(place) {
@@ -322,7 +342,7 @@ const DRAW = {
         charts.push(dots(`study-${study.name}`, `Points of accuracy against ${different(rows.map((row) => row.against)).length > 1 ? "the first level of each factor" : rows[0].against} (filled: Holm p ≤ .05)`, rows, spot, { zero: true, write }));
       }
       if (study.along) charts.push(along(study, spot));
-      spot.replaceChildren(html("div", { class: "charts" }, charts.map((chart) => chart.element())));
+      spot.replaceChildren(html("div", { class: "charts" }, charts.map((chart) => chart.element())), ...(study.along ? [key(study.along)] : []));
     }
     if (!shown) place.append(nothing("No study passes the filters."));
   },
@@ -374,20 +394,22 @@ const DRAW = {
 function dots(name, title, rows, place, { zero = false, within, write }) {
   const whole = widthOf(place);
   const longest = Math.max(...rows.map((row) => row.label.length));
-  const left = Math.min(Math.round(whole * (whole < 500 ? 0.42 : 0.5)), 18 + 7 * longest);
-  const most = Math.floor((left - 12) / 7);
+  const narrow = whole < 500; // labels stand above their marks
+  const left = narrow ? 16 : Math.min(Math.round(whole * 0.5), 18 + 7 * longest);
+  const most = Math.floor(narrow ? (whole - 20) / 6.4 : (left - 12) / 7);
   const cut = (text) => (text.length > most ? `${text.slice(0, Math.ceil(most / 2) - 1)}…${text.slice(-Math.floor(most / 2) + 1)}` : text);
   const ends = rows.flatMap((row) => [row.mean - (row.half || 0), row.mean + (row.half || 0)]);
   const chart = new Chart({
-    name, title, width: whole, height: 44 + 22 * rows.length, left, right: 16,
+    name, title, width: whole, height: 44 + (narrow ? 36 : 22) * rows.length, left, right: 16,
     x: { range: range(zero ? [...ends, 0] : ends, { within }) },
-    y: { range: [rows.length - 0.4, -0.6], ticks: rows.map((row, at) => [at, cut(row.label)]) },
+    y: { range: [rows.length - 0.4, -0.6], ticks: narrow ? [] : rows.map((row, at) => [at, cut(row.label)]) },
   });
   chart.rows = [["row", "mean", "half-width", "n"]];
   if (zero) chart.rule([[0, -0.6], [0, rows.length - 0.4]]);
   for (const [at, row] of rows.entries()) {
     const group = chart.series(row.series || "");
     const look = [row.look[0], row.look[1], row.look[2], row.clear ? "full" : "none"];
+    if (narrow) chart.marks.append(svg("text", { x: left, y: fixed(chart.y(at) - 9), fill: "currentColor" }, cut(row.label)));
     chart.interval(group, [row.mean, at], row.half, look, "x");
     chart.marker(group, row.mean, at, look);
     chart.spot(row.mean, at, `${row.label}\n${write(row)}${row.n ? `\n${row.n} seed${row.n > 1 ? "s" : ""}` : ""}`);
@@ -405,7 +427,7 @@ function curves(name, title, lines, kind, width) {
   for (const line of lines) {
     const [method, series] = [named(line.row), line[kind]];
     const look = lookOf(method);
-    const group = chart.series(method);
+    const group = chart.series(method, look);
     const over = (values) => values.map((value, at) => [series.epoch[at], value]);
     if (series.low) chart.band(group, over(series.low), over(series.high), look);
     if (kind === "loss") chart.line(group, line.train_loss.mean.map((value, at) => [line.train_loss.epoch[at], value]), look, { "stroke-width": 0.8, "stroke-opacity": 0.6 });
@@ -428,14 +450,15 @@ function front(points) {
 
 function tradeoff(name, title, points, label, width) {
   const ends = points.flatMap((point) => [point.mean - (point.half || 0), point.mean + (point.half || 0)]);
-  const chart = new Chart({ name, title: `${title}: test accuracy (%) against ${label}`, width, height: 330, x: { label, log: true, range: range(points.map((point) => point.x), { log: true }) }, y: { range: range(ends, { within: [0, 100] }) } });
-  chart.rows = [["method", label, "mean", "half-width", "n", "on the Pareto front"]];
   const best = front(points);
+  const dashed = best.length > 1 ? "; dashed: the Pareto front of what is shown" : "";
+  const chart = new Chart({ name, title: `${title}: test accuracy (%) against ${label}${dashed}`, width, height: 330, x: { label, log: true, range: range(points.map((point) => point.x), { log: true }) }, y: { range: range(ends, { within: [0, 100] }) } });
+  chart.rows = [["method", label, "mean", "half-width", "n", "on the Pareto front"]];
   const steps = best.flatMap((point, at) => (at ? [[point.x, best[at - 1].mean], [point.x, point.mean]] : [[point.x, point.mean]]));
   if (best.length > 1) chart.rule(steps, { "stroke-dasharray": "4 3" });
   for (const point of points) {
     const method = named(point.row);
-    const group = chart.series(method);
+    const group = chart.series(method, lookOf(method));
     chart.interval(group, [point.x, point.mean], point.half, lookOf(method), "y");
     chart.marker(group, point.x, point.mean, lookOf(method));
     const on = best.includes(point);
@@ -446,13 +469,13 @@ function tradeoff(name, title, points, label, width) {
 }
 
 function reliability(dataset, lines, width) {
-  const chart = new Chart({ name: `reliability-${dataset}`, title: `${data.titles[dataset]}: accuracy at each confidence (bins with half a percent of the images or more)`, width, height: Math.min(width, 400), x: { label: "confidence (%)", range: [0, 100] }, y: { label: "accuracy (%)", range: [0, 100] } });
+  const chart = new Chart({ name: `reliability-${dataset}`, title: `${data.titles[dataset]}: accuracy at each confidence (bins of ≥ 0.5 % of the images)`, width, height: Math.min(width, 400), x: { label: "confidence (%)", range: [0, 100] }, y: { label: "accuracy (%)", range: [0, 100] } });
   chart.rows = [["method", "confidence", "accuracy", "share of images (%)", "calibration error (%)", "n"]];
   chart.rule([[0, 0], [100, 100]], { "stroke-dasharray": "2 3" });
   for (const line of lines) {
     const method = named(line.row);
     const look = lookOf(method);
-    const group = chart.series(method);
+    const group = chart.series(method, look);
     const kept = line.confidence.map((x, at) => [x, line.accuracy[at], line.share[at]]).filter(([, , share]) => share >= 0.5);
     chart.line(group, kept, look);
     for (const [x, y, share] of kept) {
@@ -470,7 +493,7 @@ function robustness(dataset, title, lines, width) {
   chart.rows = [["method", "strength", "accuracy", "n"]];
   for (const line of lines) {
     const method = named(line.row);
-    const group = chart.series(method);
+    const group = chart.series(method, lookOf(method));
     chart.line(group, line.accuracy.map((y, x) => [x, y]), lookOf(method));
     for (const [x, y] of line.accuracy.entries()) {
       chart.marker(group, x, y, lookOf(method));
@@ -491,16 +514,23 @@ function along(study, place) {
   for (const line of of.lines) {
     const look = lookOf(`${line.name}, published`);
     const group = chart.series(line.name);
+    chart.looks.set(levelOf(of, line), look);
     chart.line(group, line.points.map((point) => [point.x, point.mean]), look);
     for (const point of line.points) {
       chart.interval(group, [point.x, point.mean], point.half, look, "y");
       chart.marker(group, point.x, point.mean, look);
       const tick = of.ticks.find(([x]) => x === point.x);
-      chart.spot(point.x, point.mean, `${line.name}, ${tick ? tick[1] : short(point.x)}\n${spread(point.mean, point.half)} %\n${point.n} seed${point.n > 1 ? "s" : ""}`, line.name);
+      chart.spot(point.x, point.mean, `${levelOf(of, line)}, ${tick ? tick[1] : short(point.x)}\n${spread(point.mean, point.half)} %\n${point.n} seed${point.n > 1 ? "s" : ""}`, line.name);
       chart.rows.push([line.name, tick ? tick[1] : point.x, point.mean, point.half, point.n]);
     }
   }
   return chart;
+}
+
+const levelOf = ({ legend }, { name }) => (legend ? `${legend}=${name}` : name);
+
+function key(of) {
+  return html("div", { class: "legend" }, of.lines.map((line) => html("span", { class: "method" }, swatch(`${line.name}, published`), levelOf(of, line))));
 }
 
 function confusions(place, known) {
@@ -542,27 +572,32 @@ function definitions(pairs) {
   return html("dl", {}, pairs.map(([name, value]) => [html("dt", {}, name), html("dd", {}, value)]).flat());
 }
 
+const MACHINE = "machine: ";
+
 function runPanel(run, place) {
   const fact = data.facts[run.cell];
   const method = `${fact.variant}, ${fact.recipe}`;
   const row = document.querySelector(`#table-runs tr[data-run="${CSS.escape(run.id)}"]`);
   const again = row ? row.cells[row.cells.length - 1].textContent.replace(/copy$|copied$/, "") : "";
   const code = html("code", {}, again);
-  const seeds = data.runs.filter((other) => other.cell === run.cell && other.curve.epoch.length);
-  const lines = seeds.map((other) => ({ row: [`seed ${other.seed}`], n: 1, accuracy: other.curve, own: other === run }));
+  const ofCell = data.runs.filter((other) => other.cell === run.cell);
+  const lines = ofCell.filter((other) => other.curve.epoch.length).map((other) => ({ row: [`seed ${other.seed}`], n: 1, accuracy: other.curve, own: other === run }));
   const own = Object.entries(run.own);
-  const shared = Object.entries({ ...data.fields, ...data.shared[run.cell] }).filter(([, value]) => value !== null);
+  const all = Object.entries({ ...data.fields, ...data.shared[run.cell] }).filter(([, value]) => value !== null);
+  const shared = all.filter(([name]) => !name.startsWith(MACHINE));
+  const machine = [...own, ...all].filter(([name]) => name.startsWith(MACHINE)).map(([name, value]) => [name.slice(MACHINE.length), value]);
   const chart = lines.length ? seedCurves(run, lines, widthOf(place)) : null;
   return html(
-    "article", { class: "run", id: "run" },
+    "article", { class: "run", id: "run", tabindex: -1 },
     html("h3", {}, run.id),
     html("p", {}, `${plainName(method)} on ${data.titles[fact.dataset]}, seed ${run.seed}, ${run.origin}`, run.failed ? html("b", {}, ` — failed: ${run.failed}`) : null),
     again ? html("p", { class: "command wrap" }, code, again.startsWith("python") ? copying(again, code) : null) : null,
     definitions(Object.entries(run.measured).map(([name, value]) => [name, short(value)])),
-    chart ? html("div", { class: "charts" }, chart.element()) : nothing("Its epochs cannot be read."),
-    run.picture ? html("figure", {}, html("figcaption", {}, "Where it looks (harness.look)"), picture(run)) : null,
+    chart ? html("div", { class: "charts" }, chart.element()) : nothing("There are no epochs in its record."),
+    run.picture ? html("figure", {}, html("figcaption", {}, "Attention maps (harness.look)"), picture(run)) : null,
     html("h4", {}, "What differs from other runs of its cell"),
-    own.length ? definitions(own) : nothing("Nothing but the seed."),
+    own.length ? definitions(own) : nothing(ofCell.length > 1 ? "Nothing but the seed." : "It is the only one."),
+    html("details", {}, html("summary", {}, "Its environment"), definitions(machine)),
     html("details", {}, html("summary", {}, `The ${shared.length} fields that all runs of the cell share`), definitions(shared)),
     html("button", { type: "button", onclick: () => set({ run: "" }, true) }, "Close"),
   );
@@ -575,9 +610,9 @@ function picture(run) {
 
 function seedCurves(run, lines, width) {
   const chart = curves(`curve-${run.id}`, "Accuracy (%) by epoch; pale: the other seeds", lines, "accuracy", width);
+  chart.looks.clear();
   for (const group of chart.marks.querySelectorAll(".series")) {
     const own = group.dataset.series === `seed ${run.seed}`;
-    group.setAttribute("color", own ? "#0072B2" : "currentColor");
     for (const path of group.children) {
       path.setAttribute("stroke", own ? "#0072B2" : "currentColor");
       path.setAttribute("stroke-opacity", own ? 1 : 0.3);
@@ -602,7 +637,7 @@ function render() {
     if (control.value !== state[name]) control.value = state[name];
   }
   document.getElementById("theme").textContent = isDark() ? "Light" : "Dark";
-  const section = sections.find((one) => one.name === state.section);
+  const section = sectionShown();
   showTables(section, isShown);
   const rows = [...section.querySelectorAll("tr[data-of]")];
   document.getElementById("count").textContent = rows.length ? `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows` : "";
@@ -610,20 +645,22 @@ function render() {
   const place = section.querySelector(".drawn");
   place.replaceChildren();
   DRAW[section.name](place, section);
+  if (rows.length && rows.every((row) => row.hidden)) place.append(nothing("No row passes the filters."));
 }
 
 function begin() {
   for (const link of document.querySelectorAll("nav a")) {
     link.dataset.section = link.getAttribute("href").slice(1);
-    link.addEventListener("click", (event) => (event.preventDefault(), set({ section: link.dataset.section, sort: "", run: "" }, true)));
+    link.addEventListener("click", (event) => go(event, { section: link.dataset.section, sort: "", run: "" }));
   }
   document.querySelector("header").after(filterBar());
   document.body.append(tip);
+  for (const head of document.querySelectorAll("h2")) head.tabIndex = -1;
   prepareTables();
   for (const spot of document.querySelectorAll("[data-command]")) command(spot);
   let width = innerWidth;
-  addEventListener("resize", () => innerWidth !== width && ((width = innerWidth), requestAnimationFrame(render)));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
+  addEventListener("resize", () => innerWidth !== width && ((width = innerWidth), requestAnimationFrame(() => set({}))));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => set({}));
   render();
   scrollTo(0, 0);
 }
