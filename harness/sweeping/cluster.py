@@ -232,14 +232,19 @@ def train_there(name: str, pickled: bytes, args: Namespace, driver: Driver, held
     if not is_shared:
         folders = [args.out / run.config.run_id for run in group]
         report.files = {folder.name: packed(folder) for folder in folders if folder.is_dir()}
+        tidy(args.out)
     return report
 
 
 def remove_there(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
+    tidy(folder.parent)
+
+
+def tidy(out: Path) -> None:
     with contextlib.suppress(OSError):  # others are not done yet
-        folder.parent.rmdir()
-        folder.parent.parent.rmdir()
+        out.rmdir()
+        out.parent.rmdir()
 
 
 def until_free(group: Sequence[PlannedRun], args: Namespace) -> dict[int, str | None]:
