@@ -7,6 +7,7 @@ import pickle
 import platform
 import shutil
 import socket
+import sys
 import tempfile
 import time
 import uuid
@@ -21,16 +22,19 @@ from tqdm import tqdm
 from harness.commands import asked_for, wait_passively
 from harness.records.environment import cores, source_digest
 from harness.records.lock import NAME, BusyError, owned
+from harness.records.read import run_state
+from harness.records.schema import WEIGHTS
 from harness.records.write import prepare, write_atomically
 from harness.sweeping.plan import PlannedRun, on_device, seeds_together
 from harness.sweeping.train import WAIT_S, Problems, failures_of, outcome, to_train
-from harness.sweeping.workers import Place
+from harness.sweeping.workers import Place, threads_of
 from harness.training.signals import StoppedError, heed, listening
 from variants.catalog import config_of
 from variants.fields import UsageError, first_line
 
 RETRIES = 3  # of a run whose worker was lost
 ANSWER_S, POLL_S, STOP_S = 5.0, 1.0, 60.0
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # with settings, and these is the answer
 Files = dict[str, bytes]  # of a run's folder
 
 
@@ -63,13 +67,15 @@ def train_on_ray(args: Namespace, planned: Sequence[PlannedRun]) -> int:
     ray = installed()
     with connected(ray, args.address):
         gpus = gpus_of(ray, args)
-        cpus = args.cpus_per_run or int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or 1)
+        cpus = args.cpus_per_run or (threads_of(os.environ) if "OMP_NUM_THREADS" in os.environ else 1)
         at_once = room_for(ray, cpus, gpus)
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_calls": 1, "max_retries": RETRIES}
-        place = ray.get(ray.remote(**options)(place_there).remote(args.device)) if gpus else Place("cpu")
+        place = place_on(ray, args, options)
+        args.device = "cpu" if place.kind == "cpu" else args.device  # a worker may see GPUs that it was not given
         runs = on_device(planned, *asked_for(args, place.precision, place.compiles))
         todo = to_train(args, runs)
-        print(f"{len(runs)} runs, {len(runs) - len(todo)} done, {len(todo)} to train, {at_once} at a time on Ray")
+        told = f"{len(todo)} to train, {at_once} at a time on Ray; --status says how far they are"
+        say(f"{len(runs)} runs, {len(runs) - len(todo)} done, {told}")
         prepare(args.out)
         driver = Driver(source_digest(), os.getcwd(), f".ray-{uuid.uuid4().hex[:12]}", cpus)
         (args.out / driver.token).touch()
@@ -90,17 +96,22 @@ def installed() -> Any:
 @contextlib.contextmanager
 def connected(ray: Any, address: str | None) -> Iterator[None]:
     """To a cluster, or to a Ray of its own on this machine."""
-    host, _, port = (address or "").rpartition(":")
-    if host and port.isdecimal():  # Ray itself tries for more than a minute
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():  # Ray itself tries for a minute, and for thirteen where something else answers
         try:
-            socket.create_connection((host.removeprefix("ray://"), int(port)), ANSWER_S).close()
-        except OSError as error:
-            raise UsageError(f"--address {address}: nothing answers there ({error.strerror or error})") from None
-    own = {} if address else {"num_cpus": cores(), "include_dashboard": False}
+            with socket.create_connection((host.removeprefix("ray://"), int(port)), ANSWER_S) as there:
+                there.sendall(HTTP2)
+                if not os.environ.get("RAY_USE_TLS") and there.recv(4)[3:] != HTTP2[-6:-5]:
+                    raise OSError("something else than Ray does")
+        except (OSError, OverflowError, UnicodeError) as error:
+            raise UsageError(f"--address {address}: Ray does not answer there ({first_line(error)})") from None
+    own = {"num_cpus": cores(), "include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
     except Exception as error:  # no cluster, another version of Ray or Python, a wrong token
-        raise UsageError(f"--address {address}: {first_line(error)}") from None
+        told = " ".join(str(error).split())
+        raise UsageError(f"--address {address}: {told} (of a cluster with a token: RAY_AUTH_MODE=token)") from None
     try:
         yield
     finally:
@@ -112,18 +123,36 @@ def gpus_of(ray: Any, args: Namespace) -> float:
         return 0
     if args.device not in ("auto", "cuda"):
         raise UsageError(f"--device {args.device}: Ray chooses the GPU, so auto, cpu or cuda")
+    if args.device == "cuda" and args.gpus_per_run == 0:
+        raise UsageError("--gpus-per-run 0 gives a run no GPU: --device cpu, or more than 0")
     there = any(node["Resources"].get("GPU") for node in ray.nodes() if node["Alive"])
     return args.gpus_per_run if args.gpus_per_run is not None else float(there or args.device == "cuda")
 
 
 def room_for(ray: Any, cpus: int, gpus: float) -> int:
     """How many runs the cluster trains at once; where no node has room for one, Ray would wait for ever."""
-    needed, count = {"CPU": cpus, "GPU": gpus}, 0
+    count = 0
     for resources in (node["Resources"] for node in ray.nodes() if node["Alive"]):
-        count += min(int(resources.get(name, 0) / amount + 1e-6) for name, amount in needed.items() if amount)
+        by_cpus = int(resources.get("CPU", 0) / cpus)
+        count += min(by_cpus, int(resources.get("GPU", 0)) * int(1 / gpus + 1e-6)) if gpus else by_cpus
     if not count:
         raise UsageError(f"no node has {cpus} CPUs and {gpus:g} GPUs for a run: --cpus-per-run, --gpus-per-run")
     return count
+
+
+def place_on(ray: Any, args: Namespace, options: Mapping[str, Any]) -> Place:
+    """Of the GPU that Ray gives first."""
+    if not options["num_gpus"]:
+        return Place("cpu")
+    try:
+        return ray.get(ray.remote(**options)(place_there).remote(args.device))
+    except ray.exceptions.RayTaskError as error:
+        raise UsageError(f"no GPU of the cluster can be used: {first_line(error.cause)}") from None
+
+
+def say(text: str, file: Any = None) -> None:
+    tqdm.write(text, file=file)
+    sys.stdout.flush()  # of a log file
 
 
 class Tasks:
@@ -157,38 +186,56 @@ class Tasks:
         group, node = self.groups.pop(task), ""
         try:
             report: Report = self.ray.get(task)
-            if report.wants:
-                self.groups[self.begin(group, send=True)] = group
-                return
-            failures, node = report.failures, f" on {report.node}"
-            self.bring(report)
+            self.bring(group, report)
+            failures, node = report.failures, report.node
+            if left := [run for run in group if run.number not in failures]:  # a signal to the worker stopped them
+                self.groups[self.begin(left, send=report.wants)] = left
         except self.ray.exceptions.RayTaskError as error:
             kind = "" if isinstance(error.cause, UsageError) else f"{type(error.cause).__name__}: "
-            failures = dict.fromkeys((run.number for run in group), f"{kind}{error.cause}")
+            failures = dict.fromkeys((run.number for run in group), f"{kind}{first_line(error.cause)}")
         except self.ray.exceptions.RayError as error:
             failures = dict.fromkeys((run.number for run in group), f"its worker was lost: {first_line(error)}")
-        except (OSError, UsageError, BusyError) as error:  # of this machine's folder or disk
-            told = f"its files lie in {report.place} and could not be brought here, {first_line(error)}:"
-            failures = dict.fromkeys((run.number for run in group), told)
+        except OSError as error:
+            failures = dict.fromkeys((run.number for run in group), f"it cannot be sent, {first_line(error)}")
+        self.tell(group, failures, node)
+
+    def tell(self, group: Sequence[PlannedRun], failures: Mapping[int, str | None], node: str) -> None:
+        there = f" (on {node})" if node else ""
         for run in group:
             if reason := failures.get(run.number):
-                self.problems.add(run, f"{reason}{node}")
+                self.problems.add(run, f"{reason}{there}")
             elif run.number in failures:
-                tqdm.write(f"run {run.number}: {run.title}{node}: {outcome(self.args.out / run.config.run_id)}")
+                say(f"run {run.number}: {run.title}{there}: {self.outcome(run)}")
+
+    def outcome(self, run: PlannedRun) -> str:
+        folder = self.args.out / run.config.run_id
+        try:
+            lacking = "" if self.args.no_weights or (folder / WEIGHTS).exists() else ", kept without weights"
+            return outcome(folder) + lacking
+        except (OSError, ValueError):  # a network file system may show it later
+            return "done"
 
     def stop(self) -> None:
         """What runs saves its state first; what waits is forgotten."""
         for task in self.groups:
             self.ray.cancel(task)
         end_s = time.monotonic() + STOP_S
-        for task in [*self.groups]:
+        for task, group in self.groups.items():
             with contextlib.suppress(self.ray.exceptions.RayError):
-                self.bring(self.ray.get(task, timeout=max(0, end_s - time.monotonic())))
+                report = self.ray.get(task, timeout=max(0, end_s - time.monotonic()))
+                self.bring(group, report)
+                self.tell(group, report.failures, report.node)
 
-    def bring(self, report: Report) -> None:
-        """The files here, and away from there once they are."""
-        for name, files in report.files.items():
-            unpack(files, self.args.out / name)
+    def bring(self, group: Sequence[PlannedRun], report: Report) -> None:
+        """The files here, and away from there once they are. Where this disk takes none, the run has failed."""
+        for run in (run for run in group if run.config.run_id in report.files):
+            name = run.config.run_id
+            try:
+                unpack(report.files[name], self.args.out / name)
+            except (OSError, UsageError, BusyError) as error:
+                told = f"{report.place}/{name} could not be brought here, {first_line(error)},"
+                report.failures[run.number] = told
+                continue
             there = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(report.node_id, soft=False)
             remove = self.ray.remote(num_cpus=0, scheduling_strategy=there)(remove_there)
             self.ray.wait([remove.remote(Path(report.place) / name)], timeout=ANSWER_S)
@@ -226,8 +273,12 @@ def train_there(name: str, pickled: bytes, args: Namespace, driver: Driver, held
         if None in lacking.values():  # what an earlier try left here would be newer
             return Report(report.node, wants=True)
         for folder, files in lacking.items():
-            unpack(installed().get(files), args.out / folder)
-    with contextlib.suppress(StoppedError):  # by the driver, which knows
+            try:
+                unpack(installed().get(files), args.out / folder)
+            except OSError as error:  # half of it would pass for what an earlier try left
+                remove_there(args.out / folder)
+                raise UsageError(f"{args.out} on {report.node}: {error.strerror or error}") from None
+    with contextlib.suppress(StoppedError):  # the driver sees which have no answer
         report.failures = until_free(group, args)
     if not is_shared:
         folders = [args.out / run.config.run_id for run in group]
@@ -268,12 +319,17 @@ def until_free(group: Sequence[PlannedRun], args: Namespace) -> dict[int, str | 
 
 
 def packed(folder: Path) -> Files:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != NAME}
+    """Without its lock, and without what a process has written half of."""
+    paths = [path for path in folder.iterdir() if path.is_file() and path.name != NAME]
+    return {path.name: path.read_bytes() for path in paths if not path.name.startswith(".")}
 
 
 def unpack(files: Files, folder: Path) -> None:
     """In the place of what was there; the result last, as the writer has it."""
     with owned(folder):
+        if run_state(folder) == "done":  # by another driver meanwhile
+            return
+        (folder / "result.json").unlink(missing_ok=True)  # of a failed one: what is left is unfinished at any moment
         for name in sorted(files, key=lambda name: name == "result.json"):
             write_atomically(folder / name, files[name])
         for path in folder.iterdir():
