@@ -109,7 +109,7 @@ def at_work(out: Path, process: subprocess.Popen | None = None) -> list[int]:
 
 def test_stopped_and_a_node_killed_every_run_is_done_once(nodes, tmp_path, one_thread):
     """Ctrl-C loses nothing, the same command goes on, and then a node is lost."""
-    asked, there = words(seeds=4, epochs=16), tmp_path / "ray"
+    asked, there = words(seeds=4, epochs=12), tmp_path / "ray"
     process = started(nodes, there, *asked)
     at_work(there, process)
     process.send_signal(signal.SIGINT)

@@ -150,8 +150,8 @@ def place_on(ray: Any, args: Namespace, options: Mapping[str, Any]) -> Place:
         raise UsageError(f"no GPU of the cluster can be used: {first_line(error.cause)}") from None
 
 
-def say(text: str, file: Any = None) -> None:
-    tqdm.write(text, file=file)
+def say(text: str) -> None:
+    tqdm.write(text)
     sys.stdout.flush()  # of a log file
 
 
@@ -184,6 +184,7 @@ class Tasks:
 
     def end(self, task: Any) -> None:
         group, node = self.groups.pop(task), ""
+        numbers = [run.number for run in group]
         try:
             report: Report = self.ray.get(task)
             self.bring(group, report)
@@ -192,11 +193,11 @@ class Tasks:
                 self.groups[self.begin(left, send=report.wants)] = left
         except self.ray.exceptions.RayTaskError as error:
             kind = "" if isinstance(error.cause, UsageError) else f"{type(error.cause).__name__}: "
-            failures = dict.fromkeys((run.number for run in group), f"{kind}{first_line(error.cause)}")
+            failures = dict.fromkeys(numbers, f"{kind}{first_line(error.cause)}")
         except self.ray.exceptions.RayError as error:
-            failures = dict.fromkeys((run.number for run in group), f"its worker was lost: {first_line(error)}")
+            failures = dict.fromkeys(numbers, f"its worker was lost: {first_line(error)}")
         except OSError as error:
-            failures = dict.fromkeys((run.number for run in group), f"it cannot be sent, {first_line(error)}")
+            failures = dict.fromkeys(numbers, f"it cannot be sent, {first_line(error)}")
         self.tell(group, failures, node)
 
     def tell(self, group: Sequence[PlannedRun], failures: Mapping[int, str | None], node: str) -> None:
@@ -233,8 +234,7 @@ class Tasks:
             try:
                 unpack(report.files[name], self.args.out / name)
             except (OSError, UsageError, BusyError) as error:
-                told = f"{report.place}/{name} could not be brought here, {first_line(error)},"
-                report.failures[run.number] = told
+                report.failures[run.number] = f"{report.place}/{name} could not be brought here, {first_line(error)}"
                 continue
             there = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(report.node_id, soft=False)
             remove = self.ray.remote(num_cpus=0, scheduling_strategy=there)(remove_there)
