@@ -34,7 +34,7 @@ from variants.fields import UsageError, first_line
 
 RETRIES = 3  # of a run whose worker was lost
 ANSWER_S, POLL_S, STOP_S = 5.0, 1.0, 60.0
-HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # with settings, and these is the answer
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # as Ray's servers speak; they answer with a 4
 Files = dict[str, bytes]  # of a run's folder
 
 
@@ -102,7 +102,7 @@ def connected(ray: Any, address: str | None) -> Iterator[None]:
         try:
             with socket.create_connection((host.removeprefix("ray://"), int(port)), ANSWER_S) as there:
                 there.sendall(HTTP2)
-                if not os.environ.get("RAY_USE_TLS") and there.recv(4)[3:] != HTTP2[-6:-5]:
+                if not os.environ.get("RAY_USE_TLS") and there.recv(4)[3:] != b"\4":
                     raise OSError("something else than Ray does")
         except (OSError, OverflowError, UnicodeError) as error:
             raise UsageError(f"--address {address}: Ray does not answer there ({first_line(error)})") from None
