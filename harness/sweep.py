@@ -60,8 +60,6 @@ CELL_HELP = """only the run of this number, or of seeds at once the group, as --
 $SLURM_ARRAY_TASK_ID"""
 SEEDS_HELP = """N seeds of a cell trained as one, for small models on a GPU that waits for its host (a CPU is slower
 with it); each is the run that it is by itself, but for rounding and dropout's numbers (default: 1)"""
-
-
 RAY_HELP = """Each worker needs the same code and the data under --data-dir. Where workers see OUT, a run goes on from
 its checkpoint on another machine too; elsewhere its record is sent back when it ends or is stopped."""
 
@@ -115,9 +113,7 @@ def parser() -> Parser:
     p.add_argument("--fail-fast", action="store_true", help="end with the first run that fails")
     ray = p.add_argument_group("on several machines or GPUs, by Ray (extra [ray])", RAY_HELP)
     ray.add_argument("--launcher", choices=("here", "ray"), default="here", help="(default: here)")
-    ray.add_argument(
-        "--address", metavar="HOST:PORT", help="of a cluster, or auto (default: one of this machine's own)"
-    )
+    ray.add_argument("--address", metavar="HOST:PORT", help="of a cluster, or auto (default: RAY_ADDRESS or its own)")
     ray.add_argument("--gpus-per-run", type=gpus, metavar="F", help="(default: 1, where there are GPUs)")
     ray.add_argument("--cpus-per-run", type=whole, metavar="N", help="and threads (default: OMP_NUM_THREADS, else 1)")
     p.add_argument("--dry-run", action="store_true", help="print how many runs, which, and a guess of the time")

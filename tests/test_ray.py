@@ -202,7 +202,9 @@ def test_other_code_is_refused(connected, tmp_path, capsys):
     driver = cluster.Driver("another", os.getcwd(), ".none", 1)
     tasks = cluster.Tasks(connected, arguments(tmp_path), driver, {"max_calls": 1})
     assert tasks.train(planned()) == 1
-    assert "refused by " in capsys.readouterr().err and not [*tmp_path.iterdir()]
+    assert capsys.readouterr().err.count("refused by ") == 2 and not [*tmp_path.iterdir()]
+    tasks = cluster.Tasks(connected, arguments(tmp_path, "--fail-fast"), driver, {"max_calls": 1})
+    assert tasks.train(planned()) == 1 and capsys.readouterr().err.count("refused by ") == 1
 
 
 def test_a_worker_without_the_data_says_so(connected, tmp_path):

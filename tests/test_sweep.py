@@ -155,6 +155,31 @@ def test_what_failed_or_was_given_up_or_is_missing_is_trained(tmp_path, capsys, 
     assert "4 runs, 3 done, 1 to train" in capsys.readouterr().out and trained == [1, 2, 0]
 
 
+def test_the_first_failure_may_end_it(tmp_path, capsys, monkeypatch, trained):
+    working = experiment.run_seeds
+
+    def fragile(configs, *rest, **options):
+        if configs[0].seed == 1:
+            raise RuntimeError("the machine is on fire")
+        return working(configs, *rest, **options)
+
+    monkeypatch.setattr(experiment, "run_seeds", fragile)
+    assert sweep.main([*ONE, "--seeds", "4", "--fail-fast", "--out", str(tmp_path)]) == 1
+    told = "ended with the first run that failed (--fail-fast): compact quick, digits seed 1 (--cell 1)"
+    assert trained == [0] and told in capsys.readouterr().err
+
+
+def test_the_first_failure_may_end_what_runs_beside_it(tmp_path, capsys, monkeypatch):
+    two_cores(monkeypatch)
+    job = "import os, sys, time; sys.argv[2] == '1' and os.kill(os.getpid(), 9); time.sleep(100)"
+    monkeypatch.setattr(train, "COMMAND", (sys.executable, "-c", job))
+    begun_s = time.monotonic()
+    words = ["quick", "--variants", "compact", "--device=cpu", "--seeds", "4", "--fail-fast", "--out", str(tmp_path)]
+    assert sweep.main(words) == 1
+    assert time.monotonic() - begun_s < 60
+    assert "(--fail-fast): compact quick, digits seed 1 (--cell 1)" in capsys.readouterr().err
+
+
 def test_seeds_of_a_cell_are_trained_at_once(tmp_path, capsys, trained):
     words = ["pooling", "--quick", "--seeds", "5", "--device", "cpu", "--out", str(tmp_path)]
     small = STUDIES["pooling"].quick

@@ -159,7 +159,7 @@ class Tasks:
     def __init__(self, ray: Any, args: Namespace, driver: Driver, options: Mapping[str, Any]):
         self.ray, self.args, self.driver = ray, args, driver
         self.remote = ray.remote(**options)(train_there)
-        self.problems = Problems()
+        self.problems = Problems(args)
         self.groups: dict[Any, list[PlannedRun]] = {}  # that are not done, by their tasks
 
     def train(self, todo: Sequence[PlannedRun]) -> int:
@@ -167,7 +167,7 @@ class Tasks:
             self.groups[self.begin(group)] = group
         with tqdm(total=len(todo), unit="run", leave=False, disable=None) as bar, listening():
             try:
-                while self.groups and not (self.args.fail_fast and self.problems.titles):
+                while self.groups and not self.problems.are_enough:
                     heed()
                     for task in self.ray.wait([*self.groups], timeout=POLL_S)[0]:
                         self.end(task)

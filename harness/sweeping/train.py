@@ -40,10 +40,16 @@ def to_train(args: Namespace, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
 
 
 class Problems:
-    """The runs that are not done, each named when it fails and all of them at the end."""
+    """The runs that failed, each named when it does and all of them at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, args: Namespace) -> None:
         self.titles: list[str] = []
+        self.fail_fast: bool = args.fail_fast
+
+    @property
+    def are_enough(self) -> bool:
+        """To end the sweep."""
+        return self.fail_fast and bool(self.titles)
 
     def add(self, run: PlannedRun, reason: str) -> None:
         tqdm.write(f"FAILED {run.title}: {reason}", file=sys.stderr)
@@ -51,7 +57,9 @@ class Problems:
 
     def exit_code(self, count: int) -> int:
         if self.titles:
-            print(f"{len(self.titles)} of {count} runs are not done: {'; '.join(self.titles)}", file=sys.stderr)
+            told = f"{len(self.titles)} of {count} runs are not done"
+            told = "ended with the first run that failed (--fail-fast)" if self.fail_fast else told
+            print(f"{told}: {'; '.join(self.titles)}", file=sys.stderr)
         return 1 if self.titles else 0
 
 
@@ -84,10 +92,10 @@ def outcome(folder: Path) -> str:
 @listening()
 def train_in_turn(runs: Sequence[PlannedRun], args: Namespace, device: Any) -> int:
     """Runs of other processes come last, when they are waited for; those that were given up there are trained here."""
-    problems, busy = Problems(), set()
+    problems, busy = Problems(args), set()
     waiting = deque(seeds_together(with_data(runs, args, problems), args.seeds_at_once))
     nth = {run.number: f"[{place}/{len(runs)}] " if len(runs) > 1 else "" for place, run in enumerate(runs, 1)}
-    while waiting:
+    while waiting and not problems.are_enough:
         heed()
         group = waiting.popleft()
         for run in (run for run in group if run.number not in busy):
@@ -106,8 +114,6 @@ def train_in_turn(runs: Sequence[PlannedRun], args: Namespace, device: Any) -> i
                 problems.add(run, reason)
             else:
                 print(f"{run.title}: {outcome(args.out / run.config.run_id)}", flush=True)
-        if args.fail_fast and problems.titles:
-            break
         if not failures and all(run.number in busy for others in waiting for run in others):
             wait(WAIT_S)
     return problems.exit_code(len(runs))
@@ -143,8 +149,10 @@ def failures_of(group: Sequence[PlannedRun], args: Namespace, device: Any) -> di
 def train_at_once(todo: Sequence[PlannedRun], args: Namespace, words: Sequence[str], place: Place, count: int) -> int:
     """Each run by the same command with --cell. Small ones, of which several are the default, take one thread each, the
     longest first, with a line for each that ends."""
-    small, problems = args.jobs is None, Problems()
+    small, problems = args.jobs is None, Problems(args)
     runs = with_data(todo, args, problems)
+    if problems.are_enough:
+        return problems.exit_code(len(todo))
     by_number = {run.number: run for run in (longest_first(runs) if small else runs)}
     words = without_jobs(words)
     jobs = [Job(n, [*COMMAND, "--cell", str(n), *words], run.config.recipe.epochs) for n, run in by_number.items()]
@@ -157,7 +165,7 @@ def train_at_once(todo: Sequence[PlannedRun], args: Namespace, words: Sequence[s
             display.end(job, f"[{nth}/{len(jobs)}] run {job.number}: {run.title}: {end}", failed=code != 0)
             if code:
                 problems.add(run, f"exit code {code} (see above)")
-                if args.fail_fast:
+                if problems.are_enough:
                     break
     return problems.exit_code(len(todo))
 
